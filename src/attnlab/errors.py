@@ -1,0 +1,37 @@
+"""The one error type that a user is meant to read, and the near matches it offers."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from difflib import get_close_matches
+
+
+class AttnlabError(Exception):
+    """Input that cannot work: the message says what is wrong, where, and what to do about it.
+
+    The command line prints the message without a traceback and exits with status 2.
+    """
+
+
+def unknown(kind: str, name: str, choices: Iterable[str], hint: str = "") -> AttnlabError:
+    """An error for a name that is not among the choices, nearest ones first.
+
+    Args:
+        kind: What the name stands for, e.g. ``"attention"``.
+        name: The name as the user wrote it.
+        choices: All valid names.
+        hint: A last sentence that says where to look further.
+
+    Returns:
+        The error, to be raised by the caller.
+    """
+    known = sorted(choices)
+    near = get_close_matches(name.lower(), known, n=3, cutoff=0.5)
+    shown = ", ".join(known if len(known) <= 40 else [*known[:40], f"… ({len(known)} in all)"])
+    parts = [f"Unknown {kind} '{name}'."]
+    if near:
+        parts.append(f"Did you mean {' or '.join(repr(match) for match in near)}?")
+    parts.append(f"Known: {shown}.")
+    if hint:
+        parts.append(hint)
+    return AttnlabError(" ".join(parts))
