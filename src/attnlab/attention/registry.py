@@ -1,0 +1,163 @@
+"""Attention modules by name.
+
+Each module's file registers its class under one or more names; ``attention/__init__.py`` imports those files
+one by one, so the list of names is what is written there and nothing else. A name with dots is an import path
+and needs no registration.
+"""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, TypeVar
+
+from torch import nn
+
+from attnlab.attention.options import Option, check_options, read_options
+from attnlab.errors import AttnlabError, unknown
+
+ModuleClass = TypeVar("ModuleClass", bound=type[nn.Module])
+
+
+@dataclass(frozen=True)
+class AttentionSpec:
+    """What a name stands for.
+
+    Attributes:
+        name: The registered name, or the import path.
+        module: The class, built as ``module(channels, **options)``.
+        paper: Link to the paper; empty if there is none.
+        title: Title of the paper; empty if there is none.
+        year: Year of the paper's first version.
+        presets: Option values that the name stands for; an explicit option goes before them.
+    """
+
+    name: str
+    module: type[nn.Module]
+    paper: str = ""
+    title: str = ""
+    year: int | None = None
+    presets: Mapping[str, Any] = field(default_factory=dict)
+
+    def options(self) -> list[Option]:
+        """The options with type, default (the preset's where there is one) and help, in the class's order."""
+        return read_options(self.module, self.presets)
+
+    def build(self, channels: int, **options: Any) -> nn.Module:
+        """Build the module for maps of ``channels`` channels.
+
+        Args:
+            channels: Channels C of the (B,C,H,W) maps.
+            **options: Options of the class; every one is checked by name and type.
+
+        Returns:
+            The module.
+
+        Raises:
+            AttnlabError: For an unknown option, or a value that the option does not take.
+        """
+        check_options(f"attention '{self.name}'", self.options(), options)
+        return self.module(channels, **{**self.presets, **options})
+
+
+_specs: dict[str, AttentionSpec] = {}
+
+
+def register_attention(
+    name: str, *, paper: str = "", title: str = "", year: int | None = None, **presets: Any
+) -> Callable[[ModuleClass], ModuleClass]:
+    """Class decorator that gives a module a name; stack it to give several.
+
+    Args:
+        name: The name in YAML, on the command line and in tables.
+        paper: Link to the paper.
+        title: Title of the paper.
+        year: Year of the paper's first version.
+        **presets: Values of the class's options that this name stands for.
+
+    Returns:
+        The decorator; it returns the class unchanged.
+
+    Raises:
+        AttnlabError: If the name is taken, or a preset is no option of the class.
+
+    Example:
+        >>> @register_attention("wide_ela", paper="https://arxiv.org/abs/2403.01123", kernel_size=11)
+        ... class WideEla(ELA): ...
+    """
+
+    def register(module: ModuleClass) -> ModuleClass:
+        taken = _specs.get(name)
+        if taken is not None and taken.module.__qualname__ != module.__qualname__:
+            raise AttnlabError(f"The attention name '{name}' already stands for {taken.module.__qualname__}.")
+        if "." in name:
+            raise AttnlabError(f"An attention name has no dots (those are import paths), got '{name}'.")
+        check_options(f"attention '{name}'", read_options(module), presets)
+        _specs[name] = AttentionSpec(name, module, paper, title, year, presets)
+        return module
+
+    return register
+
+
+def list_attentions() -> list[str]:
+    """All registered names, in the order of registration."""
+    return list(_specs)
+
+
+def get_attention(name: str) -> AttentionSpec:
+    """The spec of a registered name or of an import path.
+
+    Args:
+        name: A registered name (``"ela_b"``) or an import path (``"my_pkg.my_module.MyAttention"``).
+
+    Returns:
+        The spec.
+
+    Raises:
+        AttnlabError: If there is no such name, or the path leads to no module class.
+    """
+    if name in _specs:
+        return _specs[name]
+    if "." in name:
+        return AttentionSpec(name, _import_class(name))
+    raise unknown(
+        "attention",
+        name,
+        _specs,
+        "A module of your own is named by its import path, my_pkg.my_module.MyAttention.",
+    )
+
+
+def build_attention(name: str, channels: int, **options: Any) -> nn.Module:
+    """Build the attention module of that name.
+
+    Args:
+        name: A registered name or an import path.
+        channels: Channels C of the (B,C,H,W) maps.
+        **options: Options of the module; ``get_attention(name).options()`` lists them.
+
+    Returns:
+        The module, (B,C,H,W) -> (B,C,H,W).
+
+    Raises:
+        AttnlabError: For an unknown name or option, or a value of the wrong type.
+
+    Example:
+        >>> build_attention("cbam", channels=64, reduction=8)
+    """
+    return get_attention(name).build(channels, **options)
+
+
+def _import_class(path: str) -> type[nn.Module]:
+    module_path, _, class_name = path.rpartition(".")
+    try:
+        found = getattr(importlib.import_module(module_path), class_name)
+    except (ImportError, AttributeError, ValueError) as error:
+        raise AttnlabError(
+            f"Cannot import the attention '{path}': {error}. Give a registered name ({', '.join(_specs)}) or "
+            "the import path of an nn.Module class."
+        ) from error
+    if not (isinstance(found, type) and issubclass(found, nn.Module)):
+        raise AttnlabError(f"The attention '{path}' is no nn.Module class but {found!r}.")
+    return found

@@ -1,0 +1,93 @@
+"""The rules that every module follows where its paper's own rule cannot hold.
+
+Papers fix numbers (16 groups, a reduction of 32, 8 channels a group) on networks whose widths they divide.
+Other networks have other widths, so all modules here share these:
+
+* **Groups**: a number of groups, or of channels a group, that does not divide the channels becomes the
+  largest divisor of the channels that is not above it (:func:`largest_divisor`).
+* **Reduction**: a reduced width is ``channels // reduction``, never below a stated minimum
+  (:func:`reduced_width`).
+* **Kernels** are odd, so that the padding ``kernel_size // 2`` keeps the size (:func:`same_padding`).
+* **One value a group**: normalising a single value gives 0, so that the output is the bias, in training
+  (where torch raises an error) as in evaluation (:class:`GroupNorm`).
+* **Gates** have the dtype of the map they scale, so that autocast does not widen the activations.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from attnlab.errors import AttnlabError
+
+
+def largest_divisor(number: int, at_most: int) -> int:
+    """The largest divisor of ``number`` that is not above ``at_most``.
+
+    Args:
+        number: What is to be divided, e.g. a module's channels.
+        at_most: What was asked for, e.g. 16 groups.
+
+    Returns:
+        The divisor; at least 1.
+
+    Raises:
+        AttnlabError: If either number is below 1.
+
+    Example:
+        >>> largest_divisor(72, at_most=16)
+        12
+    """
+    if number < 1 or at_most < 1:
+        raise AttnlabError(f"Channels and groups start at 1, got {number} channels and {at_most} asked for.")
+    return next(divisor for divisor in range(min(number, at_most), 0, -1) if number % divisor == 0)
+
+
+def reduced_width(channels: int, reduction: int, at_least: int = 1) -> int:
+    """The width of a bottleneck: ``channels // reduction``, never below ``at_least``.
+
+    Args:
+        channels: Channels of the feature map.
+        reduction: The ratio r of the paper.
+        at_least: The smallest width allowed.
+
+    Returns:
+        The bottleneck's channels.
+
+    Raises:
+        AttnlabError: If a number is below 1.
+    """
+    if min(channels, reduction, at_least) < 1:
+        raise AttnlabError(
+            f"Channels, reduction and smallest width start at 1, got {channels}, {reduction} and {at_least}."
+        )
+    return max(at_least, channels // reduction)
+
+
+def same_padding(kernel_size: int) -> int:
+    """The padding that keeps the size under an odd kernel.
+
+    Args:
+        kernel_size: Side of the kernel.
+
+    Returns:
+        ``kernel_size // 2``.
+
+    Raises:
+        AttnlabError: If the kernel is even or below 1.
+    """
+    if kernel_size < 1 or kernel_size % 2 == 0:
+        raise AttnlabError(f"kernel_size must be odd, so that the map keeps its size, got {kernel_size}.")
+    return kernel_size // 2
+
+
+class GroupNorm(nn.GroupNorm):
+    """Group normalisation that also takes a single value a group in training.
+
+    ``nn.GroupNorm`` raises an error where batch, length and channels a group are all 1, as a 1x1 map of one
+    image may be; the sum is well defined (0 * weight + bias), and it is what larger batches get.
+    """
+
+    def forward(self, input: Tensor) -> Tensor:
+        """Normalise (B,C,*) over the channels of a group and all positions."""
+        return torch.group_norm(input, self.num_groups, self.weight, self.bias, self.eps)
