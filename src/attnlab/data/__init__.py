@@ -1,0 +1,8 @@
+"""Data modules: what a task trains, evaluates and predicts on, as batches."""
+
+from attnlab.data.base import DataModule
+from attnlab.data.segmentation import SegmentationDataModule
+from attnlab.data.shapes import ShapesDataModule
+from attnlab.data.voc import VOCSegmentationDataModule
+
+__all__ = ["DataModule", "SegmentationDataModule", "ShapesDataModule", "VOCSegmentationDataModule"]

@@ -1,0 +1,110 @@
+"""Which sample comes when, on which process, with which random numbers.
+
+A sampler yields a `SampleKey` instead of a bare index. The key carries all that a sample depends on besides
+the run's seed, so a sample is the same whichever worker or process draws it, and whatever was drawn before.
+"""
+
+from __future__ import annotations
+
+import os
+import random
+from collections.abc import Iterator, Sized
+from contextlib import contextmanager
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from torch.utils.data import DistributedSampler
+
+
+class SampleKey(NamedTuple):
+    """What a data set is asked for.
+
+    Attributes:
+        index: Position in the data set, 0 … length - 1.
+        epoch: The epoch that the sample's random augmentation belongs to; 0 in evaluation.
+        counted: False for a sample that only fills a process's share up to the others' length. It has been,
+            or will be, seen elsewhere, and must enter no metric.
+    """
+
+    index: int  # type: ignore[assignment]  # tuple.index, which it hides, is of no use here.
+    epoch: int = 0
+    counted: bool = True
+
+    @classmethod
+    def of(cls, key: int | SampleKey) -> SampleKey:
+        """The key itself, or epoch 0's key of a bare index, which is what other people's samplers yield."""
+        return key if isinstance(key, SampleKey) else cls(int(key))
+
+
+def run_seed() -> int:
+    """The seed given to Lightning's ``seed_everything``, 0 where none was."""
+    return int(os.environ.get("PL_GLOBAL_SEED", "0"))
+
+
+@contextmanager
+def seeded(*entropy: int) -> Iterator[None]:
+    """Run a block under random numbers of its own, leaving the process's as they were.
+
+    Seeds torch's CPU generator, ``random`` and NumPy's global generator, the three that transforms draw from.
+
+    Args:
+        *entropy: Non-negative numbers that name the stream, e.g. seed, epoch and index. Streams of different
+            names are independent.
+    """
+    words = np.random.SeedSequence(entropy).generate_state(3)
+    python_state, numpy_state = random.getstate(), np.random.get_state()  # noqa: NPY002
+    with torch.random.fork_rng(devices=[]):
+        # The default generator alone: torch.manual_seed would seed every accelerator too.
+        torch.default_generator.manual_seed(int(words[0]))
+        random.seed(int(words[1]))
+        np.random.seed(int(words[2]))  # noqa: NPY002
+        try:
+            yield
+        finally:
+            random.setstate(python_state)
+            np.random.set_state(numpy_state)  # noqa: NPY002
+
+
+class _KeySampler(DistributedSampler[Any]):
+    """What both samplers share. Lightning leaves a `DistributedSampler` in place and calls ``set_epoch``.
+
+    Args:
+        dataset: Anything with a length.
+        num_replicas: Number of processes, at least 1.
+        rank: This process, 0 … num_replicas - 1.
+        seed: The run's seed.
+    """
+
+    def __init__(self, dataset: Sized, num_replicas: int = 1, rank: int = 0, seed: int = 0) -> None:
+        super().__init__(dataset, num_replicas=num_replicas, rank=rank, seed=seed)  # type: ignore[arg-type]
+        self.length = len(dataset)
+
+    def _share(self, order: list[int], epoch: int) -> Iterator[SampleKey]:
+        """Every num_replicas-th entry of the order, wrapped around so that all shares are equally long."""
+        for position in range(self.rank, self.total_size, self.num_replicas):
+            yield SampleKey(order[position % self.length], epoch, counted=position < self.length)
+
+
+class TrainSampler(_KeySampler):
+    """A new order each epoch, which depends on seed and epoch alone: a resumed run goes on in the same one.
+
+    Batch number k, taken over all processes, holds the same images for any number of processes, so long as
+    the batch sizes add up to the same.
+    """
+
+    def __iter__(self) -> Iterator[SampleKey]:
+        generator = torch.Generator()
+        generator.manual_seed(int(np.random.SeedSequence((self.seed, self.epoch)).generate_state(1)[0]))
+        return self._share(torch.randperm(self.length, generator=generator).tolist(), self.epoch)
+
+
+class EvalSampler(_KeySampler):
+    """The data set's own order, each sample counted exactly once over all processes.
+
+    Every process gets the same number of keys, also where there are fewer samples than processes, so none
+    waits for another in a collective operation; the keys that fill up have ``counted=False``.
+    """
+
+    def __iter__(self) -> Iterator[SampleKey]:
+        return self._share(list(range(self.length)), epoch=0)

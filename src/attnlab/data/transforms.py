@@ -1,0 +1,134 @@
+"""The transforms of the shipped recipes: torchvision's v2, and a random scale and crop in one step."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torchvision import tv_tensors
+from torchvision.transforms import v2
+from torchvision.transforms.v2 import functional as F
+
+from attnlab.errors import AttnlabError
+
+
+class RandomScaleCrop(v2.Transform):
+    """Resize by a random factor, then cut out a square, padded where the picture is smaller than the square.
+
+    It cuts first, in the picture's own pixels, and resizes only what remains: the same distribution of crops
+    as resizing all of it, to within the rounding of the window to whole pixels, at a fraction of the cost.
+    Images are resized bilinearly with antialiasing, masks to the nearest pixel centre. Takes images, masks
+    and boxes of the same picture, in any nesting that v2 transforms take.
+
+    Args:
+        size: Side of the square that comes out, in pixels.
+        scale: Smallest and largest factor; drawn uniformly.
+        fill: RGB value, 0..255, around images that are too small.
+        mask_fill: Value around their masks, 255 to ignore.
+    """
+
+    def __init__(
+        self,
+        size: int,
+        scale: tuple[float, float] = (0.5, 2.0),
+        fill: tuple[int, int, int] = (124, 116, 104),
+        mask_fill: int = 255,
+    ) -> None:
+        super().__init__()
+        if size < 1:
+            raise AttnlabError(f"crop_size is {size}; it must be at least 1 pixel.")
+        if not 0 < scale[0] <= scale[1]:
+            raise AttnlabError(f"scale is {tuple(scale)}; it must be (smallest, largest), both above 0.")
+        self.size = size
+        self.scale = scale
+        self.fill = fill
+        self.mask_fill = mask_fill
+
+    def make_params(self, flat_inputs: list[Any]) -> dict[str, Any]:
+        """Draw the window and where its content lies in the square.
+
+        Returns:
+            ``top, left, height, width`` of the window in the picture; ``out`` (height, width) of its content
+            after resizing; ``pad`` (left, top, right, bottom) around it.
+        """
+        height, width = v2.query_size(flat_inputs)
+        factor = float(torch.empty(1).uniform_(*self.scale))
+        top, rows, before_y, out_rows = self._along(height, factor)
+        left, columns, before_x, out_columns = self._along(width, factor)
+        after_x, after_y = self.size - out_columns - before_x, self.size - out_rows - before_y
+        return {
+            "top": top,
+            "left": left,
+            "height": rows,
+            "width": columns,
+            "out": [out_rows, out_columns],
+            "pad": [before_x, before_y, after_x, after_y],
+        }
+
+    def _along(self, length: int, factor: float) -> tuple[int, int, int, int]:
+        """One axis: the window's start and length, the padding before its content, the content's length."""
+        scaled = max(1, round(length * factor))
+        if scaled < self.size:
+            return 0, length, _integer(self.size - scaled), scaled
+        window = min(length, max(1, round(self.size / factor)))
+        return _integer(length - window), window, 0, self.size
+
+    def transform(self, inpt: Any, params: dict[str, Any]) -> Any:
+        """Cut, resize and pad one image, mask or set of boxes."""
+        out = F.crop(inpt, params["top"], params["left"], params["height"], params["width"])
+        if isinstance(inpt, tv_tensors.Mask):
+            out = tv_tensors.wrap(_resize_nearest(out, *params["out"]), like=inpt)
+        else:
+            out = F.resize(out, params["out"], antialias=True)
+        if not any(params["pad"]):
+            return out
+        fill = self.mask_fill if isinstance(inpt, tv_tensors.Mask) else list(self.fill)
+        return F.pad(out, params["pad"], fill=fill)
+
+
+def train_recipe(
+    crop_size: int,
+    scale: tuple[float, float],
+    flip: float,
+    mean: tuple[float, float, float],
+    ignore_index: int,
+) -> list[nn.Module]:
+    """The augmentation of the ELA authors' segmentation runs: scale, crop, flip.
+
+    Args:
+        crop_size: Side of the square crop in pixels.
+        scale: Smallest and largest scale factor.
+        flip: Probability of a left-right flip, 0..1.
+        mean: Channel means in 0..1, with which images too small for the crop are padded.
+        ignore_index: The value with which masks are padded.
+
+    Returns:
+        Transforms of a dict of an image and a mask, to be applied in turn.
+    """
+    if not 0 <= flip <= 1:
+        raise AttnlabError(f"flip is {flip}; it is a probability, 0 to 1.")
+    fill = (round(mean[0] * 255), round(mean[1] * 255), round(mean[2] * 255))
+    return [RandomScaleCrop(crop_size, scale, fill, ignore_index), v2.RandomHorizontalFlip(flip)]
+
+
+def _integer(most: int) -> int:
+    """A random integer, 0 … most."""
+    return int(torch.randint(0, most + 1, ()))
+
+
+def _resize_nearest(mask: Tensor, height: int, width: int) -> Tensor:
+    """Take the value at the nearest pixel centre: in line with bilinear, unlike ``mode="nearest"``, and fast.
+
+    Args:
+        mask: (…, H, W).
+        height: Rows to make.
+        width: Columns to make.
+
+    Returns:
+        (…, height, width).
+    """
+    plain = mask.as_subclass(Tensor)
+    rows = ((torch.arange(height) + 0.5) * (mask.shape[-2] / height)).long()
+    columns = ((torch.arange(width) + 0.5) * (mask.shape[-1] / width)).long()
+    return plain.index_select(-2, rows).index_select(-1, columns)
