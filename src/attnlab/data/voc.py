@@ -6,15 +6,15 @@ from typing import Any, Literal
 
 from lightning.pytorch.utilities import rank_zero_warn
 
+from attnlab.data.download import download_voc
 from attnlab.data.segmentation import SegmentationDataModule
 from attnlab.data.segmentation_sets import LabelledImage
 from attnlab.data.vocfolder import VOCFolder
 from attnlab.errors import AttnlabError
 
-VOC_CLASSES = (
-    "background aeroplane bicycle bird boat bottle bus car cat chair cow diningtable dog horse motorbike person "
-    "pottedplant sheep sofa train tvmonitor"
-).split()
+VOC_CLASSES = ["background", "aeroplane", "bicycle", "bird", "boat", "bottle", "bus", "car", "cat", "chair"]
+VOC_CLASSES += ["cow", "diningtable", "dog", "horse", "motorbike", "person", "pottedplant", "sheep", "sofa"]
+VOC_CLASSES += ["train", "tvmonitor"]
 
 _AUG_LISTS = ("train_aug", "trainaug")
 _AUG_MASKS = "SegmentationClassAug"
@@ -30,8 +30,8 @@ class VOCSegmentationDataModule(SegmentationDataModule):
         root: The folder that is the data set (with ``JPEGImages``, ``SegmentationClass``, ``ImageSets``), or
             that holds it as ``VOC<year>`` or ``VOCdevkit/VOC<year>``.
         year: The release.
-        class_names: For data of one's own: names of its classes 0, 1, …, the background's included. None means
-            Pascal VOC's 21.
+        class_names: For data of one's own: names of its classes 0, 1, …, the background's included. None
+            means Pascal VOC's 21.
         train_split: What to train on. ``train_aug`` is VOC 2012's train images and those that the Semantic
             Boundaries Dataset adds: masks in ``SegmentationClassAug``, the list in
             ``ImageSets/Segmentation/train_aug.txt`` or ``trainaug.txt``.
@@ -80,9 +80,11 @@ class VOCSegmentationDataModule(SegmentationDataModule):
         Raises:
             AttnlabError: The download failed; the message says what else can be done.
         """
-        if self.download:
-            from attnlab.data.download import download_voc
-
+        if not self.download:
+            return
+        try:
+            VOCFolder.find(self.root, self.year, self._how_to_get())
+        except AttnlabError:
             download_voc(self.root, self.year, self.mirror)
 
     def items(self, split: str) -> list[LabelledImage]:
@@ -113,8 +115,8 @@ class VOCSegmentationDataModule(SegmentationDataModule):
             f"train_aug needs the masks '{folder.folder / _AUG_MASKS}' and the list "
             f"'{folder.list_file(_AUG_LISTS[0])}' (or {_AUG_LISTS[1]}.txt). They are made from the Semantic "
             "Boundaries Dataset (http://home.bharathh.info/pubs/codes/SBD/download.html): its masks as index "
-            "PNGs, the names of its train and val images without those in VOC's val.txt as the list. Without it, "
-            "use --data.train_split train."
+            "PNGs, the names of its train and val images without those in VOC's val.txt as the list. Without "
+            "it, use --data.train_split train."
         )
 
     def _warn_of_overlap(self, folder: VOCFolder, items: list[LabelledImage]) -> None:
