@@ -8,6 +8,8 @@ from attnlab.attention.coordinate import CoordinateAttention
 from attnlab.attention.eca import ECA
 from attnlab.attention.ela import ELA
 from attnlab.attention.none import NoAttention
+from attnlab.attention.placement import Site, attach, describe
+from attnlab.attention.placements import list_placements, register_placement
 from attnlab.attention.registry import (
     AttentionSpec,
     build_attention,
@@ -17,18 +19,28 @@ from attnlab.attention.registry import (
 )
 from attnlab.attention.shuffle import ShuffleAttention
 from attnlab.attention.squeeze_excite import SqueezeExcite
+from attnlab.attention.wrapper import Attended, Mode, attention_keys, attention_modules
 
 __all__ = [
     "CBAM",
     "ECA",
     "ELA",
+    "Attended",
     "AttentionSpec",
     "CoordinateAttention",
+    "Mode",
     "NoAttention",
     "ShuffleAttention",
+    "Site",
     "SqueezeExcite",
+    "attach",
+    "attention_keys",
+    "attention_modules",
     "build_attention",
+    "describe",
     "get_attention",
     "list_attentions",
+    "list_placements",
     "register_attention",
+    "register_placement",
 ]

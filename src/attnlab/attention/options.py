@@ -93,6 +93,11 @@ def check_options(owner: str, options: Sequence[Option], values: Mapping[str, An
                 f"Option '{name}' of {owner} takes {by_name[name].type_name}, "
                 f"got {value!r} ({type(value).__name__}). {described}"
             )
+    missing = [option.name for option in options if option.required and option.name not in values]
+    if missing:
+        raise AttnlabError(
+            f"{owner[0].upper()}{owner[1:]} needs the option {', '.join(missing)}. {described}"
+        )
 
 
 def _accepts(annotation: Any, value: Any) -> bool:

@@ -44,6 +44,17 @@ class AttentionSpec:
         """The options with type, default (the preset's where there is one) and help, in the class's order."""
         return read_options(self.module, self.presets)
 
+    def check(self, options: Mapping[str, Any]) -> None:
+        """Check options by name and type.
+
+        Args:
+            options: Values by option name.
+
+        Raises:
+            AttnlabError: For an unknown option, a missing one, or a value that the option does not take.
+        """
+        check_options(f"attention '{self.name}'", self.options(), options)
+
     def build(self, channels: int, **options: Any) -> nn.Module:
         """Build the module for maps of ``channels`` channels.
 
@@ -57,7 +68,7 @@ class AttentionSpec:
         Raises:
             AttnlabError: For an unknown option, or a value that the option does not take.
         """
-        check_options(f"attention '{self.name}'", self.options(), options)
+        self.check(options)
         return self.module(channels, **{**self.presets, **options})
 
 
@@ -93,7 +104,7 @@ def register_attention(
             raise AttnlabError(f"The attention name '{name}' already stands for {taken.module.__qualname__}.")
         if "." in name:
             raise AttnlabError(f"An attention name has no dots (those are import paths), got '{name}'.")
-        check_options(f"attention '{name}'", read_options(module), presets)
+        check_options(f"attention '{name}'", read_options(module, presets), presets)
         _specs[name] = AttentionSpec(name, module, paper, title, year, presets)
         return module
 

@@ -1,0 +1,167 @@
+"""One run of a network without data, to see what each of its modules makes.
+
+The run is on the ``meta`` device, where tensors have shapes and no values: it costs milliseconds and no
+memory. A network that makes tensors of its own on another device, or whose shapes depend on values, cannot
+finish there; :mod:`attnlab.attention.placement` then runs it once for real, on zeros.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from attnlab.attention.wrapper import public_modules
+
+Shape = tuple[int, ...]
+
+
+@dataclass
+class Call:
+    """One call of a module.
+
+    Attributes:
+        name: The module's name in the state dict's language; ``""`` for the network.
+        module: The module.
+        parent: Index of the call within which it happened, None for the network's own.
+        input: Shape of the first input; None if that is no tensor.
+        output: Shape of the output; words for what it is if that is no tensor; None if it did not return.
+    """
+
+    name: str
+    module: nn.Module
+    parent: int | None
+    input: Shape | None
+    output: Shape | str | None = None
+
+    @property
+    def map_size(self) -> tuple[int, int] | None:
+        """Height and width of the output; None unless it is one (B,C,H,W) map."""
+        return (
+            (self.output[2], self.output[3])
+            if isinstance(self.output, tuple) and len(self.output) == 4
+            else None
+        )
+
+
+@dataclass
+class Observation:
+    """All calls of one run, in the order in which they began.
+
+    Attributes:
+        modules: The network's modules by name.
+        calls: The calls.
+        error: What ended the run early, if anything did.
+    """
+
+    modules: dict[str, nn.Module]
+    calls: list[Call] = field(default_factory=list)
+    error: Exception | None = None
+
+    def of(self, name: str) -> list[Call]:
+        """The calls of one module."""
+        return [call for call in self.calls if call.name == name]
+
+    def within(self, call: Call) -> list[Call]:
+        """The calls that another call made itself."""
+        index = next(index for index, other in enumerate(self.calls) if other is call)
+        return [other for other in self.calls if other.parent == index]
+
+
+def observe(network: nn.Module, example: Any = None, *, for_real: bool = False) -> Observation:
+    """Run a network once in eval mode, without gradients, and write down its calls.
+
+    The network is left as it was: its parameters, buffers, hooks and training flags are not changed.
+
+    Args:
+        network: The network.
+        example: What it takes: a tensor, or a tuple of positional arguments. None stands for one image of
+            224 x 224, with as many channels as the first convolution takes.
+        for_real: Run on the network's own device and values instead of ``meta``.
+
+    Returns:
+        The calls; those up to the error, if there is one.
+    """
+    observation = Observation(dict(public_modules(network)))
+    arguments = example if isinstance(example, tuple) else (_image(network) if example is None else example,)
+    with torch.no_grad(), _evaluating(network), _watching(observation):
+        try:
+            if for_real:
+                device = next((tensor.device for tensor in _tensors(network).values()), torch.device("cpu"))
+                network(*_to(arguments, device))
+            else:
+                shapes = {name: tensor.detach().to("meta") for name, tensor in _tensors(network).items()}
+                torch.func.functional_call(network, shapes, _to(arguments, torch.device("meta")))
+        except Exception as error:  # any network's own error; the caller decides whether it matters
+            observation.error = error
+    return observation
+
+
+@contextmanager
+def _watching(observation: Observation) -> Iterator[None]:
+    """Hook every module so that its calls are written into the observation."""
+    calls = observation.calls
+    open_calls: list[int] = []
+    names = {module: name for name, module in observation.modules.items()}
+
+    def enter(module: nn.Module, args: tuple[Any, ...]) -> None:
+        parent = open_calls[-1] if open_calls else None
+        first = tuple(args[0].shape) if args and isinstance(args[0], Tensor) else None
+        open_calls.append(len(calls))
+        calls.append(Call(names[module], module, parent, first))
+
+    def leave(module: nn.Module, args: tuple[Any, ...], output: Any) -> None:
+        calls[open_calls.pop()].output = (
+            tuple(output.shape) if isinstance(output, Tensor) else _in_words(output)
+        )
+
+    handles = [module.register_forward_pre_hook(enter) for module in names]
+    handles += [module.register_forward_hook(leave) for module in names]
+    try:
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+@contextmanager
+def _evaluating(network: nn.Module) -> Iterator[None]:
+    """Eval mode, and afterwards each module's own flag again."""
+    flags = {module: module.training for module in network.modules()}
+    network.eval()
+    try:
+        yield
+    finally:
+        for module, training in flags.items():
+            module.training = training
+
+
+def _tensors(network: nn.Module) -> dict[str, Tensor]:
+    return {**dict(network.named_parameters()), **dict(network.named_buffers())}
+
+
+def _image(network: nn.Module) -> Tensor:
+    first = next((module for module in network.modules() if isinstance(module, nn.Conv2d)), None)
+    if first is None:
+        return torch.zeros(1, 3, 224, 224)
+    return torch.zeros(1, first.in_channels, 224, 224, dtype=first.weight.dtype)
+
+
+def _to(value: Any, device: torch.device) -> Any:
+    if isinstance(value, Tensor):
+        return value.to(device)
+    if isinstance(value, list | tuple):
+        return type(value)(_to(item, device) for item in value)
+    return {key: _to(item, device) for key, item in value.items()} if isinstance(value, dict) else value
+
+
+def _in_words(value: Any) -> str:
+    return (
+        f"a {type(value).__name__} of {len(value)}"
+        if hasattr(value, "__len__")
+        else f"a {type(value).__name__}"
+    )

@@ -1,0 +1,228 @@
+"""``attach``: put an attention module into any network, without touching its code or its state-dict keys."""
+
+from __future__ import annotations
+
+import logging
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+from typing import Any
+
+from torch import nn
+
+from attnlab.attention.observe import Observation, observe
+from attnlab.attention.placements import Target, find_targets, list_placements
+from attnlab.attention.registry import get_attention
+from attnlab.attention.wrapper import MODES, Attended, Mode, public_modules
+from attnlab.errors import AttnlabError, unknown
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Site:
+    """A place that got attention.
+
+    Attributes:
+        name: Name of the module, as in the state dict.
+        channels: Channels of the map there.
+        parameters: Parameters added there; 0 where the site shares the attention of an earlier one.
+        before: The attention is on the module's input, not on its output.
+    """
+
+    name: str
+    channels: int
+    parameters: int
+    before: bool = False
+
+
+def attach(
+    network: nn.Module,
+    attention: str | Callable[[int], nn.Module],
+    at: str | Sequence[str] = "auto",
+    mode: Mode = "replace",
+    *,
+    options: Mapping[str, Any] | None = None,
+    shared: bool = False,
+    example: Any = None,
+) -> list[Site]:
+    """Put attention into a network, in place.
+
+    Each site is replaced, in its parent, by an :class:`~attnlab.attention.wrapper.Attended` that calls the
+    site and then the attention. The channels come from one run of the network on the ``meta`` device. Attach
+    before ``torch.compile`` and before a distributed wrapper; weights load before or after. An error leaves
+    the network as it was.
+
+    Args:
+        network: The network.
+        attention: A name of the registry, an import path, or a function of the channels that builds a
+            module. ``none`` inserts nothing.
+        at: A named placement (:func:`~attnlab.attention.list_placements`); or a module's name, in which ``*``
+            stands for any text, dots included; or ``re:`` and a regular expression for whole names; or a list
+            of these.
+        mode: ``replace``: y = A(x). ``residual``: y = x + A(x). ``rezero``: y = x + a(A(x) - x) with a learnt
+            a = 0, so that the network's outputs are at first unchanged.
+        options: Options of the attention.
+        shared: One attention for all sites of the same channels, instead of one for each site.
+        example: What the network takes, if it is not one 224 x 224 image: a tensor, or a tuple of arguments.
+
+    Returns:
+        The sites, in the order of the placement.
+
+    Raises:
+        AttnlabError: If nothing matches; if a site is called with different channels, gives no (B,C,H,W) map,
+            is never called or has attention already; for an unknown name or option; if the network cannot run.
+
+    Example:
+        >>> attach(torchvision.models.resnet18(), "ela_b", at="resnet.block", mode="rezero")
+    """
+    if mode not in MODES:
+        raise unknown("attention mode", mode, MODES)
+    build = _builder(attention, options or {})
+    if attention == "none":
+        return []
+    modules = dict(public_modules(network))
+    built: dict[int, nn.Module] = {}
+    wrappers: dict[nn.Module, Attended] = {}
+    sites: list[Site] = []
+    for target, channels in _find(network, [at] if isinstance(at, str) else at, example).items():
+        old = modules[target.name]
+        is_new = not (shared and channels in built)
+        if is_new:
+            built[channels] = _like(old, network, build(channels))
+        wrapper = wrappers[old] = Attended(old, built[channels], mode, target.before)
+        wrapper.training = old.training
+        added = sum(parameter.numel() for parameter in wrapper.new_parameters())
+        if not is_new:
+            added -= sum(parameter.numel() for parameter in wrapper.attention.parameters())
+        sites.append(Site(target.name, channels, added, target.before))
+    _replace(network, wrappers)
+    log.info("%s at %d sites of %s:\n%s", attention, len(sites), type(network).__name__, describe(sites))
+    return sites
+
+
+def describe(sites: Sequence[Site]) -> str:
+    """The sites, one a line: name, channels, parameters."""
+    width = max((len(site.name) for site in sites), default=0)
+    return "\n".join(
+        f"  {site.name:{width}}  {site.channels:5d} channels  {site.parameters:8,d} parameters"
+        + ("  (input)" if site.before else "")
+        for site in sites
+    )
+
+
+def _builder(
+    attention: str | Callable[..., nn.Module], options: Mapping[str, Any]
+) -> Callable[[int], nn.Module]:
+    """The function of the channels that builds the attention; options are checked here, before any work."""
+    if not isinstance(attention, str):
+        return lambda channels: attention(channels, **options)
+    spec = get_attention(attention)
+    spec.check(options)
+    return lambda channels: spec.build(channels, **options)
+
+
+def _find(network: nn.Module, patterns: Sequence[str], example: Any) -> dict[Target, int]:
+    """The places and their channels, from a run on ``meta`` or, if that ends too early, from a real one."""
+    observation = observe(network, example)
+    if observation.error is not None:
+        try:
+            return _channels(observation, patterns)
+        except AttnlabError:
+            observation = observe(network, example, for_real=True)
+        if observation.error is not None:
+            raise AttnlabError(
+                f"{type(network).__name__} must run once, so that its maps can be seen, and fails on "
+                f"{'one 224 x 224 image' if example is None else 'the example given'}: {observation.error} "
+                "Give attach(..., example=...) what the network takes."
+            ) from observation.error
+    return _channels(observation, patterns)
+
+
+def _channels(observation: Observation, patterns: Sequence[str]) -> dict[Target, int]:
+    targets = list(dict.fromkeys(target for pattern in patterns for target in _targets(observation, pattern)))
+    names = [target.name for target in targets]
+    twice = sorted({name for name in names if names.count(name) > 1})
+    if twice:
+        raise AttnlabError(
+            f"'at' names the input and the output of {', '.join(twice)}; choose one of the two."
+        )
+    if not targets:
+        raise AttnlabError("'at' is empty: it names no placement and no module.")
+    return {target: _channels_at(observation, target) for target in targets}
+
+
+def _targets(observation: Observation, pattern: str) -> list[Target]:
+    """The targets of one placement, name or pattern; never empty."""
+    placements, names = list_placements(), [name for name in observation.modules if name]
+    if pattern in placements:
+        targets = find_targets(pattern, observation)
+        if not targets:
+            other = [name for name in placements if name != "auto" and find_targets(name, observation)]
+            raise AttnlabError(
+                f"The placement '{pattern}' finds nothing in {_class(observation)}. It means: "
+                f"{placements[pattern]} Placements that find something: {', '.join(other) or 'none'}. "
+                f"Modules: {', '.join(names[:40])}{', …' if len(names) > 40 else ''}."
+            )
+        return targets
+    if pattern.startswith("re:"):
+        try:
+            matches = re.compile(pattern.removeprefix("re:")).fullmatch
+        except re.error as error:
+            raise AttnlabError(f"'{pattern}' is no regular expression: {error}.") from error
+        found = [name for name in names if matches(name)]
+    else:
+        found = [name for name in names if fnmatchcase(name, pattern)]
+    if not found:
+        raise unknown(f"placement or module of {_class(observation)}", pattern, [*placements, *names])
+    return [Target(name) for name in found]
+
+
+def _channels_at(observation: Observation, target: Target) -> int:
+    module, calls = observation.modules[target.name], observation.of(target.name)
+    site = f"The site '{target.name}' ({type(module).__name__})"
+    if isinstance(module, Attended):
+        raise AttnlabError(f"{site} has attention already: {type(module.attention).__name__}.")
+    if not calls:
+        raise AttnlabError(
+            f"{site} is never called by {_class(observation)}, so attention there would do nothing."
+        )
+    maps = {call.input if target.before else call.output for call in calls}
+    for shape in maps:
+        if not isinstance(shape, tuple) or len(shape) != 4:
+            what = f"a tensor of shape {shape}" if isinstance(shape, tuple) else shape or "nothing"
+            verb = "takes" if target.before else "gives"
+            raise AttnlabError(f"{site} {verb} {what}; attention needs one feature map (B, C, H, W).")
+    channels = {shape[1] for shape in maps if isinstance(shape, tuple)}
+    if len(channels) > 1:
+        raise AttnlabError(
+            f"{site} is called with maps of {', '.join(map(str, sorted(channels)))} channels; "
+            "one attention has one number of channels. Choose modules that are called with one."
+        )
+    return channels.pop()
+
+
+def _class(observation: Observation) -> str:
+    return type(observation.modules[""]).__name__
+
+
+def _like(site: nn.Module, network: nn.Module, attention: nn.Module) -> nn.Module:
+    """The attention on the site's device, in its dtype and in its training or evaluation."""
+    for module in (site, network):
+        for tensor in (*module.parameters(), *module.buffers()):
+            if tensor.is_floating_point():
+                return attention.to(tensor.device, tensor.dtype).train(site.training)
+    return attention.train(site.training)
+
+
+def _replace(network: nn.Module, wrappers: Mapping[nn.Module, nn.Module]) -> None:
+    """Put each wrapper wherever its site is found, also where one module has several names."""
+    places = [
+        (parent, name, wrappers[child])
+        for parent in network.modules()
+        for name, child in parent._modules.items()
+        if child is not None and child in wrappers
+    ]
+    for parent, name, wrapper in places:
+        setattr(parent, name, wrapper)

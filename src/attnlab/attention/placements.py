@@ -1,0 +1,222 @@
+"""Named placements: where in a network of some family an attention module goes.
+
+A placement looks at a network's modules, and at one run of it, and names targets. Families are known by their
+attribute names and not by their classes, so that torchvision's, timm's and other networks of one family share
+a placement, and this package imports none of them.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from torch import nn
+
+from attnlab.attention.observe import Call, Observation
+
+
+@dataclass(frozen=True)
+class Target:
+    """A place in a network.
+
+    Attributes:
+        name: Name of the module, as in the state dict.
+        before: The place is the module's first input, not its output.
+    """
+
+    name: str
+    before: bool = False
+
+
+Placement = Callable[[Observation], list[Target]]
+
+_placements: dict[str, Placement] = {}
+
+AUTO = ("resnet.block", "mobilenetv2.depthwise", "stage")
+"""What ``auto`` tries, in this order."""
+
+NUMBERED_STAGE = re.compile(r"(^|\.)(layer[1-9]|s[1-9]|stages?[._]?\d|block[1-9])$")
+"""How networks name their stages; ``layer0`` is the stem where there is one."""
+
+
+def register_placement(name: str) -> Callable[[Placement], Placement]:
+    """Decorator that gives a placement function a name for ``at``.
+
+    Args:
+        name: The name, e.g. ``"yolox.neck"``. The first line of the function's docstring is its description.
+
+    Returns:
+        The decorator; it returns the function unchanged.
+    """
+
+    def register(placement: Placement) -> Placement:
+        _placements[name] = placement
+        return placement
+
+    return register
+
+
+def list_placements() -> dict[str, str]:
+    """The named placements and what each means."""
+    return {
+        name: (placement.__doc__ or "").strip().splitlines()[0] for name, placement in _placements.items()
+    }
+
+
+def find_targets(name: str, observation: Observation) -> list[Target]:
+    """The targets of a named placement that the observed run called; empty if the network has none.
+
+    Args:
+        name: A key of :func:`list_placements`.
+        observation: A run of the network.
+
+    Returns:
+        The targets. Where the run ended early, uncalled ones are kept: they may have come later.
+    """
+    called = {call.name for call in observation.calls}
+    targets = _placements[name](observation)
+    return [target for target in targets if observation.error is not None or target.name in called]
+
+
+@register_placement("auto")
+def auto(observation: Observation) -> list[Target]:
+    """The network family's usual place: resnet.block, else mobilenetv2.depthwise, else stage."""
+    return next((targets for name in AUTO if (targets := find_targets(name, observation))), [])
+
+
+@register_placement("resnet.block")
+def resnet_block(observation: Observation) -> list[Target]:
+    """After the last normalisation of each residual block, before the addition.
+
+    A residual block is a module with ``conv1`` and ``downsample``; its last normalisation is ``bn3``, else
+    ``bn2``. A squeeze-and-excitation of the network's own (SENet's) comes after the new attention.
+    """
+    return [
+        Target(f"{name}.bn{last}")
+        for name, module in observation.modules.items()
+        if hasattr(module, "downsample") and _has(module, "conv1")
+        for last in [max((n for n in (1, 2, 3) if _has(module, f"bn{n}")), default=0)]
+        if last > 1
+    ]
+
+
+@register_placement("resnet.conv2")
+def resnet_conv2(observation: Observation) -> list[Target]:
+    """In each bottleneck block, after the 3x3 convolution, its normalisation and its activation.
+
+    torchvision calls one ReLU three times a block, so the place is the input of ``conv3``.
+    """
+    return [
+        Target(f"{name}.conv3", before=True)
+        for name, module in observation.modules.items()
+        if hasattr(module, "downsample") and _has(module, "conv1", "conv3")
+    ]
+
+
+@register_placement("mobilenetv2.depthwise")
+def mobilenetv2_depthwise(observation: Observation) -> list[Target]:
+    """After the depthwise convolution's activation in each inverted residual block that expands its channels.
+
+    Blocks that have an attention already (MobileNetV3's, EfficientNet's) are another family.
+    """
+    blocks = observation.modules.items()
+    if any(_has(block, "conv_dw", "se") and not isinstance(block.se, nn.Identity) for _, block in blocks):
+        return []
+    return [
+        Target(f"{name}.{place}")
+        for name, block in blocks
+        if (place := _torchvision_depthwise(block) or _timm_depthwise(block))
+    ]
+
+
+def _torchvision_depthwise(block: nn.Module) -> str:
+    """``conv.1`` of [expand, depthwise, project, normalise]; blocks that do not expand have three steps."""
+    steps = getattr(block, "conv", None)
+    if isinstance(steps, nn.Sequential) and len(steps) == 4:
+        convolution = next((module for module in steps[1].modules() if isinstance(module, nn.Conv2d)), None)
+        if convolution is not None and convolution.groups == convolution.out_channels > 1:
+            return "conv.1"
+    return ""
+
+
+def _timm_depthwise(block: nn.Module) -> str:
+    """``bn2``, which has the activation in it; blocks that do not expand have no ``conv_pwl``."""
+    return "bn2" if _has(block, "conv_pw", "conv_dw", "bn2", "conv_pwl") else ""
+
+
+@register_placement("stage")
+def stage(observation: Observation) -> list[Target]:
+    """The output of each stage of the backbone, from stride 4 on.
+
+    The backbone is ``encoder``, ``backbone.body`` or ``backbone`` of a task's network, else the network. Its
+    trunk is what it calls itself, seen through containers: lists of maps, and modules that hold more than one
+    resolution. Modules there with a stage's name (``layer1``, ``s1``, ``stages.0``) are the stages, also where
+    dilation gives several of them one resolution. Otherwise a stage is all of one resolution, and it ends with
+    its last module that has a convolution larger than 1x1, so that the head of a MobileNet is left out.
+    """
+    backbone = _backbone(observation)
+    if backbone is None or backbone.input is None:
+        return []
+    height = backbone.input[2]
+    by_size: dict[tuple[int, int], list[Call]] = {}
+    for call in _trunk(observation, observation.within(backbone)):
+        if call.map_size is not None and call.map_size != (1, 1) and height // call.map_size[0] >= 4:
+            by_size.setdefault(call.map_size, []).append(call)
+    numbered = [call for calls in by_size.values() for call in calls if NUMBERED_STAGE.search(call.name)]
+    if len(numbered) > 1:
+        return [Target(call.name) for call in numbered]
+    return [Target(last.name) for calls in by_size.values() if (last := _last_of_stage(calls))]
+
+
+def _backbone(observation: Observation) -> Call | None:
+    """The finished call of the backbone."""
+    for name in ("encoder", "backbone.body", "backbone", ""):
+        for call in observation.of(name):
+            if call.output is not None:
+                return call
+    return None
+
+
+def _trunk(observation: Observation, calls: list[Call]) -> list[Call]:
+    """The calls in order, containers replaced by what they call."""
+    trunk: list[Call] = []
+    for call in calls:
+        children = observation.within(call)
+        sizes = {child.map_size for child in children} - {None, (1, 1)}
+        # A block may halve the map once; a plain sequence that does so holds two stages.
+        many = 1 if isinstance(call.module, nn.Sequential) else 2
+        is_container = call.map_size is None or len(sizes) > many
+        trunk += _trunk(observation, children) if is_container else [call]
+    return trunk
+
+
+def _last_of_stage(calls: list[Call]) -> Call | None:
+    """The last call with a spatial convolution; if it is bare, its normalisation and activation with it."""
+    last, bare = None, False
+    for call in calls:
+        kernels = [max(m.kernel_size) for m in call.module.modules() if isinstance(m, nn.Conv2d)]
+        if max(kernels, default=0) > 1:
+            last, bare = call, isinstance(call.module, nn.Conv2d)
+        elif kernels:
+            bare = False
+        elif last is not None and bare:
+            last = call
+    return last
+
+
+@register_placement("aspp")
+def aspp(observation: Observation) -> list[Target]:
+    """After the atrous spatial pyramid pooling of DeepLab heads: each module of a class named ASPP."""
+    return [Target(name) for name, module in observation.modules.items() if type(module).__name__ == "ASPP"]
+
+
+@register_placement("decoder")
+def decoder(observation: Observation) -> list[Target]:
+    """The output of ``decoder`` in networks that have a ``segmentation_head`` beside it."""
+    return [Target("decoder")] if {"decoder", "segmentation_head"} <= set(observation.modules) else []
+
+
+def _has(module: nn.Module, *names: str) -> bool:
+    """Whether the module has these children."""
+    return all(isinstance(getattr(module, name, None), nn.Module) for name in names)

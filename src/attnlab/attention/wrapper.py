@@ -1,0 +1,206 @@
+"""The wrapper that stands in a site's place, and the names that it keeps.
+
+``Attended`` calls the site and then the attention (or the other way round), so ``print(network)`` shows it,
+and ``deepcopy``, ``pickle``, ``torch.fx``, ``torch.export``, ``torch.compile`` and SyncBatchNorm conversion
+see plain modules. Its state dict has no level for it: the site's tensors keep their keys, the new ones are
+``<site>.attention.*`` and, in mode ``rezero``, ``<site>.attention_alpha``. ``named_parameters()`` and
+``named_modules()`` do show the level, as ``<site>.site.*``; :func:`public_modules` and
+:func:`attention_modules` speak the state dict's names.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from itertools import chain
+from typing import Any, Literal, get_args
+
+import torch
+from torch import Tensor, nn
+
+from attnlab.errors import AttnlabError, unknown
+
+Mode = Literal["replace", "residual", "rezero"]
+MODES: tuple[str, ...] = get_args(Mode)
+
+
+class Attended(nn.Module):
+    """A site of a network, and the attention on its map.
+
+    Public attributes that the wrapper has not are read from the site, for networks that ask their own modules
+    (``self.bn2.weight``, ``decoder.out_channels``). Only reads: an attribute set here stays here.
+
+    Args:
+        site: The module of the network.
+        attention: The attention module, (B,C,H,W) -> (B,C,H,W).
+        mode: ``replace``: y = A(x). ``residual``: y = x + A(x). ``rezero``: y = x + a(A(x) - x), with one
+            learnt number a that starts at 0.
+        before: Attend to the site's first input instead of its output.
+
+    Raises:
+        AttnlabError: For an unknown mode, or a site with a child of the name ``attention``, whose keys would
+            meet the new ones.
+    """
+
+    def __init__(
+        self, site: nn.Module, attention: nn.Module, mode: Mode = "replace", before: bool = False
+    ) -> None:
+        super().__init__()
+        if mode not in MODES:
+            raise unknown("attention mode", mode, MODES)
+        if any(_is_own(key) for key in site.state_dict()):
+            raise AttnlabError(
+                f"The site ({type(site).__name__}) has an 'attention' of its own, whose keys would meet the "
+                "new ones; choose a module inside it or around it."
+            )
+        self.site = site
+        self.attention = attention
+        self.mode = mode
+        self.before = before
+        self._load_prefix = ""
+        if mode == "rezero":
+            like = next(chain(attention.parameters(), site.parameters()), torch.empty(0))
+            # One element, not zero dimensions: FSDP takes no scalars.
+            self.attention_alpha = nn.Parameter(torch.zeros(1, device=like.device, dtype=like.dtype))
+        self.register_state_dict_post_hook(_drop_level)
+        self.register_load_state_dict_pre_hook(_add_level)
+        self.register_load_state_dict_post_hook(_report_without_level)
+
+    def forward(self, *args: Any, **kwargs: Any) -> Any:
+        """The site's own inputs -> its output, attended."""
+        if self.before:
+            return self.site(self.attend(args[0]), *args[1:], **kwargs)
+        return self.attend(self.site(*args, **kwargs))
+
+    def attend(self, x: Tensor) -> Tensor:
+        """The attention on a map, in this wrapper's mode: (B,C,H,W) -> (B,C,H,W)."""
+        attended = self.attention(x)
+        if self.mode == "residual":
+            return x + attended
+        if self.mode == "rezero":
+            return x + self.attention_alpha.to(x.dtype) * (attended - x)
+        return attended
+
+    def __getattr__(self, name: str) -> Any:
+        try:
+            return super().__getattr__(name)
+        except AttributeError:
+            # Private names are protocols (__deepcopy__, marks that tools set): answering them for the site
+            # would make the wrapper pass for it. During unpickling there is no site yet.
+            site = self.__dict__.get("_modules", {}).get("site")
+            if site is None or name.startswith("_"):
+                raise
+            return getattr(site, name)
+
+    def new_parameters(self) -> Iterator[nn.Parameter]:
+        """The parameters that are the attention's, not the site's."""
+        yield from self.attention.parameters()
+        if self.mode == "rezero":
+            yield self.attention_alpha
+
+    def new_keys(self) -> list[str]:
+        """The state-dict keys, below the site's name, that are the attention's."""
+        keys = [f"attention.{key}" for key in self.attention.state_dict()]
+        return [*keys, "attention_alpha"] if self.mode == "rezero" else keys
+
+    def extra_repr(self) -> str:
+        """Mode and side, for ``print(network)``."""
+        return f"mode={self.mode}" + (", before" if self.before else "")
+
+
+def _is_own(key: str) -> bool:
+    """Whether a key below an ``Attended`` is the attention's, not the site's."""
+    return key.startswith("attention.") or key == "attention_alpha"
+
+
+def _drop_level(module: nn.Module, state_dict: dict[str, Any], prefix: str, local_metadata: Any) -> None:
+    """State-dict hook: ``<prefix>site.weight`` becomes ``<prefix>weight``, in the same order."""
+    for key in [key for key in state_dict if key.startswith(prefix)]:
+        state_dict[prefix + key.removeprefix(prefix).removeprefix("site.")] = state_dict.pop(key)
+
+
+def _add_level(
+    module: Attended, state_dict: dict[str, Any], prefix: str, local_metadata: Any, *unused: Any
+) -> None:
+    """Load hook: ``<prefix>weight`` becomes ``<prefix>site.weight``; torch hands each module its own copy."""
+    module._load_prefix = prefix
+    for key in [key for key in state_dict if key.startswith(prefix)]:
+        inner = key.removeprefix(prefix)
+        if not _is_own(inner):
+            state_dict[f"{prefix}site.{inner}"] = state_dict.pop(key)
+
+
+def _report_without_level(module: Attended, incompatible_keys: Any) -> None:
+    """Load hook: missing and unexpected keys are reported under the names that the state dict has."""
+    prefix = module._load_prefix
+    for keys in (incompatible_keys.missing_keys, incompatible_keys.unexpected_keys):
+        keys[:] = [
+            prefix + key.removeprefix(f"{prefix}site.") if key.startswith(f"{prefix}site.") else key
+            for key in keys
+        ]
+
+
+def public_modules(network: nn.Module, remove_duplicate: bool = True) -> Iterator[tuple[str, nn.Module]]:
+    """All modules of a network under the names that its state dict has.
+
+    Like ``named_modules()``, but an ``Attended`` stands for its site, whose children follow without a level
+    between, and the modules inside an attention are left out.
+
+    Args:
+        network: The network, with or without attention.
+        remove_duplicate: Whether a module that is found under several names comes once, under the first.
+
+    Yields:
+        Name and module, the network itself first, under ``""``.
+    """
+    seen: set[nn.Module] = set()
+
+    def walk(module: nn.Module, name: str) -> Iterator[tuple[str, nn.Module]]:
+        if remove_duplicate and module in seen:
+            return
+        seen.add(module)
+        yield name, module
+        holder = module.site if isinstance(module, Attended) else module
+        for child_name, child in holder._modules.items():  # named_children() would leave out duplicates
+            if child is not None:
+                yield from walk(child, f"{name}.{child_name}" if name else child_name)
+
+    yield from walk(network, "")
+
+
+def attention_modules(network: nn.Module) -> Iterator[tuple[str, Attended]]:
+    """The sites of a network that have attention.
+
+    Args:
+        network: A network that went through :func:`attnlab.attention.attach`.
+
+    Yields:
+        The site's name and its wrapper, whose ``attention`` is the module.
+
+    Example:
+        >>> new = {p for _, site in attention_modules(network) for p in site.new_parameters()}
+    """
+    for name, module in public_modules(network):
+        if isinstance(module, Attended):
+            yield name, module
+
+
+def attention_keys(network: nn.Module) -> set[str]:
+    """The state-dict keys that attaching has added to a network.
+
+    A checkpoint of the network without attention lacks these keys and no others::
+
+        missing, unexpected = network.load_state_dict(weights, strict=False)
+        assert not unexpected and set(missing) <= attention_keys(network)
+
+    Args:
+        network: The network with attention.
+
+    Returns:
+        The keys.
+    """
+    return {
+        f"{name}.{key}"
+        for name, module in public_modules(network, remove_duplicate=False)
+        if isinstance(module, Attended)
+        for key in module.new_keys()
+    }
