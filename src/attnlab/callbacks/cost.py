@@ -1,0 +1,57 @@
+"""What the network costs, beside what it scores."""
+
+from __future__ import annotations
+
+from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch.loggers import TensorBoardLogger
+
+from attnlab.attention import attention_modules
+from attnlab.models.cost import Cost, measure_cost
+from attnlab.tasks import BaseTask
+
+
+class CostReport(Callback):
+    """Counts parameters and MACs when training or testing starts, and logs them with the attention's share.
+
+    TensorBoard gets them as scalars (``cost/...``) and, with the list of sites, as text.
+
+    Args:
+        size: Side in pixels of the square image for which MACs are counted; 0 takes the crop size of the data.
+    """
+
+    def __init__(self, size: int = 0) -> None:
+        self.size = size
+        self.cost: Cost | None = None
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Count, and log."""
+        self._count(trainer, pl_module)
+
+    def on_test_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Count, and log."""
+        self._count(trainer, pl_module)
+
+    def _count(self, trainer: Trainer, task: LightningModule) -> None:
+        if not trainer.is_global_zero or not isinstance(task, BaseTask):
+            return
+        crop = getattr(getattr(trainer, "datamodule", None), "crop_size", None)
+        side = self.size or (crop if isinstance(crop, int) else 224)
+        modules = [wrapper.attention for _, wrapper in attention_modules(task.network)]
+        self.cost = measure_cost(task.network, modules, (side, side))
+        if trainer.logger is None:
+            return
+        trainer.logger.log_metrics(
+            {
+                "cost/parameters": self.cost.parameters,
+                "cost/macs": self.cost.macs,
+                "cost/attention_parameters": self.cost.attention_parameters,
+                "cost/attention_macs": self.cost.attention_macs,
+            },
+            step=0,
+        )
+        if isinstance(trainer.logger, TensorBoardLogger):
+            rows = "\n".join(f"| {label} | {figure} |" for label, figure in self.cost.rows())
+            sites = "\n".join(f"| {s.name} | {s.channels} | {s.parameters} |" for s in task.sites)
+            trainer.logger.experiment.add_text(
+                "cost", f"|  |  |\n| --- | ---: |\n{rows}\n\n| site | channels | parameters |\n|---|---|---|\n{sites}"
+            )

@@ -1,0 +1,109 @@
+"""The table that ends a run."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch.callbacks import Checkpoint, ModelCheckpoint
+from lightning.pytorch.loggers import TensorBoardLogger
+from lightning.pytorch.trainer.states import TrainerFn
+from rich.console import Console
+from rich.table import Table
+
+from attnlab.callbacks.cost import CostReport
+from attnlab.callbacks.pictures import SegmentationPictures
+from attnlab.tasks import BaseTask
+
+
+class RunReport(Callback):
+    """Ends ``fit``, ``validate`` and ``test`` with a table: scores, cost, and where everything lies.
+
+    It also writes TensorBoard's hparams with the best score of the run, so that runs can be compared in the
+    tab HParams.
+
+    Args:
+        per_class: List the IoU of every class, too.
+    """
+
+    def __init__(self, per_class: bool = True) -> None:
+        self.per_class = per_class
+
+    def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Print the table, log the hparams."""
+        if not trainer.is_global_zero or not isinstance(pl_module, BaseTask):
+            return
+        checkpoint = trainer.checkpoint_callback
+        best = getattr(checkpoint, "best_model_score", None)
+        score = float(best) if best is not None else None
+        if score is not None and isinstance(trainer.logger, TensorBoardLogger):
+            trainer.logger.log_hyperparams(flat(dict(pl_module.hparams)), {f"hparams/{pl_module.monitor}": score})
+        rows = [(f"best {pl_module.monitor}", f"{score:.4f}")] if score is not None else []
+        self._print(trainer, pl_module, "fit", "val", rows, checkpoint)
+
+    def on_test_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Print the table."""
+        if trainer.is_global_zero and isinstance(pl_module, BaseTask):
+            self._print(trainer, pl_module, "test", "test", [], None)
+
+    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Print the table, where validation was what was asked for."""
+        asked = trainer.state.fn == TrainerFn.VALIDATING
+        if asked and trainer.is_global_zero and isinstance(pl_module, BaseTask):
+            self._print(trainer, pl_module, "validate", "val", [], None)
+
+    def _print(
+        self,
+        trainer: Trainer,
+        task: BaseTask,
+        title: str,
+        stage: str,
+        rows: list[tuple[str, str]],
+        checkpoint: Checkpoint | None,
+    ) -> None:
+        rows = [*rows, *task.summary(stage, per_class=self.per_class)]
+        for callback in trainer.callbacks:  # type: ignore[attr-defined]
+            if isinstance(callback, CostReport) and callback.cost is not None:
+                rows += callback.cost.rows()
+        if len(task.sites):
+            rows.append(("attention", f"{task.attention.name} at {len(task.sites)} sites"))
+        skipped = getattr(trainer.datamodule, "skipped", [])  # type: ignore[attr-defined]
+        if skipped:
+            rows.append(("bad images skipped", str(len(skipped))))
+        if isinstance(checkpoint, ModelCheckpoint):
+            for label, path in (
+                ("best checkpoint", checkpoint.best_model_path),
+                ("last checkpoint", checkpoint.last_model_path),
+            ):
+                if path:
+                    rows.append((label, shown(path)))
+        for callback in trainer.callbacks:  # type: ignore[attr-defined]
+            if isinstance(callback, SegmentationPictures) and callback.folder is not None:
+                rows.append(("pictures", shown(callback.folder)))
+        if trainer.log_dir:
+            rows.append(("TensorBoard", f"tensorboard --logdir {shown(trainer.log_dir)}"))
+        table = Table(title=f"{title}: {type(task).__name__}", title_justify="left")
+        table.add_column("what", no_wrap=True)
+        table.add_column("value", overflow="fold")
+        for row in rows:
+            table.add_row(*row)
+        Console(soft_wrap=False).print(table)
+
+
+def shown(path: str | Path) -> str:
+    """A path relative to the working folder where it lies inside it."""
+    path = Path(path).absolute()
+    here = Path.cwd()
+    return str(path.relative_to(here)) if path.is_relative_to(here) else str(path)
+
+
+def flat(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Nested options as one level of dotted names; lists as text, since TensorBoard takes scalars."""
+    result: dict[str, Any] = {}
+    for key, value in values.items():
+        if isinstance(value, dict):
+            result.update(flat(value, f"{prefix}{key}."))
+        elif key != "class_names":
+            result[f"{prefix}{key}"] = value if isinstance(value, bool | int | float | str) else str(value)
+    return result

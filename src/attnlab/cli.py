@@ -1,0 +1,85 @@
+"""The command line: dispatches to Lightning's subcommands and to attnlab's own, importing what each needs."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+
+from attnlab import __version__
+from attnlab.errors import AttnlabError
+
+TRAINER_COMMANDS = ("fit", "validate", "test", "predict")
+
+HELP = """\
+usage: python main.py COMMAND [options]
+
+attnlab: what does this attention module do for my CNN, and at what cost?
+
+train and use a network
+  fit        Train from a YAML:        python main.py fit --config configs/quickstart_segmentation.yaml
+  validate   Score on the val split:   python main.py validate --ckpt_path best
+  test       Score on the test split:  python main.py test --ckpt_path best
+  predict    Masks for any pictures:   python main.py predict --ckpt_path best --data.predict_images photos/
+
+look at attention
+  attention list            Every module: paper, options, parameters, MACs
+  attention show NAME       One module: its options and defaults, and how to name it in a YAML
+  attention sites NETWORK   Where a placement puts it in a network, and what it costs there
+
+Every command explains its options:  python main.py fit --help
+An option on the command line beats the YAML, and the YAML beats what a checkpoint remembers:
+  --model.attention=cbam --model.attention.reduction=8     another attention module, with an option of it
+  --model.encoder=mobilenet_v2                             another backbone
+  --ckpt_path last|best|FILE                               resume, test or predict from a checkpoint
+
+-h, --help     this page
+--version      print the version
+"""
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Run one command.
+
+    Args:
+        argv: The arguments after the program's name; by default those of this process.
+
+    Raises:
+        SystemExit: With status 2 after an error of the user's input.
+    """
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    command = arguments[0] if arguments else "--help"
+    if command in ("-h", "--help", "help"):
+        print(HELP, end="")
+        return
+    if command == "--version":
+        print(f"attnlab {__version__}")
+        return
+    try:
+        _run(command, arguments)
+    except AttnlabError as error:
+        print(f"error: {_message(error)}", file=sys.stderr)
+        raise SystemExit(2) from error
+
+
+def _run(command: str, arguments: list[str]) -> None:
+    if command == "attention":
+        from attnlab.commands import run
+
+        status = run(arguments)
+        if status:
+            raise SystemExit(status)
+    elif command in TRAINER_COMMANDS:
+        from attnlab.lightning_cli import AttnlabCLI
+
+        AttnlabCLI.run_command(arguments)
+    else:
+        from attnlab.errors import unknown
+
+        raise unknown("command", command, (*TRAINER_COMMANDS, "attention"), "See python main.py --help.")
+
+
+def _message(error: AttnlabError) -> str:
+    """The message itself, also where it crossed a worker process and came back inside a traceback."""
+    text = str(error)
+    marker = f"{AttnlabError.__name__}: "
+    return text.rsplit(marker, 1)[-1].strip() if "Original Traceback" in text else text

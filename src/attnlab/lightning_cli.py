@@ -1,0 +1,200 @@
+"""Lightning's CLI with attnlab's defaults, links and rules for checkpoints."""
+
+from __future__ import annotations
+
+import argparse
+import difflib
+import json
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import yaml
+from lightning.pytorch import LightningModule, Trainer
+from lightning.pytorch.callbacks import LearningRateMonitor, ModelCheckpoint, ProgressBar, RichProgressBar
+from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCLI, SaveConfigCallback
+
+from attnlab import __version__, checkpoints
+from attnlab.callbacks import AtomicCheckpointIO, CostReport, RunReport, SegmentationPictures, SegmentationWriter
+from attnlab.data import DataModule
+from attnlab.errors import AttnlabError
+from attnlab.shorthand import expand
+from attnlab.tasks import BaseTask, SegmentationTask
+
+LOGGER = {
+    "class_path": "lightning.pytorch.loggers.TensorBoardLogger",
+    "init_args": {"save_dir": "lightning_logs", "name": "", "default_hp_metric": False},
+}
+# These come from the data, whatever a checkpoint remembers of them.
+FROM_DATA = ("class_names", "ignore_index", "num_classes")
+
+
+class RememberData(SaveConfigCallback):
+    """Saves the run's YAML in its folder, and the data's part of it in every checkpoint.
+
+    With the task's own options, which a checkpoint holds anyway, that makes a checkpoint enough to test or
+    predict.
+    """
+
+    def on_save_checkpoint(
+        self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]
+    ) -> None:
+        """Add the data's options."""
+        config = yaml.safe_load(self.parser.dump(self.config, skip_none=False))
+        checkpoint["attnlab"] = {"version": __version__, "data": config["data"]}
+
+
+class AttnlabCLI(LightningCLI):
+    """``fit``, ``validate``, ``test`` and ``predict``.
+
+    What it adds to Lightning's: short flags for the task's blocks; classes that flow from the data to the
+    network; the callbacks of every run, with their options; ``--ckpt_path last|best|FILE``, where a checkpoint
+    fills in what neither the YAML nor a flag says; and one clear error instead of a traceback.
+    """
+
+    @classmethod
+    def run_command(cls, argv: Sequence[str]) -> AttnlabCLI:
+        """Parse the arguments, build everything, run the subcommand.
+
+        Args:
+            argv: The subcommand and its options.
+
+        Raises:
+            AttnlabError: For input that cannot work.
+        """
+        subcommand = argv[0]
+        only = type(cls.__name__, (cls,), {"subcommands": staticmethod(lambda: _arguments_of(subcommand))})
+        return only(
+            SegmentationTask,
+            DataModule,
+            subclass_mode_data=True,
+            args=list(argv),
+            trainer_defaults={"logger": LOGGER},
+            seed_everything_default=0,
+            auto_configure_optimizers=False,
+            load_from_checkpoint_support=False,
+            save_config_callback=RememberData,
+            save_config_kwargs={"overwrite": True},
+            parser_kwargs={"exit_on_error": False, subcommand: {"exit_on_error": False}},
+        )
+
+    def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
+        """Add the callbacks' options and the links from data to task."""
+        # The subcommand's own parser: the one whose flags a typing error is compared with.
+        self.flags = parser
+        parser.set_defaults({"data": {"class_path": "attnlab.data.ShapesDataModule"}})
+        parser.add_class_arguments(
+            ModelCheckpoint,
+            "checkpoint",
+            skip={"dirpath", "enable_version_counter"},
+        )
+        parser.set_defaults(
+            {
+                "checkpoint.filename": "best",
+                "checkpoint.monitor": SegmentationTask.monitor,
+                "checkpoint.mode": "max",
+                "checkpoint.save_last": True,
+                "checkpoint.save_on_train_epoch_end": True,
+            }
+        )
+        parser.add_lightning_class_args(SegmentationPictures, "pictures")
+        parser.add_lightning_class_args(CostReport, "cost")
+        parser.add_lightning_class_args(SegmentationWriter, "predictions")
+        parser.add_lightning_class_args(RunReport, "report")
+        parser.link_arguments("data.class_names", "model.class_names", apply_on="instantiate")
+        parser.link_arguments("data.ignore_index", "model.ignore_index", apply_on="instantiate")
+
+    def parse_arguments(self, parser: LightningArgumentParser, args: ArgsType) -> None:
+        """Parse, and fill in from the checkpoint what neither YAML nor flags say."""
+        assert isinstance(args, list)
+        subcommand, *rest = expand(args)
+        self.checkpoint: Path | None = None
+        # First without the options of model and data: they may be options of what the checkpoint remembers.
+        config = self._parse(parser, [subcommand, *_without(rest, ("--model", "--data"))])[subcommand]
+        wanted = config.get("ckpt_path")
+        if not wanted:
+            self.config = self._parse(parser, [subcommand, *rest])
+            return
+        self.checkpoint = checkpoints.resolve(wanted, _log_folder(config.trainer.logger))
+        content = checkpoints.read(self.checkpoint)
+        remembered: dict[str, Any] = {
+            "model": {k: v for k, v in content["hyper_parameters"].items() if k not in FROM_DATA}
+        }
+        if "attnlab" in content:
+            remembered["data"] = content["attnlab"]["data"]
+        flags = [f"--config={json.dumps(remembered)}", *rest]
+        run_folder = self.checkpoint.parent.parent
+        if subcommand == "fit" and wanted == "last" and run_folder.name.startswith("version_"):
+            # The resumed run goes on in its own folder, where its curves and its best checkpoint are.
+            flags += [
+                f"--trainer.logger.init_args.save_dir={run_folder.parent}",
+                "--trainer.logger.init_args.name=",
+                f"--trainer.logger.init_args.version={run_folder.name}",
+            ]
+        self.config = self._parse(parser, [subcommand, *flags])
+        # Lightning would now let the checkpoint's options override the flags; it is shown no path until then.
+        self.config[subcommand].ckpt_path = None
+
+    def _parse(self, parser: LightningArgumentParser, argv: list[str]) -> Any:
+        """Parse, with near matches for what is not known."""
+        try:
+            return parser.parse_args(argv)
+        except argparse.ArgumentError as error:
+            raise AttnlabError(f"{error.message or error}{self._near_flags(str(error))}") from error
+
+    def _near_flags(self, message: str) -> str:
+        known = sorted(set(re.findall(r"--[\w.]+", self.flags.format_help())))
+        near = [difflib.get_close_matches(flag, known, n=2) for flag in re.findall(r"--[\w.]+", message)]
+        found = [match for matches in near for match in matches]
+        return f". Did you mean {' or '.join(found)}?" if found else ""
+
+    def before_instantiate_classes(self) -> None:
+        """Put the checkpoint's path back, for the Trainer to load."""
+        if self.checkpoint is not None:
+            self.config[self.subcommand].ckpt_path = str(self.checkpoint)
+
+    def instantiate_trainer(self, **kwargs: Any) -> Trainer:
+        """Add to the user's callbacks those of every run."""
+        config = self.config_init[self.subcommand]
+        trainer = config["trainer"]
+        callbacks = _as_list(trainer["callbacks"])
+        if trainer["enable_checkpointing"] is not False and self.subcommand == "fit":
+            callbacks.append(config["checkpoint"])
+        if trainer["enable_progress_bar"] is not False and not any(isinstance(c, ProgressBar) for c in callbacks):
+            callbacks.append(RichProgressBar())
+        if trainer["logger"] and self.subcommand == "fit":
+            callbacks.append(LearningRateMonitor("step"))
+        plugins = [*_as_list(trainer["plugins"]), AtomicCheckpointIO()]
+        return super().instantiate_trainer(callbacks=callbacks, plugins=plugins, **kwargs)
+
+
+def _arguments_of(subcommand: str) -> dict[str, set[str]]:
+    """The one subcommand that is run, so that only its parser is built, with the arguments left out of it."""
+    skipped = LightningCLI.subcommands()[subcommand] | {"weights_only"}
+    return {subcommand: skipped}
+
+
+def _without(argv: list[str], prefixes: tuple[str, ...]) -> list[str]:
+    """The arguments without those flags, and their values, that belong to one of the prefixes."""
+    result: list[str] = []
+    dropping = False
+    for argument in argv:
+        if argument.startswith("-"):
+            name = argument.partition("=")[0]
+            dropping = any(name == prefix or name.startswith((f"{prefix}.", f"{prefix}+")) for prefix in prefixes)
+        if not dropping:
+            result.append(argument)
+    return result
+
+
+def _log_folder(logger: Any) -> Path:
+    """Where the configured logger keeps its runs."""
+    options = logger.get("init_args", {}) if hasattr(logger, "get") else {}
+    return Path(options.get("save_dir") or "lightning_logs") / (options.get("name") or "")
+
+
+def _as_list(value: Any) -> list[Any]:
+    if value is None:
+        return []
+    return list(value) if isinstance(value, list | tuple) else [value]

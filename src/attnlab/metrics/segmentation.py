@@ -1,0 +1,79 @@
+"""Segmentation scores over a whole data set, from one confusion matrix of integers."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from torchmetrics.classification import MulticlassConfusionMatrix
+
+
+@dataclass(frozen=True)
+class SegmentationResult:
+    """What one pass over a data set came to.
+
+    Attributes:
+        miou: Mean of ``iou`` over the classes that are present, in 0..1; nan when nothing was scored.
+        pixel_accuracy: Correct pixels over scored pixels, in 0..1; nan when nothing was scored.
+        iou: Intersection over union of each present class, in 0..1, by class name.
+        absent: Classes found neither in a truth nor in a prediction. They have no IoU and are left out
+            of the mean; a mean over other classes is another number, so they are named.
+        pixels: How many pixels were scored.
+    """
+
+    miou: float
+    pixel_accuracy: float
+    iou: dict[str, float]
+    absent: list[str]
+    pixels: int
+
+
+class SegmentationScores(MulticlassConfusionMatrix):
+    """mIoU, per-class IoU and pixel accuracy, accumulated in int64.
+
+    The state is torchmetrics' confusion matrix: ``update`` takes class maps, never a one-hot, so its
+    memory is K x K whatever the image size or count. Integers add up the same in any order, so the
+    result does not depend on batch size or on how many processes shared the images.
+
+    IoU follows the Pascal VOC definition (Everingham et al., IJCV 2015, section 4.2):
+    ``TP / (TP + FP + FN)`` with the counts taken over all images together.
+
+    Args:
+        class_names: Name of each class, in the order of its index.
+        ignore_index: Truth value whose pixels are not scored.
+    """
+
+    def __init__(self, class_names: list[str], ignore_index: int = 255) -> None:
+        # validate_args looks at every value of every map, each step; the data module has checked the
+        # masks before and argmax cannot leave the range.
+        super().__init__(num_classes=len(class_names), ignore_index=ignore_index, validate_args=False)
+        self.class_names = list(class_names)
+
+    def result(self) -> SegmentationResult:
+        """Scores over everything seen so far, on all processes together.
+
+        Must be called on every process, since it sums the processes' matrices.
+        """
+        return result_from_matrix(self.compute(), self.class_names)
+
+
+def result_from_matrix(matrix: Tensor, class_names: list[str]) -> SegmentationResult:
+    """Scores from a confusion matrix.
+
+    Args:
+        matrix: int64 (K, K); rows are truths, columns predictions.
+        class_names: K names.
+    """
+    counts = matrix.to("cpu", torch.int64)
+    hits = counts.diagonal()
+    union = counts.sum(0) + counts.sum(1) - hits
+    total = int(counts.sum())
+    iou = {name: int(h) / int(u) for name, h, u in zip(class_names, hits, union, strict=True) if u > 0}
+    return SegmentationResult(
+        miou=sum(iou.values()) / len(iou) if iou else float("nan"),
+        pixel_accuracy=int(hits.sum()) / total if total else float("nan"),
+        iou=iou,
+        absent=[name for name in class_names if name not in iou],
+        pixels=total,
+    )

@@ -1,0 +1,99 @@
+"""What a network costs, counted rather than timed."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.utils.flop_counter import FlopCounterMode
+
+
+@dataclass(frozen=True)
+class Cost:
+    """Parameters and multiply-accumulates of a network, and the attention's share of both.
+
+    Attributes:
+        parameters: Number of parameters.
+        macs: Multiply-accumulates of the convolutions and matrix products of one forward pass of one image.
+            Element-wise operations, normalisation and pooling count nothing.
+        attention_parameters: Those parameters that are in attention modules.
+        attention_macs: Those multiply-accumulates that are done in attention modules.
+        size: Height and width of the image, in pixels.
+    """
+
+    parameters: int
+    macs: int
+    attention_parameters: int
+    attention_macs: int
+    size: tuple[int, int]
+
+    def rows(self) -> list[tuple[str, str]]:
+        """Label and figure of each line of a table."""
+        height, width = self.size
+        return [
+            ("parameters", f"{self.parameters / 1e6:.3f} M"),
+            (f"MACs at {height}x{width}", f"{self.macs / 1e9:.3f} G"),
+            ("attention's parameters", share(self.attention_parameters, self.parameters, "k", 1e3)),
+            ("attention's MACs", share(self.attention_macs, self.macs, "M", 1e6)),
+        ]
+
+
+def share(part: int, whole: int, unit: str, scale: float) -> str:
+    """A part in its unit, and as a share of the whole."""
+    return f"{part / scale:.1f} {unit} ({100 * part / max(whole, 1):.2f}%)"
+
+
+def count_macs(network: nn.Module, *inputs: Tensor) -> int:
+    """Multiply-accumulates of the convolutions and matrix products of one forward pass.
+
+    Counted by PyTorch's own FLOP counter (two FLOPs a multiply-accumulate). On tensors of the meta device
+    nothing is computed.
+    """
+    counter = FlopCounterMode(display=False)
+    with torch.no_grad(), counter:
+        network(*inputs)
+    return counter.get_total_flops() // 2
+
+
+def measure_cost(network: nn.Module, attention: Iterable[nn.Module], size: tuple[int, int]) -> Cost:
+    """Count a network's cost for one image.
+
+    Args:
+        network: (1, 3, H, W) -> anything. Not changed.
+        attention: The attention modules in it.
+        size: H and W of the image.
+    """
+    modules = list(attention)
+    names = [name for name, module in network.named_modules() if any(module is m for m in modules)]
+    probe = copy.deepcopy(network).to("meta").eval()
+    spent = 0
+
+    # The counter's own per-module table goes by names that a wrapper repeats, so the share is taken from
+    # the running total before and after each attention module.
+    counter = FlopCounterMode(display=False)
+    before: list[int] = []
+
+    def enter(module: nn.Module, args: object) -> None:
+        before.append(counter.get_total_flops())
+
+    def leave(module: nn.Module, args: object, output: object) -> None:
+        nonlocal spent
+        spent += counter.get_total_flops() - before.pop()
+
+    for name in names:
+        module = probe.get_submodule(name)
+        module.register_forward_pre_hook(enter)
+        module.register_forward_hook(leave)
+    with torch.no_grad(), counter:
+        probe(torch.empty(1, 3, *size, device="meta"))
+    own = {id(parameter): parameter for module in modules for parameter in module.parameters()}
+    return Cost(
+        parameters=sum(parameter.numel() for parameter in network.parameters()),
+        macs=counter.get_total_flops() // 2,
+        attention_parameters=sum(parameter.numel() for parameter in own.values()),
+        attention_macs=spent // 2,
+        size=size,
+    )

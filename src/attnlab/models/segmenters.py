@@ -1,0 +1,147 @@
+"""Segmentation networks by name: any architecture of segmentation-models-pytorch on any of its encoders."""
+
+from __future__ import annotations
+
+import copy
+import inspect
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from attnlab.errors import AttnlabError, unknown
+from attnlab.models.batchnorm import allow_single_values
+
+# Given by their own arguments of `build_segmenter`.
+_OWN_ARGUMENTS = frozenset({"self", "encoder_name", "encoder_weights", "in_channels", "classes"})
+
+
+class Segmenter(nn.Module):
+    """A network of segmentation-models-pytorch that takes images of any size.
+
+    The image is padded at the bottom and the right with zeros (the mean colour of a normalised image) to
+    a multiple of the network's stride, and the logits are cut back. The padding is decided by the image's
+    own size alone.
+
+    Args:
+        model: The network, with ``encoder`` and ``decoder``.
+    """
+
+    def __init__(self, model: nn.Module) -> None:
+        super().__init__()
+        self.model = model
+
+    @property
+    def encoder(self) -> nn.Module:
+        """The backbone: what pretrained weights are for."""
+        return self.model.get_submodule("encoder")
+
+    @property
+    def stride(self) -> int:
+        """Pixels per step of the deepest feature map; inputs are padded to a multiple of it."""
+        return int(self.encoder.output_stride)  # type: ignore[arg-type]
+
+    def forward(self, image: Tensor) -> Tensor:
+        """Logits (B, K, H, W) of images (B, 3, H, W), any H and W."""
+        height, width = image.shape[-2:]
+        padded = F.pad(image, (0, -width % self.stride, 0, -height % self.stride))
+        logits: Tensor = self.model(padded)
+        if logits.shape[-2:] != padded.shape[-2:]:
+            logits = F.interpolate(logits, size=padded.shape[-2:], mode="bilinear", align_corners=False)
+        return logits[..., :height, :width]
+
+
+def architectures() -> dict[str, type[nn.Module]]:
+    """The architectures of segmentation-models-pytorch by their class names."""
+    import segmentation_models_pytorch as smp
+
+    return {cls.__name__: cls for cls in smp.MODEL_ARCHITECTURES_MAPPING.values()}
+
+
+def build_segmenter(
+    architecture: str,
+    encoder: str,
+    num_classes: int,
+    options: dict[str, Any] | None = None,
+) -> Segmenter:
+    """Build a network with random weights.
+
+    Args:
+        architecture: Class name in segmentation-models-pytorch, e.g. ``DeepLabV3Plus``.
+        encoder: Encoder name there, e.g. ``resnet18``, or ``tu-<name>`` for any network of timm.
+        num_classes: Number of classes K, background included.
+        options: Further arguments of the architecture, e.g. ``{"encoder_output_stride": 16}``.
+
+    Returns:
+        The network, (B, 3, H, W) -> logits (B, K, H, W).
+
+    Raises:
+        AttnlabError: For an unknown architecture, encoder or option, or a combination that the library
+            refuses (for example a dilated DeepLab on an encoder that cannot be dilated).
+    """
+    known = architectures()
+    by_lower = {name.lower(): cls for name, cls in known.items()}
+    if architecture.lower() not in by_lower:
+        raise unknown("architecture", architecture, known)
+    cls = by_lower[architecture.lower()]
+    _check_encoder(encoder)
+    options = dict(options or {})
+    _check_options(cls, options)
+    try:
+        model = cls(encoder_name=encoder, encoder_weights=None, in_channels=3, classes=num_classes, **options)
+    except (ValueError, TypeError, KeyError, NotImplementedError, RuntimeError) as error:
+        raise AttnlabError(
+            f"segmentation-models-pytorch cannot build {cls.__name__} on encoder '{encoder}' "
+            f"with {options or 'default options'}: {error}"
+        ) from error
+    allow_single_values(model.decoder)
+    segmenter = Segmenter(model)
+    try:
+        _freeze_unused(segmenter)
+    except RuntimeError as error:
+        raise AttnlabError(
+            f"{cls.__name__} on encoder '{encoder}' does not take images of any size: {error}"
+        ) from error
+    return segmenter
+
+
+def _check_encoder(encoder: str) -> None:
+    """Refuse a name that neither segmentation-models-pytorch nor timm knows."""
+    import segmentation_models_pytorch as smp
+    import timm
+
+    if encoder.startswith("tu-"):
+        if not timm.is_model(encoder.removeprefix("tu-")):
+            raise unknown("timm network", encoder.removeprefix("tu-"), timm.list_models())
+    elif encoder not in smp.encoders.get_encoder_names() and not encoder.startswith("timm-"):
+        raise unknown(
+            "encoder", encoder, smp.encoders.get_encoder_names(), "Any network of timm works as 'tu-<name>'."
+        )
+
+
+def _check_options(cls: type[nn.Module], options: dict[str, Any]) -> None:
+    """Refuse an option that the architecture would swallow in its ``**kwargs`` without using it."""
+    named = {
+        name
+        for name, parameter in inspect.signature(cls.__init__).parameters.items()
+        if parameter.kind is not inspect.Parameter.VAR_KEYWORD
+    } - _OWN_ARGUMENTS
+    for option in options:
+        if option not in named:
+            raise unknown(f"option of {cls.__name__}", option, named)
+
+
+def _freeze_unused(segmenter: Segmenter) -> None:
+    """Take parameters that no output depends on out of training.
+
+    A shallow decoder (PSPNet uses three encoder stages by default) leaves the deeper stages of the encoder
+    without a gradient, on which distributed training would stop.
+    """
+    probe = copy.deepcopy(segmenter).to("meta").eval()
+    side = 8 * segmenter.stride
+    probe(torch.empty(2, 3, side, side, device="meta")).sum().backward()
+    unused = {name for name, parameter in probe.named_parameters() if parameter.grad is None}
+    for name, parameter in segmenter.named_parameters():
+        if name in unused:
+            parameter.requires_grad_(False)

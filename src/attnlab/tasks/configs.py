@@ -1,0 +1,83 @@
+"""The blocks that every task's YAML shares: attention, optimizer, schedule.
+
+Their attributes are plain values, so that a checkpoint can hold them and be read with
+``weights_only=True``.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+
+@dataclass(frozen=True)
+class AttentionConfig:
+    """Which attention module goes where.
+
+    Attributes:
+        name: A registered name (``python main.py attention list``) or the import path of your own class
+            (``my_package.my_module.MyAttention``). On the command line ``--model.attention=NAME`` is short
+            for this key, and starts from NAME's default options.
+        at: A placement: auto (the usual one for the network's family), resnet.block, resnet.conv2,
+            mobilenetv2.depthwise, stage, aspp, decoder; or a pattern over module names
+            (``*.layer4.*.bn2``, ``re:<regular expression>``); or a list of these.
+        mode: replace: y = A(x). residual: y = x + A(x). rezero: y = x + a (A(x) - x) with a learned from
+            0, so that a pretrained network computes what it did before until training moves a.
+        options: The module's own options (``python main.py attention show NAME``). On the command line
+            ``--model.attention.OPTION=VALUE`` is short for ``--model.attention.options.OPTION=VALUE``.
+    """
+
+    name: str = "none"
+    at: str | list[str] = "auto"
+    mode: Literal["replace", "residual", "rezero"] = "replace"
+    options: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class OptimizerConfig:
+    """How parameters are updated.
+
+    Attributes:
+        name: An optimizer of ``torch.optim``, e.g. SGD or AdamW. On the command line
+            ``--model.optimizer=NAME`` is short for this key, and drops the options of another optimizer.
+        lr: Base learning rate, that of the head.
+        weight_decay: L2 penalty (SGD) or decoupled decay (AdamW).
+        backbone_lr_factor: Learning rate of the backbone over the base learning rate.
+        attention_lr_factor: Learning rate of the attention modules over the base learning rate, wherever
+            they stand.
+        options: Further arguments of the optimizer, e.g. ``{momentum: 0.9}``.
+    """
+
+    name: str = "AdamW"
+    lr: float = 1e-3
+    weight_decay: float = 0.01
+    backbone_lr_factor: float = 1.0
+    attention_lr_factor: float = 1.0
+    options: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class ScheduleConfig:
+    """How the learning rate moves, one value an optimizer step.
+
+    With t the share of the steps done after the warm-up, in 0..1, every learning rate is its base value times:
+    poly (1 - t)^power; cosine (1 + cos(pi t)) / 2; step gamma^(number of milestones at or below t);
+    constant 1. The result never falls below ``min_factor``.
+
+    Attributes:
+        name: The curve.
+        power: Exponent of poly (0.9 in DeepLab, arXiv 1606.00915, section 4.1.1).
+        milestones: Where step multiplies by gamma, as shares of the training in 0..1.
+        gamma: Factor of step.
+        min_factor: Lower bound of the factor.
+        warmup_steps: Optimizer steps during which the factor rises linearly from ``warmup_factor`` to 1.
+        warmup_factor: Factor of the first step of the warm-up.
+    """
+
+    name: Literal["poly", "cosine", "step", "constant"] = "poly"
+    power: float = 0.9
+    milestones: list[float] = field(default_factory=lambda: [0.3, 0.6, 0.9])
+    gamma: float = 0.1
+    min_factor: float = 0.0
+    warmup_steps: int = 0
+    warmup_factor: float = 0.01

@@ -1,0 +1,67 @@
+"""Is this checkpoint one of this network?"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from lightning.pytorch import LightningModule
+
+from attnlab.errors import AttnlabError
+
+# What makes a network another one even where every tensor fits: same keys, other function or meaning.
+IDENTITY = ("architecture", "encoder", "architecture_options", "class_names", "ignore_index")
+
+
+def refuse_another_network(task: LightningModule, checkpoint: Mapping[str, Any]) -> None:
+    """Compare a checkpoint with the network it is about to be loaded into.
+
+    Args:
+        task: The network as built now.
+        checkpoint: As saved by a Trainer.
+
+    Raises:
+        AttnlabError: When they differ in architecture, attention, classes, or in any tensor's name or shape.
+    """
+    differences = _option_differences(dict(task.hparams), checkpoint.get("hyper_parameters", {}))
+    tensors = _tensor_differences(task.state_dict(), checkpoint.get("state_dict", {}))
+    if differences or tensors:
+        raise AttnlabError(
+            "The checkpoint is of another network. "
+            + "; ".join([*differences, *tensors])
+            + ". Leave --config and --model.* away to build the network from the checkpoint itself, "
+            "or give the options it was trained with."
+        )
+
+
+def _option_differences(here: Mapping[str, Any], there: Mapping[str, Any]) -> list[str]:
+    pairs = {key: (here.get(key), there.get(key)) for key in IDENTITY if key in here and key in there}
+    for key in ("name", "mode", "options"):
+        if "attention" in here and "attention" in there:
+            pairs[f"attention.{key}"] = (here["attention"].get(key), there["attention"].get(key))
+    if pairs.get("attention.name") == ("none", "none"):
+        pairs = {key: value for key, value in pairs.items() if not key.startswith("attention.")}
+    return [
+        f"{key}: {ours!r} here, {theirs!r} in the checkpoint"
+        for key, (ours, theirs) in pairs.items()
+        if ours != theirs
+    ]
+
+
+def _tensor_differences(here: Mapping[str, Any], there: Mapping[str, Any]) -> list[str]:
+    found = []
+    for what, keys in (
+        ("only here", [k for k in here if k not in there]),
+        ("only in the checkpoint", [k for k in there if k not in here]),
+        (
+            "of another shape",
+            [
+                f"{k} {tuple(here[k].shape)} here, {tuple(there[k].shape)} there"
+                for k in here
+                if k in there and here[k].shape != there[k].shape
+            ],
+        ),
+    ):
+        if keys:
+            found.append(f"{len(keys)} tensors {what} ({keys[0]}{', …' if len(keys) > 1 else ''})")
+    return found

@@ -1,0 +1,146 @@
+"""Parameter groups, optimizer and learning-rate schedule of every task."""
+
+from __future__ import annotations
+
+import inspect
+import math
+from collections.abc import Iterable
+from typing import Any
+
+import torch
+from torch import nn
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LambdaLR
+
+from attnlab.errors import AttnlabError, unknown
+from attnlab.tasks.configs import OptimizerConfig, ScheduleConfig
+
+
+def parameter_groups(
+    network: nn.Module, backbone: nn.Module, attention: Iterable[nn.Parameter], config: OptimizerConfig
+) -> list[dict[str, Any]]:
+    """Trainable parameters as groups named ``head``, ``backbone`` and ``attention``, empty ones left out.
+
+    A parameter of the attention belongs to ``attention`` even inside the backbone.
+
+    Args:
+        network: All of it.
+        backbone: The part of it that pretrained weights are for.
+        attention: The parameters that attaching attention has added to it.
+        config: Learning rates and decay.
+    """
+    in_attention = {id(p) for p in attention}
+    in_backbone = {id(p) for p in backbone.parameters()} - in_attention
+    split: dict[str, list[nn.Parameter]] = {"head": [], "backbone": [], "attention": []}
+    for parameter in network.parameters():
+        if not parameter.requires_grad:
+            continue
+        if id(parameter) in in_attention:
+            split["attention"].append(parameter)
+        elif id(parameter) in in_backbone:
+            split["backbone"].append(parameter)
+        else:
+            split["head"].append(parameter)
+    factors = {
+        "head": 1.0,
+        "backbone": config.backbone_lr_factor,
+        "attention": config.attention_lr_factor,
+    }
+    return [
+        {"params": parameters, "name": name, "lr": config.lr * factors[name]}
+        for name, parameters in split.items()
+        if parameters
+    ]
+
+
+def build_optimizer(config: OptimizerConfig, groups: list[dict[str, Any]]) -> Optimizer:
+    """The optimizer of ``torch.optim`` that the config names.
+
+    Args:
+        config: Name, decay and options.
+        groups: As `parameter_groups` gives them.
+
+    Raises:
+        AttnlabError: For an unknown name, an unknown option, or a value the optimizer refuses.
+    """
+    known = {
+        name: cls
+        for name, cls in vars(torch.optim).items()
+        if inspect.isclass(cls) and issubclass(cls, Optimizer) and cls is not Optimizer
+    }
+    cls = {name.lower(): cls for name, cls in known.items()}.get(config.name.lower())
+    if cls is None:
+        raise unknown("optimizer", config.name, known)
+    named = set(inspect.signature(cls).parameters) - {"params", "lr", "weight_decay"}
+    for option in config.options:
+        if option not in named:
+            raise unknown(f"option of {cls.__name__}", option, named)
+    try:
+        return cls(groups, lr=config.lr, weight_decay=config.weight_decay, **config.options)
+    except (TypeError, ValueError) as error:
+        raise AttnlabError(f"torch.optim.{cls.__name__} refuses its options: {error}") from error
+
+
+class Schedule:
+    """The factor on every learning rate as a function of the optimizer step alone.
+
+    Args:
+        config: The curve.
+
+    Attributes:
+        total_steps: Length of the training in optimizer steps. It is set when training starts: asking the
+            Trainer earlier would build the loaders before their state is restored.
+    """
+
+    def __init__(self, config: ScheduleConfig) -> None:
+        self.config = config
+        self.total_steps: float = math.inf
+
+    def __call__(self, step: int) -> float:
+        """Factor for optimizer step ``step``, counted from 0."""
+        config = self.config
+        if step < config.warmup_steps:
+            return config.warmup_factor + (1 - config.warmup_factor) * step / config.warmup_steps
+        length = self.total_steps - config.warmup_steps
+        t = min((step - config.warmup_steps) / length, 1.0) if length > 0 else 1.0
+        if config.name == "poly":
+            factor = (1 - t) ** config.power
+        elif config.name == "cosine":
+            factor = (1 + math.cos(math.pi * t)) / 2
+        elif config.name == "step":
+            factor = config.gamma ** sum(milestone <= t for milestone in config.milestones)
+        else:
+            factor = 1.0
+        return max(factor, config.min_factor)
+
+    def start(self, total_steps: float) -> None:
+        """Set the length of the training.
+
+        Raises:
+            AttnlabError: When the curve needs a length and there is none.
+        """
+        if math.isinf(total_steps) and self.config.name != "constant":
+            raise AttnlabError(
+                f"The schedule '{self.config.name}' needs to know how long the training is: set "
+                "--trainer.max_epochs or --trainer.max_steps, or --model.schedule.name constant."
+            )
+        self.total_steps = total_steps
+
+
+def apply_config(optimizer: Optimizer, scheduler: LambdaLR, groups: list[dict[str, Any]]) -> None:
+    """Put the configured values back after a checkpoint was restored.
+
+    An optimizer's state dict holds learning rates, decay and momentum as they were, which would silently
+    win over what the user now asks for. With an unchanged configuration this changes no bit.
+
+    Args:
+        optimizer: Restored from the checkpoint.
+        scheduler: Its schedule, restored to its step.
+        groups: ``optimizer.param_groups`` as they were before the restore, without their parameters.
+    """
+    scheduler.base_lrs = [group["initial_lr"] for group in groups]
+    for group, configured, function in zip(
+        optimizer.param_groups, groups, scheduler.lr_lambdas, strict=True
+    ):
+        group.update(configured)
+        group["lr"] = configured["initial_lr"] * function(scheduler.last_epoch)

@@ -1,0 +1,258 @@
+"""Semantic segmentation: the task that trains, scores and uses a segmentation network."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torchmetrics import MeanMetric
+
+from attnlab.errors import AttnlabError
+from attnlab.metrics import SegmentationResult, SegmentationScores
+from attnlab.models import Segmenter, build_segmenter
+from attnlab.tasks.base import BaseTask, as_config
+from attnlab.tasks.configs import AttentionConfig, OptimizerConfig, ScheduleConfig
+from attnlab.tasks.losses import SegmentationLoss, SegmentationLossConfig
+
+
+class SegmentationTask(BaseTask):
+    """Trains a network of segmentation-models-pytorch, with attention where you want it.
+
+    Every image is scored by itself and at its own full size: logits are resized to the size of the stored mask
+    before they are compared, so mIoU depends neither on the batch size, nor on padding, nor on how many
+    processes share the images.
+
+    Args:
+        architecture: Class name in segmentation-models-pytorch: DeepLabV3, DeepLabV3Plus, PSPNet, FPN, Unet,
+            UPerNet, ...
+        encoder: The backbone: a name of that library, or ``tu-NAME`` for any network of timm.
+        architecture_options: Further arguments of the architecture, e.g. ``{encoder_output_stride: 16}``.
+        weights: Where the backbone starts: none (random), imagenet (the encoder's published weights,
+            downloaded) or the path of a state dict (torch or safetensors).
+        attention: Which attention module goes where.
+        loss: Which losses are summed, with their weights.
+        optimizer: How parameters are updated.
+        schedule: How the learning rate moves.
+        bn_momentum: Momentum of the backbone's BatchNorm statistics, in 0..1; by default the network's own.
+        freeze_backbone_bn: Keep the backbone's BatchNorm statistics as they are (for small batches on a
+            pretrained backbone); scales, offsets and attention modules still train.
+        num_classes: Number of classes, background included. It comes from the data; given here, it is checked
+            against the data.
+        class_names: Names of the classes; they come from the data.
+        ignore_index: Mask value of pixels that do not count; it comes from the data.
+
+    Raises:
+        AttnlabError: For anything unknown or contradictory.
+    """
+
+    monitor = "val/mIoU"
+
+    def __init__(
+        self,
+        architecture: str = "DeepLabV3Plus",
+        encoder: str = "resnet18",
+        architecture_options: dict[str, Any] | None = None,
+        weights: str = "none",
+        attention: AttentionConfig = AttentionConfig(),
+        loss: SegmentationLossConfig = SegmentationLossConfig(),
+        optimizer: OptimizerConfig = OptimizerConfig(),
+        schedule: ScheduleConfig = ScheduleConfig(),
+        bn_momentum: float | None = None,
+        freeze_backbone_bn: bool = False,
+        num_classes: int | None = None,
+        class_names: list[str] | None = None,
+        ignore_index: int = 255,
+    ) -> None:
+        super().__init__()
+        self.class_names = _names_of(num_classes, class_names)
+        self.remember(
+            architecture=architecture,
+            encoder=encoder,
+            architecture_options=dict(architecture_options or {}),
+            weights=weights,
+            attention=as_config(AttentionConfig, attention),
+            loss=as_config(SegmentationLossConfig, loss),
+            optimizer=as_config(OptimizerConfig, optimizer),
+            schedule=as_config(ScheduleConfig, schedule),
+            bn_momentum=bn_momentum,
+            freeze_backbone_bn=freeze_backbone_bn,
+            num_classes=len(self.class_names),
+            class_names=self.class_names,
+            ignore_index=ignore_index,
+        )
+        self.configure_network()
+        self.configure_losses()
+        self.configure_metrics()
+
+    def configure_network(self) -> None:
+        """Build the network, attach attention, set the BatchNorm momentum."""
+        options = self.hparams
+        self.network: Segmenter = build_segmenter(
+            options["architecture"], options["encoder"], len(self.class_names), options["architecture_options"]
+        )
+        self.attach_attention()
+        if options["bn_momentum"] is not None:
+            for layer in self.batchnorms():
+                layer.momentum = options["bn_momentum"]
+
+    def configure_losses(self) -> None:
+        """Build the sum of losses."""
+        loss = as_config(SegmentationLossConfig, self.hparams["loss"])
+        self.criterion = SegmentationLoss(loss, self.hparams["ignore_index"])
+
+    def configure_metrics(self) -> None:
+        """Build scores and mean loss for validation and test."""
+        self.scores = nn.ModuleDict(
+            {
+                stage: SegmentationScores(self.class_names, self.hparams["ignore_index"])
+                for stage in ("val_stage", "test_stage")
+            }
+        )
+        self.losses = nn.ModuleDict({stage: MeanMetric() for stage in ("val_stage", "test_stage")})
+        self.results: dict[str, SegmentationResult] = {}
+
+    @property
+    def backbone(self) -> nn.Module:
+        """The encoder."""
+        return self.network.encoder
+
+    def setup(self, stage: str) -> None:
+        """Check that the crop suits the network, then load weights."""
+        crop = getattr(getattr(self.trainer, "datamodule", None), "crop_size", None)
+        if stage == "fit" and isinstance(crop, int) and crop < self.network.stride:
+            raise AttnlabError(
+                f"--data.crop_size {crop} is smaller than the stride {self.network.stride} of "
+                f"{self.hparams['architecture']} on '{self.hparams['encoder']}': not one feature would be "
+                f"left. Use at least {self.network.stride}, better several times that."
+            )
+        super().setup(stage)
+
+    def forward(self, image: Tensor) -> Tensor:
+        """Logits (B, K, H, W) of normalised images (B, 3, H, W)."""
+        return self.network(image)
+
+    def training_step(self, batch: dict[str, Any], batch_idx: int) -> Tensor:
+        """Loss of one batch: ``image`` (B, 3, H, W) and ``mask`` (B, H, W)."""
+        terms = self.criterion(self(batch["image"]), batch["mask"])
+        size = len(batch["image"])
+        self.log("train/loss", terms["loss"], prog_bar=True, on_step=True, on_epoch=True, batch_size=size)
+        if len(terms) > 2:
+            self.log_dict(
+                {f"train/{name}": value.detach() for name, value in terms.items() if name != "loss"},
+                batch_size=size,
+            )
+        return terms["loss"]
+
+    def validation_step(self, batch: dict[str, Any], batch_idx: int) -> list[Tensor | None]:
+        """Predictions of one batch, see `_score`."""
+        return self._score(batch, "val")
+
+    def test_step(self, batch: dict[str, Any], batch_idx: int) -> list[Tensor | None]:
+        """Predictions of one batch, see `_score`."""
+        return self._score(batch, "test")
+
+    def _score(self, batch: dict[str, Any], stage: str) -> list[Tensor | None]:
+        """Score each image of a batch by itself.
+
+        Run together, images would share the padding of the largest, which normalisation, pooling and strip
+        pooling see; and kernels chosen by batch size may differ in the last bit.
+
+        Returns:
+            Class maps, uint8 (H, W) at each mask's size; None for an image that is there only to keep the
+            processes in step.
+        """
+        predictions: list[Tensor | None] = []
+        for index, counted in enumerate(batch["counted"].tolist()):
+            if not counted:
+                predictions.append(None)
+                continue
+            height, width = batch["mask_size"][index].tolist()
+            mask = batch["mask"][index : index + 1, :height, :width]
+            logits = self._logits(batch, index, (height, width))
+            loss = self.criterion(logits, mask)["loss"]
+            scored = (mask != self.hparams["ignore_index"]).sum()
+            prediction = logits.argmax(1)
+            self.scores[f"{stage}_stage"].update(prediction, mask)
+            self.losses[f"{stage}_stage"].update(loss, scored)
+            predictions.append(prediction[0].to(torch.uint8))
+        return predictions
+
+    def _logits(self, batch: dict[str, Any], index: int, size: tuple[int, int]) -> Tensor:
+        """Logits (1, K, *size) of one image of a batch, cut free of the batch's padding."""
+        height, width = batch["size"][index].tolist()
+        logits = self(batch["image"][index : index + 1, :, :height, :width])
+        if logits.shape[-2:] != size:
+            logits = F.interpolate(logits, size=size, mode="bilinear", align_corners=False)
+        return logits
+
+    def predict_step(self, batch: dict[str, Any], batch_idx: int) -> list[Tensor | None]:
+        """Class maps, uint8 (H, W) at each image's own size; None for an image that does not count."""
+        return [
+            self._logits(batch, i, tuple(batch["original_size"][i].tolist())).argmax(1)[0].to(torch.uint8)
+            if counted
+            else None
+            for i, counted in enumerate(batch["counted"].tolist())
+        ]
+
+    def on_validation_epoch_end(self) -> None:
+        """Log the scores of the validation set."""
+        self._log_scores("val")
+
+    def on_test_epoch_end(self) -> None:
+        """Log the scores of the test set."""
+        self._log_scores("test")
+
+    def _log_scores(self, stage: str) -> None:
+        scores, loss = self.scores[f"{stage}_stage"], self.losses[f"{stage}_stage"]
+        result = scores.result()
+        self.results[stage] = result
+        values = {
+            f"{stage}/loss": float(loss.compute()),
+            f"{stage}/mIoU": result.miou,
+            f"{stage}/pixel_accuracy": result.pixel_accuracy,
+            f"{stage}/classes_present": float(len(result.iou)),
+        }
+        # All processes hold the same number already; a maximum, unlike a mean, cannot round it.
+        self.log_dict(values, sync_dist=True, reduce_fx="max")
+        per_class = {f"{stage}_iou/{name}": value for name, value in result.iou.items()}
+        self.log_dict(per_class, sync_dist=True, reduce_fx="max")
+        scores.reset()
+        loss.reset()
+
+    def summary(self, stage: str, per_class: bool = True) -> list[tuple[str, str]]:
+        """Label and figure of the last scores of a stage, for a table.
+
+        Args:
+            stage: ``val`` or ``test``.
+            per_class: List every class's IoU, too.
+        """
+        result = self.results.get(stage)
+        if result is None:
+            return []
+        rows = [
+            (f"{stage} mIoU", f"{result.miou:.4f} over {len(result.iou)} of {len(self.class_names)} classes"),
+            (f"{stage} pixel accuracy", f"{result.pixel_accuracy:.4f}"),
+        ]
+        if result.absent:
+            rows.append(("absent classes", ", ".join(result.absent)))
+        if per_class:
+            rows += [(f"IoU {name}", f"{value:.4f}") for name, value in result.iou.items()]
+        return rows
+
+
+def _names_of(num_classes: int | None, class_names: list[str] | None) -> list[str]:
+    """Class names, made up where only their number is known."""
+    if class_names is None:
+        if num_classes is None:
+            raise AttnlabError(
+                "The number of classes is not known: give num_classes, or class_names, or data that has them."
+            )
+        return [f"class {index}" for index in range(num_classes)]
+    if num_classes is not None and num_classes != len(class_names):
+        raise AttnlabError(
+            f"--model.num_classes {num_classes} contradicts the data, which has {len(class_names)} classes: "
+            f"{', '.join(class_names)}. Leave it away: it comes from the data."
+        )
+    return list(class_names)
