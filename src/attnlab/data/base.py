@@ -120,11 +120,12 @@ class DataModule(LightningDataModule):
             images: (…, 3, H, W), uint8 in 0..255, or floating point.
 
         Returns:
-            (…, 3, H, W) in floating point, of the trainer's precision.
+            (…, 3, H, W) in floating point, contiguous, of the trainer's precision.
         """
         if images.dtype == torch.uint8:
             mean = torch.tensor(self.mean, device=images.device).view(3, 1, 1)
             std = torch.tensor(self.std, device=images.device).view(3, 1, 1)
-            images = images.float().div_(255).sub_(mean).div_(std)
+            images = images.to(torch.float32, memory_format=torch.contiguous_format)
+            images = images.div_(255).sub_(mean).div_(std)
         # Lightning converts a batch to a half or double precision run's type while it is still uint8.
         return images if self.trainer is None else self.trainer.precision_plugin.convert_input(images)

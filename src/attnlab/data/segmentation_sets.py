@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
-from torch.utils.data import Dataset
+from torch.utils.data import Dataset, default_collate
 from torchvision import tv_tensors
 
 from attnlab.data.images import read_image, read_mask
@@ -139,9 +139,11 @@ def collate_train(samples: list[dict[str, Any]]) -> dict[str, Any]:
             "End the list with a transform that brings both to one size, e.g. "
             "attnlab.data.transforms.RandomScaleCrop."
         )
+    # Interleaved as decoders leave them; `DataModule.normalise` puts channels first, on the device.
+    images = default_collate([sample["image"].permute(1, 2, 0) for sample in samples])
     return {
-        "image": torch.stack([sample["image"] for sample in samples]),
-        "mask": torch.stack([sample["mask"] for sample in samples]),
+        "image": images.permute(0, 3, 1, 2),
+        "mask": default_collate([sample["mask"] for sample in samples]),
         "index": torch.tensor([sample["index"] for sample in samples]),
         "counted": torch.tensor([sample["counted"] for sample in samples]),
     }

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torchvision import tv_tensors
@@ -44,6 +45,7 @@ class RandomScaleCrop(v2.Transform):
         self.scale = scale
         self.fill = fill
         self.mask_fill = mask_fill
+        self._blank = torch.tensor(fill, dtype=torch.uint8).expand(size, size, 3).contiguous()
 
     def make_params(self, flat_inputs: list[Any]) -> dict[str, Any]:
         """Draw the window and where its content lies in the square.
@@ -77,14 +79,23 @@ class RandomScaleCrop(v2.Transform):
     def transform(self, inpt: Any, params: dict[str, Any]) -> Any:
         """Cut, resize and pad one image, mask or set of boxes."""
         out = F.crop(inpt, params["top"], params["left"], params["height"], params["width"])
-        if isinstance(inpt, tv_tensors.Mask):
+        is_mask = isinstance(inpt, tv_tensors.Mask)
+        if is_mask:
             out = tv_tensors.wrap(_resize_nearest(out, *params["out"]), like=inpt)
         else:
             out = F.resize(out, params["out"], antialias=True)
         if not any(params["pad"]):
             return out
-        fill = self.mask_fill if isinstance(inpt, tv_tensors.Mask) else list(self.fill)
-        return F.pad(out, params["pad"], fill=fill)
+        if isinstance(out, tv_tensors.Image) and out.dtype == torch.uint8 and out.shape[-3] == 3:
+            return tv_tensors.wrap(self._paste(out, params["pad"]), like=inpt)
+        return F.pad(out, params["pad"], fill=self.mask_fill if is_mask else list(self.fill))
+
+    def _paste(self, image: Tensor, pad: list[int]) -> Tensor:
+        """Pad an image (3, h, w), interleaved in memory as decoders leave it: much faster than F.pad."""
+        frame = self._blank.clone()
+        bottom, right = pad[1] + image.shape[-2], pad[0] + image.shape[-1]
+        frame[pad[1] : bottom, pad[0] : right] = image.as_subclass(Tensor).permute(1, 2, 0)
+        return frame.permute(2, 0, 1)
 
 
 def train_recipe(
@@ -128,7 +139,8 @@ def _resize_nearest(mask: Tensor, height: int, width: int) -> Tensor:
     Returns:
         (…, height, width).
     """
-    plain = mask.as_subclass(Tensor)
-    rows = ((torch.arange(height) + 0.5) * (mask.shape[-2] / height)).long()
-    columns = ((torch.arange(width) + 0.5) * (mask.shape[-1] / width)).long()
-    return plain.index_select(-2, rows).index_select(-1, columns)
+    # NumPy's take needs a tenth of the time of torch's index_select on bytes.
+    array = mask.as_subclass(Tensor).numpy()
+    rows = ((np.arange(height) + 0.5) * (array.shape[-2] / height)).astype(np.intp)
+    columns = ((np.arange(width) + 0.5) * (array.shape[-1] / width)).astype(np.intp)
+    return torch.from_numpy(array.take(columns, axis=-1).take(rows, axis=-2))

@@ -1,0 +1,42 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+SHARED = Path(__file__).parents[3] / "shared" / "data"
+
+
+@pytest.fixture
+def shared_data() -> Path:
+    if not SHARED.is_dir():
+        pytest.skip("the real data is not at ../shared/data")
+    return SHARED
+
+
+def write_voc_folder(folder: Path, sizes: dict[str, tuple[int, int]], splits: dict[str, list[str]]) -> Path:
+    """A small data set in VOC's layout: noise images of (height, width) and masks of the values 0, 1 and 255."""
+    for name in ("JPEGImages", "SegmentationClass", "ImageSets/Segmentation"):
+        (folder / name).mkdir(parents=True)
+    rng = np.random.default_rng(0)
+    for name, (height, width) in sizes.items():
+        pixels = rng.integers(0, 256, (height, width, 3), np.uint8)
+        Image.fromarray(pixels).save(folder / f"JPEGImages/{name}.jpg")
+        mask = rng.choice(np.array([0, 1, 255], np.uint8), (height, width))
+        Image.fromarray(mask).save(folder / f"SegmentationClass/{name}.png")
+    for split, names in splits.items():
+        (folder / f"ImageSets/Segmentation/{split}.txt").write_text("".join(f"{name}\n" for name in names))
+    return folder
+
+
+@pytest.fixture
+def voc_folder(tmp_path: Path) -> Path:
+    """Five training and three validation images, of different sizes."""
+    sizes = {f"t{k}": (40 + k, 60 - k) for k in range(5)} | {
+        f"v{k}": (30 + 4 * k, 50 - 4 * k) for k in range(3)
+    }
+    splits = {"train": [f"t{k}" for k in range(5)], "val": ["v0", "v1", "v2"]}
+    splits["trainval"] = splits["train"] + splits["val"]
+    return write_voc_folder(tmp_path / "VOCdevkit" / "VOC2012", sizes, splits)

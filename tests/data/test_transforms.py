@@ -1,0 +1,74 @@
+from __future__ import annotations
+
+import pytest
+import torch
+from torchvision import tv_tensors
+from torchvision.transforms.v2 import functional as F
+
+from attnlab.data.transforms import RandomScaleCrop
+from attnlab.errors import AttnlabError
+
+
+def photo(height: int, width: int) -> tv_tensors.Image:
+    generator = torch.Generator().manual_seed(0)
+    coarse = torch.randint(0, 256, (3, 8, 10), generator=generator, dtype=torch.uint8)
+    return tv_tensors.Image(F.resize(coarse, [height, width]))
+
+
+@pytest.mark.parametrize("height", [40, 96, 150])
+@pytest.mark.parametrize("scale", [0.5, 1.0, 1.37, 2.0])
+def test_it_is_resizing_all_and_then_cropping(height, scale):
+    image, size = photo(height, 120), 64
+    transform = RandomScaleCrop(size, (scale, scale), fill=(1, 2, 3))
+    params = transform.make_params([image])
+    fused = transform.transform(image, params)
+    assert fused.shape == (3, size, size)
+
+    whole = F.resize(image, [round(height * scale), round(120 * scale)])
+    left, top, right, bottom = params["pad"]
+    inside = fused[:, top : size - bottom, left : size - right]
+    y, x = round(params["top"] * scale), round(params["left"] * scale)
+    naive = whole[:, y : y + inside.shape[1], x : x + inside.shape[2]]
+    inside = inside[:, : naive.shape[1], : naive.shape[2]]
+    assert (inside.int() - naive.int()).abs().float().mean() < 4  # Of 255; windows are of whole pixels.
+    assert abs(inside.float().mean() - naive.float().mean()) < 2
+
+
+def test_image_mask_and_box_stay_together():
+    """A bright square: its pixels, its mask and its box must still be the same after any draw."""
+    image = torch.zeros(3, 90, 120, dtype=torch.uint8)
+    image[:, 30:60, 40:80] = 255
+    mask = (image[0] > 0).to(torch.uint8)
+    box = tv_tensors.BoundingBoxes([[40, 30, 80, 60]], format="XYXY", canvas_size=(90, 120))
+    for seed in range(20):
+        torch.manual_seed(seed)
+        sample = {"image": tv_tensors.Image(image), "mask": tv_tensors.Mask(mask), "box": box}
+        out = RandomScaleCrop(80)(sample)
+        content = out["mask"] != 255
+        bright = out["image"].float().mean(0) > 127
+        assert (bright == (out["mask"] == 1))[content].float().mean() > 0.97
+        x0, y0, x1, y1 = out["box"][0].round().int().tolist()
+        inside = torch.zeros(80, 80, dtype=torch.bool)
+        inside[y0:y1, x0:x1] = True
+        assert (inside == (out["mask"] == 1)).float().mean() > 0.97
+
+
+def test_padding_is_the_mean_colour_and_ignored():
+    transform = RandomScaleCrop(100, (0.5, 0.5), fill=(9, 8, 7))
+    out = transform({"image": photo(60, 80), "mask": tv_tensors.Mask(torch.zeros(60, 80, dtype=torch.uint8))})
+    padding = out["mask"] == 255
+    assert padding.sum() == 100 * 100 - 30 * 40
+    assert out["image"][:, padding].T.unique(dim=0).tolist() == [[9, 8, 7]]
+
+
+def test_all_parts_of_an_image_are_met():
+    torch.manual_seed(0)
+    transform = RandomScaleCrop(32, (1.0, 1.0))
+    corners = {(p["top"], p["left"]) for p in (transform.make_params([photo(34, 34)]) for _ in range(200))}
+    assert corners == {(top, left) for top in range(3) for left in range(3)}
+
+
+@pytest.mark.parametrize(("size", "scale"), [(0, (1, 1)), (5, (0, 1)), (5, (2, 1))])
+def test_impossible_options_are_refused(size, scale):
+    with pytest.raises(AttnlabError, match="must be"):
+        RandomScaleCrop(size, scale)
