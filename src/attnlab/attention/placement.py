@@ -72,7 +72,7 @@ def attach(
 
     Raises:
         AttnlabError: If nothing matches; if a site is called with different channels, gives no (B,C,H,W) map,
-            is never called or has attention already; for an unknown name or option; if the network cannot run.
+            is never called or has attention already; for unknown names and options; if the network fails.
 
     Example:
         >>> attach(torchvision.models.resnet18(), "ela_b", at="resnet.block", mode="rezero")
@@ -98,7 +98,8 @@ def attach(
             added -= sum(parameter.numel() for parameter in wrapper.attention.parameters())
         sites.append(Site(target.name, channels, added, target.before))
     _replace(network, wrappers)
-    log.info("%s at %d sites of %s:\n%s", attention, len(sites), type(network).__name__, describe(sites))
+    count = f"{len(sites)} site{'s' if len(sites) > 1 else ''}"
+    log.info("%s at %s of %s:\n%s", attention, count, type(network).__name__, describe(sites))
     return sites
 
 

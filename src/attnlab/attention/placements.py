@@ -150,10 +150,10 @@ def stage(observation: Observation) -> list[Target]:
     """The output of each stage of the backbone, from stride 4 on.
 
     The backbone is ``encoder``, ``backbone.body`` or ``backbone`` of a task's network, else the network. Its
-    trunk is what it calls itself, seen through containers: lists of maps, and modules that hold more than one
-    resolution. Modules there with a stage's name (``layer1``, ``s1``, ``stages.0``) are the stages, also where
-    dilation gives several of them one resolution. Otherwise a stage is all of one resolution, and it ends with
-    its last module that has a convolution larger than 1x1, so that the head of a MobileNet is left out.
+    trunk is what it calls itself, seen through containers: lists of maps, and modules of more than one
+    resolution. Modules there with a stage's name (``layer1``, ``s1``, ``stages.0``) are the stages, also if
+    dilation gives several of them one resolution. Otherwise a stage is all of one resolution, up to the
+    last module that has a convolution larger than 1x1, so that the head of a MobileNet is left out.
     """
     backbone = _backbone(observation)
     if backbone is None or backbone.input is None:
@@ -192,7 +192,7 @@ def _trunk(observation: Observation, calls: list[Call]) -> list[Call]:
 
 
 def _last_of_stage(calls: list[Call]) -> Call | None:
-    """The last call with a spatial convolution; if it is bare, its normalisation and activation with it."""
+    """The last call with a convolution above 1x1; if it is bare, its normalisation and activation with it."""
     last, bare = None, False
     for call in calls:
         kernels = [max(m.kernel_size) for m in call.module.modules() if isinstance(m, nn.Conv2d)]

@@ -64,4 +64,8 @@ class ShuffleAttention(nn.Module):
         place_gate = (self.spatial_weight * self.norm(by_place) + self.spatial_bias).sigmoid()  # (BG,D,H,W)
         gated = torch.cat([by_channel * channel_gate.to(x.dtype), by_place * place_gate.to(x.dtype)], dim=1)
         halves = gated.reshape(batch, 2, channels // 2, height, width)
-        return halves.transpose(1, 2).reshape(x.shape)
+        shuffled = halves.transpose(1, 2).reshape(x.shape)
+        layout = torch.channels_last  # the reshapes lose it
+        return (
+            shuffled.contiguous(memory_format=layout) if x.is_contiguous(memory_format=layout) else shuffled
+        )

@@ -1,0 +1,142 @@
+"""The contract of an attention module, as tests; for pytest, and imported by nothing but tests.
+
+Subclass :class:`AttentionTester` in a test file to hold your own module to it::
+
+    class TestMyAttention(AttentionTester):
+        name = "my_pkg.my_module.MyAttention"
+"""
+
+# ruff: noqa: D102  (a test's name says what it checks)
+
+from __future__ import annotations
+
+import copy
+import pickle
+import warnings
+from collections.abc import Mapping
+from types import MappingProxyType
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from attnlab.attention import build_attention
+
+SIZES = [(1, 1), (1, 7), (9, 1), (8, 8), (65, 33)]
+CHANNELS = [8, 24, 64, 72, 144, 200, 960]
+
+
+class AttentionTester:
+    """What every module promises; pytest runs it for each subclass.
+
+    Attributes:
+        name: Registered name or import path of the module.
+        options: Its options.
+    """
+
+    name: str
+    options: Mapping[str, Any] = MappingProxyType({})
+
+    def build(self, channels: int = 16) -> nn.Module:
+        """The module with every parameter drawn at random, so that no gate is a constant."""
+        torch.manual_seed(0)
+        module = build_attention(self.name, channels, **self.options)
+        for parameter in module.parameters():
+            nn.init.normal_(parameter, std=0.5)
+        return module
+
+    @pytest.mark.parametrize("size", SIZES, ids=str)
+    @pytest.mark.parametrize("batch", [1, 3])
+    @pytest.mark.parametrize("training", [True, False])
+    def test_keeps_the_shape_of_any_map(self, size: tuple[int, int], batch: int, training: bool) -> None:
+        x = torch.randn(batch, 16, *size)
+        y = self.build().train(training)(x)
+        assert y.shape == x.shape
+        assert y.isfinite().all()
+
+    @pytest.mark.parametrize("channels", CHANNELS)
+    def test_takes_the_widths_that_networks_have(self, channels: int) -> None:
+        module = self.build(channels)
+        for size in [(1, 1), (5, 3)]:
+            assert module(torch.randn(1, channels, *size)).shape == (1, channels, *size)
+
+    @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float64], ids=str)
+    def test_works_in_other_dtypes(self, dtype: torch.dtype) -> None:
+        module, x = self.build().eval(), torch.randn(2, 16, 6, 5)
+        expected = module(x)
+        result = copy.deepcopy(module).to(dtype)(x.to(dtype))
+        assert result.dtype == dtype
+        torch.testing.assert_close(result.float(), expected, atol=0.05, rtol=0.05)
+
+    def test_autocast_keeps_the_dtype_of_the_map(self) -> None:
+        module, x = self.build().eval(), torch.randn(2, 16, 6, 5)
+        with torch.autocast("cpu", dtype=torch.bfloat16):
+            assert module(x).dtype == torch.float32
+            result = module(x.bfloat16())
+        assert result.dtype == torch.bfloat16
+        torch.testing.assert_close(result.float(), module(x), atol=0.05, rtol=0.05)
+
+    def test_channels_last_gives_the_same_numbers_and_stays_channels_last(self) -> None:
+        module, x = self.build().eval(), torch.randn(2, 16, 6, 5)
+        y = module(x.to(memory_format=torch.channels_last))
+        torch.testing.assert_close(y, module(x))
+        assert y.is_contiguous(memory_format=torch.channels_last)
+
+    def test_gradients_reach_the_input_and_every_parameter(self) -> None:
+        # 64 channels leave a reduced layer some units that its ReLU does not switch off.
+        module, x = self.build(64), torch.randn(2, 64, 6, 5, requires_grad=True)
+        module(x).square().sum().backward()
+        tensors = {"input": x, **dict(module.named_parameters())}
+        dead = [name for name, tensor in tensors.items() if tensor.grad is None or not tensor.grad.any()]
+        assert not dead
+
+    def test_gradients_are_those_of_the_function(self) -> None:
+        module, x = self.build(4).double(), torch.randn(2, 4, 3, 2, dtype=torch.float64, requires_grad=True)
+        names, values = (
+            zip(*module.named_parameters(), strict=True) if list(module.parameters()) else ((), ())
+        )
+
+        def function(x: Tensor, *values: Tensor) -> Tensor:
+            return torch.func.functional_call(module, dict(zip(names, values, strict=True)), x)
+
+        assert torch.autograd.gradcheck(function, (x, *values))
+
+    def test_gradients_at_one_pixel_of_one_image_are_finite(self) -> None:
+        module, x = self.build(), torch.randn(1, 16, 1, 1, requires_grad=True)
+        module(x).sum().backward()
+        gradients = [tensor.grad for tensor in (x, *module.parameters())]
+        assert all(gradient is not None and gradient.isfinite().all() for gradient in gradients)
+
+    def test_its_input_is_left_as_it_was(self) -> None:
+        x = torch.randn(2, 16, 6, 5)
+        before = x.clone()
+        self.build()(x)
+        assert torch.equal(x, before)
+
+    def test_copies_and_pickles(self) -> None:
+        module, x = self.build().eval(), torch.randn(2, 16, 6, 5)
+        for twin in (copy.deepcopy(module), pickle.loads(pickle.dumps(module))):
+            assert torch.equal(twin(x), module(x))
+
+    def test_compiles_as_one_graph(self) -> None:
+        torch.compiler.reset()
+        module, x = self.build().eval(), torch.randn(2, 16, 6, 5)
+        compiled = torch.compile(module, backend="aot_eager", fullgraph=True)
+        torch.testing.assert_close(compiled(x), module(x))
+
+    def test_exports(self) -> None:
+        module, x = self.build().eval(), torch.randn(2, 16, 6, 5)
+        size = {2: torch.export.Dim("height", min=2), 3: torch.export.Dim("width", min=2)}
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # torch's own, about its own future
+            exported = torch.export.export(module, (x,), dynamic_shapes=(size,)).module()
+        for other in (x, torch.randn(2, 16, 9, 4)):
+            torch.testing.assert_close(exported(other), module(other))
+
+    def test_its_state_dict_is_all_of_its_state(self) -> None:
+        module = self.build()
+        twin = build_attention(self.name, 16, **self.options)
+        twin.load_state_dict(module.state_dict())
+        x = torch.randn(2, 16, 6, 5)
+        torch.testing.assert_close(twin.eval()(x), module.eval()(x))

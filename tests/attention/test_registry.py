@@ -1,0 +1,158 @@
+from __future__ import annotations
+
+import inspect
+import sys
+from typing import Literal
+
+import pytest
+from torch import nn
+
+from attnlab.attention import ELA, build_attention, get_attention, list_attentions, register_attention
+from attnlab.attention.options import read_options
+from attnlab.errors import AttnlabError
+
+
+class Own(nn.Module):
+    """An attention of the user's.
+
+    Args:
+        channels: Channels.
+        depth: How deep,
+            in layers.
+        ratio: A number.
+        kind: One of two.
+    """
+
+    def __init__(
+        self, channels: int, depth: int, ratio: float = 1.0, kind: Literal["a", 2] | None = None
+    ) -> None:
+        super().__init__()
+        self.made_with = (channels, depth, ratio, kind)
+
+
+@pytest.fixture
+def own(monkeypatch: pytest.MonkeyPatch) -> str:
+    """The import path of ``Own``."""
+    monkeypatch.setitem(sys.modules, "own_pkg", inspect.getmodule(Own))
+    return "own_pkg.Own"
+
+
+def test_names_are_those_of_the_design() -> None:
+    assert set(list_attentions()) == {
+        *("none", "ela", "ela_t", "ela_b", "ela_s", "ela_l", "se", "eca", "cbam", "ca", "sa")
+    }
+
+
+@pytest.mark.parametrize("name", list_attentions())
+def test_every_name_says_where_it_comes_from_and_what_its_options_mean(name: str) -> None:
+    spec = get_attention(name)
+    assert spec.title
+    assert name == "none" or (spec.paper.startswith("https://arxiv.org/abs/") and spec.year)
+    for option in spec.options():
+        assert option.help.endswith("."), option
+        assert not option.required
+    module_doc = inspect.getmodule(spec.module).__doc__
+    assert "Formula" in module_doc
+    assert spec.paper in module_doc
+
+
+@pytest.mark.parametrize(
+    ("name", "kernel_size", "groups", "norm_groups"),
+    [("ela_t", 5, 512, 32), ("ela_b", 7, 512, 16), ("ela_s", 5, 64, 16), ("ela_l", 7, 64, 16)],
+)
+def test_ela_sizes_are_the_papers(name: str, kernel_size: int, groups: int, norm_groups: int) -> None:
+    ela = build_attention(name, 512)
+    assert isinstance(ela, ELA)
+    assert (ela.conv.kernel_size, ela.conv.groups, ela.norm.num_groups) == (
+        (kernel_size,),
+        groups,
+        norm_groups,
+    )
+    assert ela.conv.bias is None
+
+
+def test_an_option_goes_before_the_preset() -> None:
+    assert build_attention("ela_t", 64, kernel_size=3).conv.kernel_size == (3,)
+
+
+def test_an_unknown_name_lists_the_near_ones() -> None:
+    with pytest.raises(AttnlabError, match=r"Unknown attention 'elab'\. Did you mean 'ela_b'.*import path"):
+        build_attention("elab", 8)
+
+
+def test_an_unknown_option_lists_the_near_ones_and_all_with_type_and_default() -> None:
+    with pytest.raises(
+        AttnlabError, match=r"'reducton'.*Did you mean 'reduction'.*norm: 'bn' \| 'gn' \| 'none' = 'bn'"
+    ):
+        build_attention("ca", 8, reducton=2)
+
+
+@pytest.mark.parametrize(
+    ("name", "option", "value"),
+    [
+        ("ca", "norm", "ln"),
+        ("ca", "reduction", "8"),
+        ("ca", "reduction", 8.0),
+        ("ca", "reduction", True),
+        ("se", "bias", 1),
+        ("eca", "gamma", "2"),
+        ("eca", "kernel_size", 3.5),
+    ],
+)
+def test_a_value_of_the_wrong_type_is_an_error(name: str, option: str, value: object) -> None:
+    with pytest.raises(AttnlabError, match=rf"Option '{option}' of attention '{name}' takes .*Options of"):
+        build_attention(name, 8, **{option: value})
+
+
+def test_none_and_integers_are_accepted_where_the_type_says_so() -> None:
+    build_attention("eca", 8, kernel_size=None, gamma=3)
+
+
+def test_an_import_path_is_a_name(own: str) -> None:
+    module = build_attention(own, 8, depth=3, ratio=2, kind=2)
+    assert module.made_with == (8, 3, 2, 2)
+
+
+def test_an_option_without_default_has_to_be_given(own: str) -> None:
+    with pytest.raises(AttnlabError, match="needs the option depth"):
+        build_attention(own, 8)
+
+
+def test_literals_are_checked_inside_unions(own: str) -> None:
+    with pytest.raises(AttnlabError, match=r"takes 'a' \| 2 \| None, got 'b' \(str\)"):
+        build_attention(own, 8, depth=1, kind="b")
+
+
+def test_help_comes_from_the_docstring_on_one_line() -> None:
+    assert [option.help for option in read_options(Own)] == [
+        "How deep, in layers.",
+        "A number.",
+        "One of two.",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("path", "message"),
+    [
+        ("no_such_package.Attention", "No module named 'no_such_package'"),
+        ("torch.nn.NoSuchClass", "no attribute 'NoSuchClass'"),
+        ("torch.nn.functional.relu", "is no nn.Module class"),
+        (".x", "Cannot import"),
+    ],
+)
+def test_a_path_that_leads_nowhere_is_an_error(path: str, message: str) -> None:
+    with pytest.raises(AttnlabError, match=message):
+        build_attention(path, 8)
+
+
+def test_a_preset_that_is_no_option_is_an_error() -> None:
+    with pytest.raises(AttnlabError, match="kernel_sise"):
+        register_attention("broken", kernel_sise=3)(ELA)
+    assert "broken" not in list_attentions()
+
+
+def test_a_name_is_given_once_and_has_no_dots() -> None:
+    with pytest.raises(AttnlabError, match="already stands for ELA"):
+        register_attention("ela")(Own)
+    with pytest.raises(AttnlabError, match="no dots"):
+        register_attention("a.b")(ELA)
