@@ -17,7 +17,7 @@ def shared_data() -> Path:
 
 
 def write_voc_folder(folder: Path, sizes: dict[str, tuple[int, int]], splits: dict[str, list[str]]) -> Path:
-    """A small data set in VOC's layout: noise images of (height, width) and masks of the values 0, 1 and 255."""
+    """A small data set in VOC's layout: noise images of (height, width), masks of the values 0, 1 and 255."""
     for name in ("JPEGImages", "SegmentationClass", "ImageSets/Segmentation"):
         (folder / name).mkdir(parents=True)
     rng = np.random.default_rng(0)

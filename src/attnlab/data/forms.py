@@ -60,7 +60,8 @@ def _spiked(x: FloatMap, y: FloatMap, tips: int, notch: float) -> FloatMap:
     # Folded onto one half of a tip, the outline is the one edge from the tip (1, 0) to the notch.
     edge_x, edge_y = notch * math.cos(half) - 1, notch * math.sin(half)
     from_tip_x, from_tip_y = radius * np.cos(angle) - 1, radius * np.sin(angle)
-    return (from_tip_x * edge_y - from_tip_y * edge_x) / math.hypot(edge_x, edge_y)
+    from_edge = (from_tip_x * edge_y - from_tip_y * edge_x) / math.hypot(edge_x, edge_y)
+    return np.maximum(from_edge, radius - 1)  # Beyond a sharp tip the edge's line goes on, the form does not.
 
 
 FORMS: dict[str, Form] = {
@@ -76,5 +77,5 @@ FORMS: dict[str, Form] = {
 @cache
 def form_area(name: str) -> float:
     """Area of the form of radius 1, counted on a fine grid."""
-    y, x = np.mgrid[-1.1:1.1:0.01, -1.1:1.1:0.01].astype(np.float32)
-    return float((FORMS[name](x, y) < 0).sum()) * 1e-4
+    y, x = np.mgrid[-1.1:1.1:0.005, -1.1:1.1:0.005].astype(np.float32) + 0.0025
+    return float((FORMS[name](x, y) < 0).sum()) * 0.005**2
