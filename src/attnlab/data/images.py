@@ -116,7 +116,9 @@ def _decode(data: bytes, path: str | Path, exif: bool) -> Tensor:
         if picture.has_transparency_data:
             layer = picture.convert("RGBA")
             picture = Image.alpha_composite(Image.new("RGBA", layer.size, "white"), layer)
-        return torch.from_numpy(np.array(picture.convert("RGB"))).permute(2, 0, 1)
+        if picture.mode != "RGB":
+            picture = picture.convert("RGB")
+        return torch.from_numpy(np.array(picture)).permute(2, 0, 1)
 
 
 def _read_bytes(path: str | Path) -> bytes:
