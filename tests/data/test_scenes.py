@@ -42,7 +42,7 @@ def test_borders_lie_along_outlines_only():
             [padded[y : y + 96, x : x + 96] for y, x in itertools.product(range(5), repeat=2)]
         )
         at_edge = (neighbours != scene.instances).any(0)
-        # All but a pixel here and there: at tips thinner than a pixel, and where an outline passes just outside.
+        # All but a few: at tips thinner than a pixel, and where an outline passes just outside the picture.
         assert at_edge[scene.mask == BORDER].mean() > 0.98
 
 
