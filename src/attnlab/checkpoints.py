@@ -31,8 +31,8 @@ def resolve(wanted: str, folder: Path) -> Path:
     found = sorted(folder.rglob(f"checkpoints/{wanted}.ckpt"), key=lambda path: path.stat().st_mtime)
     if not found:
         raise AttnlabError(
-            f"There is no '{wanted}' checkpoint: no checkpoints/{wanted}.ckpt below {folder.absolute()}. Train "
-            "first (python main.py fit ...), or give the path of a checkpoint: --ckpt_path FILE."
+            f"There is no '{wanted}' checkpoint: no checkpoints/{wanted}.ckpt below {folder.absolute()}. "
+            "Train first (python main.py fit ...), or give the path of a checkpoint: --ckpt_path FILE."
         )
     return found[-1]
 

@@ -26,7 +26,8 @@ def unknown(kind: str, name: str, choices: Iterable[str], hint: str = "") -> Att
         The error, to be raised by the caller.
     """
     known = sorted(choices)
-    near = get_close_matches(name.lower(), known, n=3, cutoff=0.5)
+    by_lower = {choice.lower(): choice for choice in known}
+    near = [by_lower[match] for match in get_close_matches(name.lower(), by_lower, n=3, cutoff=0.5)]
     shown = ", ".join(known if len(known) <= 40 else [*known[:40], f"… ({len(known)} in all)"])
     parts = [f"Unknown {kind} '{name}'."]
     if near:

@@ -16,11 +16,17 @@ from lightning.pytorch.callbacks import LearningRateMonitor, ModelCheckpoint, Pr
 from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCLI, SaveConfigCallback
 
 from attnlab import __version__, checkpoints
-from attnlab.callbacks import AtomicCheckpointIO, CostReport, RunReport, SegmentationPictures, SegmentationWriter
+from attnlab.callbacks import (
+    AtomicCheckpointIO,
+    CostReport,
+    RunReport,
+    SegmentationPictures,
+    SegmentationWriter,
+)
 from attnlab.data import DataModule
 from attnlab.errors import AttnlabError
 from attnlab.shorthand import expand
-from attnlab.tasks import BaseTask, SegmentationTask
+from attnlab.tasks import SegmentationTask
 
 LOGGER = {
     "class_path": "lightning.pytorch.loggers.TensorBoardLogger",
@@ -49,8 +55,8 @@ class AttnlabCLI(LightningCLI):
     """``fit``, ``validate``, ``test`` and ``predict``.
 
     What it adds to Lightning's: short flags for the task's blocks; classes that flow from the data to the
-    network; the callbacks of every run, with their options; ``--ckpt_path last|best|FILE``, where a checkpoint
-    fills in what neither the YAML nor a flag says; and one clear error instead of a traceback.
+    network; the callbacks of every run, with their options; ``--ckpt_path last|best|FILE``, where a
+    checkpoint fills in what neither the YAML nor a flag says; and one clear error instead of a traceback.
     """
 
     @classmethod
@@ -161,7 +167,9 @@ class AttnlabCLI(LightningCLI):
         callbacks = _as_list(trainer["callbacks"])
         if trainer["enable_checkpointing"] is not False and self.subcommand == "fit":
             callbacks.append(config["checkpoint"])
-        if trainer["enable_progress_bar"] is not False and not any(isinstance(c, ProgressBar) for c in callbacks):
+        if trainer["enable_progress_bar"] is not False and not any(
+            isinstance(c, ProgressBar) for c in callbacks
+        ):
             callbacks.append(RichProgressBar())
         if trainer["logger"] and self.subcommand == "fit":
             callbacks.append(LearningRateMonitor("step"))
@@ -182,7 +190,9 @@ def _without(argv: list[str], prefixes: tuple[str, ...]) -> list[str]:
     for argument in argv:
         if argument.startswith("-"):
             name = argument.partition("=")[0]
-            dropping = any(name == prefix or name.startswith((f"{prefix}.", f"{prefix}+")) for prefix in prefixes)
+            dropping = any(
+                name == prefix or name.startswith((f"{prefix}.", f"{prefix}+")) for prefix in prefixes
+            )
         if not dropping:
             result.append(argument)
     return result

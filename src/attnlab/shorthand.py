@@ -17,10 +17,10 @@ BLOCKS = {
 def expand(argv: Sequence[str]) -> list[str]:
     """Write short flags out.
 
-    ``--model.attention=cbam`` becomes ``--model.attention.name=cbam`` and, since the options of another module
-    do not suit this one, an empty ``--model.attention.options``. ``--model.attention.reduction=8``, not being
-    a key of the block itself, becomes ``--model.attention.options.reduction=8``. The name goes first, wherever
-    it stood.
+    ``--model.attention=cbam`` becomes ``--model.attention.name=cbam`` and, since the options of another
+    module do not suit this one, an empty ``--model.attention.options``. ``--model.attention.reduction=8``,
+    not being a key of the block itself, becomes ``--model.attention.options.reduction=8``. The name goes
+    first, wherever it stood.
 
     Args:
         argv: Arguments as typed.

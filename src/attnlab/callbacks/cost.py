@@ -16,7 +16,7 @@ class CostReport(Callback):
     TensorBoard gets them as scalars (``cost/...``) and, with the list of sites, as text.
 
     Args:
-        size: Side in pixels of the square image for which MACs are counted; 0 takes the crop size of the data.
+        size: Side in pixels of the square image for which MACs are counted; 0 takes the data's crop size.
     """
 
     def __init__(self, size: int = 0) -> None:
@@ -52,6 +52,8 @@ class CostReport(Callback):
         if isinstance(trainer.logger, TensorBoardLogger):
             rows = "\n".join(f"| {label} | {figure} |" for label, figure in self.cost.rows())
             sites = "\n".join(f"| {s.name} | {s.channels} | {s.parameters} |" for s in task.sites)
-            trainer.logger.experiment.add_text(
-                "cost", f"|  |  |\n| --- | ---: |\n{rows}\n\n| site | channels | parameters |\n|---|---|---|\n{sites}"
+            tables = (
+                f"|  |  |\n| --- | ---: |\n{rows}\n\n"
+                f"| site | channels | parameters |\n| --- | ---: | ---: |\n{sites}"
             )
+            trainer.logger.experiment.add_text("cost", tables)

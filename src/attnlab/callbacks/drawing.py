@@ -87,9 +87,7 @@ def pad_to(picture: Pixels, height: int, width: int) -> Pixels:
     return sheet
 
 
-def panel(
-    image: Pixels, truth: Pixels, prediction: Pixels, names: Sequence[str], palette: Palette
-) -> Pixels:
+def panel(image: Pixels, truth: Pixels, prediction: Pixels, names: Sequence[str], palette: Palette) -> Pixels:
     """Image, truth and prediction side by side, with a legend of the classes in either.
 
     Args:

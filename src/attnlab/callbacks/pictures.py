@@ -20,8 +20,8 @@ from attnlab.callbacks.drawing import Pixels, pad_to, panel
 class SegmentationPictures(Callback):
     """Draws image, truth and prediction of the first images of the validation or test set.
 
-    The panels go to TensorBoard (tab Images), and the newest ones to ``pictures/`` in the run's folder: one PNG
-    an image and ``val.png`` or ``test.png`` with all of them.
+    The panels go to TensorBoard (tab Images), and the newest ones to ``pictures/`` in the run's folder: one
+    PNG an image and ``val.png`` or ``test.png`` with all of them.
 
     Args:
         count: How many images are drawn (the first ones of the set, always the same); 0 draws none.
@@ -48,7 +48,7 @@ class SegmentationPictures(Callback):
         if not self._wanted(trainer) or len(self._panels) >= self.count:
             return
         data = trainer.datamodule  # type: ignore[attr-defined]
-        for i, prediction in enumerate(outputs):
+        for i, prediction in enumerate(outputs["predictions"]):
             if prediction is None or len(self._panels) >= self.count:
                 continue
             height, width = batch["mask_size"][i].tolist()
@@ -133,5 +133,5 @@ def _resized(image: Tensor, size: tuple[int, int], mode: str) -> Tensor:
     if tuple(image.shape[-2:]) == size:
         return image
     options = {"align_corners": False, "antialias": True} if mode == "bilinear" else {}
-    resized = F.interpolate(image[None].float(), size=size, mode=mode, **options)[0]  # type: ignore[arg-type]
+    resized = F.interpolate(image[None].float(), size=size, mode=mode, **options)[0]
     return resized.round().clamp(0, 255).to(torch.uint8)

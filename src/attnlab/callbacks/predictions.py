@@ -18,8 +18,8 @@ from attnlab.callbacks.drawing import overlay, palette_image, with_legend
 class SegmentationWriter(BasePredictionWriter):
     """Writes each predicted image as a palette mask and as an overlay with a legend.
 
-    ``NAME.png`` holds class indices in VOC's palette and has the image's own size; ``NAME_overlay.png`` shows the
-    classes over the image. Images of one name in different folders get a number each.
+    ``NAME.png`` holds class indices in VOC's palette and has the image's own size; ``NAME_overlay.png`` shows
+    the classes over the image. Images of one name in different folders get a number each.
 
     Args:
         output_dir: Folder to write to; made when missing.
@@ -40,7 +40,9 @@ class SegmentationWriter(BasePredictionWriter):
 
     def on_predict_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Name the files, the same on every process."""
-        self._names = output_names(trainer.predict_dataloaders.dataset.paths)
+        loader = trainer.predict_dataloaders
+        assert loader is not None
+        self._names = output_names(loader.dataset.paths)
 
     def write_on_batch_end(
         self,

@@ -38,7 +38,9 @@ class RunReport(Callback):
         best = getattr(checkpoint, "best_model_score", None)
         score = float(best) if best is not None else None
         if score is not None and isinstance(trainer.logger, TensorBoardLogger):
-            trainer.logger.log_hyperparams(flat(dict(pl_module.hparams)), {f"hparams/{pl_module.monitor}": score})
+            trainer.logger.log_hyperparams(
+                flat(dict(pl_module.hparams)), {f"hparams/{pl_module.monitor}": score}
+            )
         rows = [(f"best {pl_module.monitor}", f"{score:.4f}")] if score is not None else []
         self._print(trainer, pl_module, "fit", "val", rows, checkpoint)
 

@@ -26,11 +26,15 @@ class Segmenter(nn.Module):
 
     Args:
         model: The network, with ``encoder`` and ``decoder``.
+
+    Attributes:
+        dropped: Parts of the encoder, by name, that this architecture does not use and that were taken out.
     """
 
     def __init__(self, model: nn.Module) -> None:
         super().__init__()
         self.model = model
+        self.dropped: tuple[str, ...] = ()
 
     @property
     def encoder(self) -> nn.Module:
@@ -95,10 +99,10 @@ def build_segmenter(
             f"segmentation-models-pytorch cannot build {cls.__name__} on encoder '{encoder}' "
             f"with {options or 'default options'}: {error}"
         ) from error
-    allow_single_values(model.decoder)
+    allow_single_values(model.get_submodule("decoder"))
     segmenter = Segmenter(model)
     try:
-        _freeze_unused(segmenter)
+        segmenter.dropped = _drop_unused(segmenter)
     except RuntimeError as error:
         raise AttnlabError(
             f"{cls.__name__} on encoder '{encoder}' does not take images of any size: {error}"
@@ -132,16 +136,26 @@ def _check_options(cls: type[nn.Module], options: dict[str, Any]) -> None:
             raise unknown(f"option of {cls.__name__}", option, named)
 
 
-def _freeze_unused(segmenter: Segmenter) -> None:
-    """Take parameters that no output depends on out of training.
+def _drop_unused(segmenter: Segmenter) -> tuple[str, ...]:
+    """Replace the parts of the encoder that no output depends on by ``nn.Identity``.
 
-    A shallow decoder (PSPNet uses three encoder stages by default) leaves the deeper stages of the encoder
-    without a gradient, on which distributed training would stop.
+    A shallow network (PSPNet uses three encoder stages by default) leaves the deeper stages of its encoder
+    without a gradient: parameters that would be counted but never used, and on which distributed training
+    would stop.
+
+    Returns:
+        The names of the replaced parts, below the encoder.
     """
     probe = copy.deepcopy(segmenter).to("meta").eval()
     side = 8 * segmenter.stride
     probe(torch.empty(2, 3, side, side, device="meta")).sum().backward()
-    unused = {name for name, parameter in probe.named_parameters() if parameter.grad is None}
-    for name, parameter in segmenter.named_parameters():
-        if name in unused:
-            parameter.requires_grad_(False)
+    unused = [
+        name
+        for name, module in probe.encoder.named_modules()
+        if name and (own := list(module.parameters())) and all(p.grad is None for p in own)
+    ]
+    outermost = [name for name in unused if not any(name.startswith(f"{other}.") for other in unused)]
+    for name in outermost:
+        parent, _, child = name.rpartition(".")
+        setattr(segmenter.encoder.get_submodule(parent), child, nn.Identity())
+    return tuple(outermost)

@@ -25,7 +25,7 @@ class WeightsReport:
         source: File or library the weights came from.
         loaded: How many tensors were taken over.
         new: Keys that keep their initial values (those of attention modules).
-        unused: Keys of the source that belong to its classifier.
+        unused: Keys of the source that have no place here: its classifier, or stages that are not used.
     """
 
     source: str
@@ -36,8 +36,8 @@ class WeightsReport:
     def __str__(self) -> str:
         """One line for a log."""
         return (
-            f"Backbone weights from {self.source}: {self.loaded} tensors loaded, {len(self.new)} of attention "
-            f"modules start anew, {len(self.unused)} of the source's classifier left out."
+            f"Backbone weights from {self.source}: {self.loaded} tensors loaded, {len(self.new)} of "
+            f"attention modules start anew, {len(self.unused)} of parts that are not used here left out."
         )
 
 
@@ -100,7 +100,9 @@ def read_state_dict(path: str | Path) -> dict[str, Tensor]:
     for key in ("state_dict", "model", "model_state"):
         if isinstance(content, Mapping) and isinstance(content.get(key), Mapping):
             content = content[key]
-    tensors = {k: v for k, v in content.items() if isinstance(v, Tensor)} if isinstance(content, Mapping) else {}
+    tensors = (
+        {k: v for k, v in content.items() if isinstance(v, Tensor)} if isinstance(content, Mapping) else {}
+    )
     if not tensors:
         raise AttnlabError(f"{path} holds no tensors by name; a state dict was expected.")
     return tensors
@@ -111,6 +113,7 @@ def load_backbone(
     state: Mapping[str, Tensor],
     source: str,
     new: Collection[str] = frozenset(),
+    dropped: Collection[str] = (),
 ) -> WeightsReport:
     """Load weights into a backbone, whether attention is attached already or not.
 
@@ -122,6 +125,7 @@ def load_backbone(
         state: The source's tensors by name.
         source: How to call the source in messages.
         new: Keys of the backbone that its attention modules have added, and that the source may lack.
+        dropped: Parts of the backbone, by name, that were taken out and that the source may still have.
 
     Raises:
         AttnlabError: When a tensor is missing, is left over or has another shape; nothing is loaded then.
@@ -133,7 +137,8 @@ def load_backbone(
     # A counter that older files lack and that no output depends on.
     missing = [k for k in wanted if k not in found and k not in new and not k.endswith("num_batches_tracked")]
     left = [k for k in found if k not in wanted]
-    stray = [] if prefix else [k for k in left if not k.startswith(CLASSIFIER_PREFIXES)]
+    known = (*CLASSIFIER_PREFIXES, *(f"{name}." for name in dropped))
+    stray = [] if prefix else [k for k in left if not k.startswith(known)]
     shapes = [
         f"{k}: {tuple(found[k].shape)} in the file, {tuple(wanted[k].shape)} in the network"
         for k in sorted(shared)

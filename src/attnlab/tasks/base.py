@@ -15,7 +15,7 @@ from torch.optim.lr_scheduler import LambdaLR
 from attnlab.attention import Site, attach, attention_keys, attention_modules
 from attnlab.errors import AttnlabError
 from attnlab.models import library_encoder_weights, load_backbone, read_state_dict
-from attnlab.tasks.configs import AttentionConfig, OptimizerConfig, ScheduleConfig
+from attnlab.tasks.configs import AttentionConfig, OptimizerConfig
 from attnlab.tasks.identity import refuse_another_network
 from attnlab.tasks.optimization import Schedule, apply_config, build_optimizer, parameter_groups
 
@@ -81,7 +81,7 @@ class BaseTask(LightningModule):
         self.sites = attach(self.network, config.name, at=config.at, mode=config.mode, options=config.options)
 
     def batchnorms(self) -> Iterator[AnyBatchNorm]:
-        """BatchNorm layers of the backbone; those of attention modules, which start anew, are not among them."""
+        """BatchNorm layers of the backbone, but for those of attention modules, which start anew."""
         new = {id(m) for _, site in attention_modules(self.network) for m in site.attention.modules()}
         for module in self.backbone.modules():
             if isinstance(module, AnyBatchNorm) and id(module) not in new:
@@ -102,7 +102,13 @@ class BaseTask(LightningModule):
             source = f"the ImageNet weights of '{encoder}'"
         else:
             state, source = read_state_dict(weights), str(weights)
-        report = load_backbone(self.backbone, state, source, new=attention_keys(self.backbone))
+        report = load_backbone(
+            self.backbone,
+            state,
+            source,
+            new=attention_keys(self.backbone),
+            dropped=getattr(self.network, "dropped", ()),
+        )
         self._weights_ready = True
         log.info("%s", report)
 
@@ -119,12 +125,13 @@ class BaseTask(LightningModule):
         # checkpoint holds nothing but tensors and plain values.
         scheduler = LambdaLR(optimizer, lambda step: self.schedule(step))
         self._configured_groups = [
-            {key: value for key, value in group.items() if key != "params"} for group in optimizer.param_groups
+            {key: value for key, value in group.items() if key != "params"}
+            for group in optimizer.param_groups
         ]
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
 
     def on_train_start(self) -> None:
-        """Tell the schedule how long the training is; an explicit option beats what a checkpoint remembers."""
+        """Tell the schedule how long training is, and let what is configured beat what was restored."""
         self.schedule.start(self.trainer.estimated_stepping_batches)
         scheduler = self.lr_schedulers()
         assert isinstance(scheduler, LambdaLR)

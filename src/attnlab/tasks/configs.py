@@ -60,8 +60,8 @@ class OptimizerConfig:
 class ScheduleConfig:
     """How the learning rate moves, one value an optimizer step.
 
-    With t the share of the steps done after the warm-up, in 0..1, every learning rate is its base value times:
-    poly (1 - t)^power; cosine (1 + cos(pi t)) / 2; step gamma^(number of milestones at or below t);
+    With t the share of the steps done after the warm-up, in 0..1, every learning rate is its base value
+    times: poly (1 - t)^power; cosine (1 + cos(pi t)) / 2; step gamma^(number of milestones at or below t);
     constant 1. The result never falls below ``min_factor``.
 
     Attributes:

@@ -63,7 +63,7 @@ def build_optimizer(config: OptimizerConfig, groups: list[dict[str, Any]]) -> Op
     Raises:
         AttnlabError: For an unknown name, an unknown option, or a value the optimizer refuses.
     """
-    known = {
+    known: dict[str, Any] = {
         name: cls
         for name, cls in vars(torch.optim).items()
         if inspect.isclass(cls) and issubclass(cls, Optimizer) and cls is not Optimizer
@@ -139,8 +139,6 @@ def apply_config(optimizer: Optimizer, scheduler: LambdaLR, groups: list[dict[st
         groups: ``optimizer.param_groups`` as they were before the restore, without their parameters.
     """
     scheduler.base_lrs = [group["initial_lr"] for group in groups]
-    for group, configured, function in zip(
-        optimizer.param_groups, groups, scheduler.lr_lambdas, strict=True
-    ):
+    for group, configured, function in zip(optimizer.param_groups, groups, scheduler.lr_lambdas, strict=True):
         group.update(configured)
         group["lr"] = configured["initial_lr"] * function(scheduler.last_epoch)

@@ -20,8 +20,8 @@ from attnlab.tasks.losses import SegmentationLoss, SegmentationLossConfig
 class SegmentationTask(BaseTask):
     """Trains a network of segmentation-models-pytorch, with attention where you want it.
 
-    Every image is scored by itself and at its own full size: logits are resized to the size of the stored mask
-    before they are compared, so mIoU depends neither on the batch size, nor on padding, nor on how many
+    Every image is scored by itself and at its own full size: logits are resized to the size of the stored
+    mask before they are compared, so mIoU depends neither on the batch size, nor on padding, nor on how many
     processes share the images.
 
     Args:
@@ -90,7 +90,10 @@ class SegmentationTask(BaseTask):
         """Build the network, attach attention, set the BatchNorm momentum."""
         options = self.hparams
         self.network: Segmenter = build_segmenter(
-            options["architecture"], options["encoder"], len(self.class_names), options["architecture_options"]
+            options["architecture"],
+            options["encoder"],
+            len(self.class_names),
+            options["architecture_options"],
         )
         self.attach_attention()
         if options["bn_momentum"] is not None:
@@ -104,13 +107,11 @@ class SegmentationTask(BaseTask):
 
     def configure_metrics(self) -> None:
         """Build scores and mean loss for validation and test."""
-        self.scores = nn.ModuleDict(
-            {
-                stage: SegmentationScores(self.class_names, self.hparams["ignore_index"])
-                for stage in ("val_stage", "test_stage")
-            }
-        )
-        self.losses = nn.ModuleDict({stage: MeanMetric() for stage in ("val_stage", "test_stage")})
+        names, ignore_index = self.class_names, self.hparams["ignore_index"]
+        self.val_scores = SegmentationScores(names, ignore_index)
+        self.val_loss = MeanMetric()
+        self.test_scores = SegmentationScores(names, ignore_index)
+        self.test_loss = MeanMetric()
         self.results: dict[str, SegmentationResult] = {}
 
     @property
@@ -145,15 +146,17 @@ class SegmentationTask(BaseTask):
             )
         return terms["loss"]
 
-    def validation_step(self, batch: dict[str, Any], batch_idx: int) -> list[Tensor | None]:
-        """Predictions of one batch, see `_score`."""
-        return self._score(batch, "val")
+    def validation_step(self, batch: dict[str, Any], batch_idx: int) -> dict[str, Any]:
+        """Score one batch; the class maps are returned as ``predictions``, see `_score`."""
+        return {"predictions": self._score(batch, self.val_scores, self.val_loss)}
 
-    def test_step(self, batch: dict[str, Any], batch_idx: int) -> list[Tensor | None]:
-        """Predictions of one batch, see `_score`."""
-        return self._score(batch, "test")
+    def test_step(self, batch: dict[str, Any], batch_idx: int) -> dict[str, Any]:
+        """Score one batch; the class maps are returned as ``predictions``, see `_score`."""
+        return {"predictions": self._score(batch, self.test_scores, self.test_loss)}
 
-    def _score(self, batch: dict[str, Any], stage: str) -> list[Tensor | None]:
+    def _score(
+        self, batch: dict[str, Any], scores: SegmentationScores, mean_loss: MeanMetric
+    ) -> list[Tensor | None]:
         """Score each image of a batch by itself.
 
         Run together, images would share the padding of the largest, which normalisation, pooling and strip
@@ -174,8 +177,8 @@ class SegmentationTask(BaseTask):
             loss = self.criterion(logits, mask)["loss"]
             scored = (mask != self.hparams["ignore_index"]).sum()
             prediction = logits.argmax(1)
-            self.scores[f"{stage}_stage"].update(prediction, mask)
-            self.losses[f"{stage}_stage"].update(loss, scored)
+            scores.update(prediction, mask)
+            mean_loss.update(loss, scored)
             predictions.append(prediction[0].to(torch.uint8))
         return predictions
 
@@ -198,14 +201,13 @@ class SegmentationTask(BaseTask):
 
     def on_validation_epoch_end(self) -> None:
         """Log the scores of the validation set."""
-        self._log_scores("val")
+        self._log_scores("val", self.val_scores, self.val_loss)
 
     def on_test_epoch_end(self) -> None:
         """Log the scores of the test set."""
-        self._log_scores("test")
+        self._log_scores("test", self.test_scores, self.test_loss)
 
-    def _log_scores(self, stage: str) -> None:
-        scores, loss = self.scores[f"{stage}_stage"], self.losses[f"{stage}_stage"]
+    def _log_scores(self, stage: str, scores: SegmentationScores, loss: MeanMetric) -> None:
         result = scores.result()
         self.results[stage] = result
         values = {

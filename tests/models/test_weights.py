@@ -1,0 +1,108 @@
+"""Pretrained weights: what loads, what is refused, and that a refusal changes nothing."""
+
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import save_file
+
+from attnlab.attention import attach, attention_keys
+from attnlab.errors import AttnlabError
+from attnlab.models import build_segmenter, load_backbone, read_state_dict
+
+REAL = Path(__file__).parents[2].parent / "shared" / "weights" / "mobilenet_v2_imagenet_dequantized.pth"
+
+
+@pytest.fixture
+def encoder():
+    return build_segmenter("DeepLabV3Plus", "mobilenet_v2", 3).encoder
+
+
+@pytest.fixture
+def weights(encoder):
+    state = build_segmenter("DeepLabV3Plus", "mobilenet_v2", 3).encoder.state_dict()
+    return {**state, "classifier.1.weight": torch.zeros(1000, 1280), "classifier.1.bias": torch.zeros(1000)}
+
+
+def same(encoder, weights):
+    return all(torch.equal(value, encoder.state_dict()[key]) for key, value in weights.items() if "classifier" not in key)
+
+
+@pytest.mark.parametrize("prefix", ["", "module.", "network.model.encoder."])
+def test_loads_under_any_prefix(encoder, weights, prefix):
+    report = load_backbone(encoder, {prefix + key: value for key, value in weights.items()}, "a test")
+    assert same(encoder, weights)
+    assert report.loaded == len(weights) - 2
+    assert len(report.unused) == 2
+
+
+def test_attention_may_be_there_before(encoder, weights):
+    sites = attach(encoder, "ela_t", at="mobilenetv2.depthwise")
+    report = load_backbone(encoder, weights, "a test", new=attention_keys(encoder))
+    assert set(report.new) == attention_keys(encoder)
+    assert len(sites) == 16
+    assert same(encoder, weights)
+
+
+def test_attention_may_come_after(encoder, weights):
+    load_backbone(encoder, weights, "a test")
+    attach(encoder, "ela_t", at="mobilenetv2.depthwise")
+    assert same(encoder, weights)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda w: w.pop("features.3.conv.0.0.weight"), "missing in the file: features.3.conv.0.0.weight"),
+        (lambda w: w.update({"features.99.weight": torch.ones(1)}), "not in the network: features.99.weight"),
+        (lambda w: w.update({"features.0.0.weight": torch.ones(32, 1, 3, 3)}), r"\(32, 1, 3, 3\) in the file"),
+    ],
+)
+def test_what_does_not_fit_is_named_and_changes_nothing(encoder, weights, change, message):
+    before = {key: value.clone() for key, value in encoder.state_dict().items()}
+    change(weights)
+    with pytest.raises(AttnlabError, match=message):
+        load_backbone(encoder, weights, "a test")
+    assert same(encoder, before)
+
+
+class TestReading:
+    def test_torch_and_safetensors(self, tmp_path):
+        state = {"a.weight": torch.randn(3)}
+        torch.save({"state_dict": state}, tmp_path / "a.pth")
+        save_file(state, tmp_path / "a.safetensors")
+        for name in ("a.pth", "a.safetensors"):
+            assert torch.equal(read_state_dict(tmp_path / name)["a.weight"], state["a.weight"])
+
+    def test_missing(self, tmp_path):
+        with pytest.raises(AttnlabError, match="not found"):
+            read_state_dict(tmp_path / "nothing.pth")
+
+    @pytest.mark.parametrize("name", ["a.pth", "a.safetensors"])
+    def test_truncated(self, tmp_path, name):
+        state = {"a.weight": torch.randn(3000)}
+        torch.save(state, tmp_path / "a.pth")
+        save_file(state, tmp_path / "a.safetensors")
+        path = tmp_path / name
+        path.write_bytes(path.read_bytes()[:3000])
+        with pytest.raises(AttnlabError, match=f"Cannot read weights from .*{name}"):
+            read_state_dict(path)
+
+    def test_no_tensors(self, tmp_path):
+        torch.save({"epoch": 3}, tmp_path / "a.pth")
+        with pytest.raises(AttnlabError, match="holds no tensors"):
+            read_state_dict(tmp_path / "a.pth")
+
+    def test_code_in_a_file_is_not_run(self, tmp_path):
+        torch.save({"weight": Path("x")}, tmp_path / "a.pth")
+        with pytest.raises(AttnlabError, match="Cannot read weights"):
+            read_state_dict(tmp_path / "a.pth")
+
+
+@pytest.mark.real_data
+@pytest.mark.skipif(not REAL.is_file(), reason=f"no real weights at {REAL}")
+@pytest.mark.parametrize("architecture", ["DeepLabV3Plus", "PSPNet"])
+def test_real_mobilenet_weights(architecture):
+    network = build_segmenter(architecture, "mobilenet_v2", 21)
+    report = load_backbone(network.encoder, read_state_dict(REAL), "the file", dropped=network.dropped)
+    assert report.loaded == len(network.encoder.state_dict())

@@ -1,0 +1,80 @@
+"""What every network of a task must stand, whatever it is made of."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable
+
+import pytest
+import torch
+from torch import nn
+
+
+class NetworkTester:
+    """Subclass, and give `build` and `sizes`; each test then runs for each of the subclass's networks."""
+
+    classes = 5
+
+    def build(self) -> nn.Module:
+        raise NotImplementedError
+
+    @pytest.fixture
+    def network(self) -> nn.Module:
+        torch.manual_seed(0)
+        return self.build()
+
+    @pytest.mark.parametrize("size", [(64, 64), (65, 97), (33, 47), (128, 40)])
+    def test_logits_have_the_size_of_the_image(self, network: nn.Module, size: tuple[int, int]) -> None:
+        with torch.no_grad():
+            logits = network.eval()(torch.randn(2, 3, *size))
+        assert logits.shape == (2, self.classes, *size)
+        assert logits.isfinite().all()
+
+    def test_a_batch_of_one_trains(self, network: nn.Module) -> None:
+        loss = network.train()(torch.randn(1, 3, 64, 64)).square().mean()
+        loss.backward()
+        assert loss.isfinite()
+
+    def test_every_parameter_gets_a_gradient(self, network: nn.Module) -> None:
+        network.train()(torch.randn(2, 3, 64, 64)).square().mean().backward()
+        assert [name for name, p in network.named_parameters() if p.grad is None] == []
+
+    def test_state_dict_round_trip(self, network: nn.Module) -> None:
+        other = self.build()
+        other.load_state_dict(copy.deepcopy(network.state_dict()))
+        image = torch.randn(1, 3, 64, 64)
+        with torch.no_grad():
+            assert torch.equal(network.eval()(image), other.eval()(image))
+
+    def test_eval_does_not_depend_on_the_rest_of_the_batch(self, network: nn.Module) -> None:
+        images = torch.randn(3, 3, 64, 64)
+        with torch.no_grad():
+            together = network.eval()(images)
+            alone = torch.cat([network(image[None]) for image in images])
+        torch.testing.assert_close(together, alone, rtol=1e-4, atol=1e-4)
+
+    def test_channels_last(self, network: nn.Module) -> None:
+        image = torch.randn(2, 3, 64, 64)
+        with torch.no_grad():
+            plain = network.eval()(image)
+            last = network.to(memory_format=torch.channels_last)(image.to(memory_format=torch.channels_last))
+        torch.testing.assert_close(plain, last, rtol=1e-3, atol=1e-3)
+
+    def test_bf16_autocast(self, network: nn.Module) -> None:
+        with torch.autocast("cpu", dtype=torch.bfloat16):
+            logits = network.train()(torch.randn(2, 3, 64, 64))
+        assert logits.isfinite().all()
+
+    def test_compiles_without_graph_breaks(self, network: nn.Module) -> None:
+        image = torch.randn(1, 3, 64, 64)
+        compiled: Callable[[torch.Tensor], torch.Tensor] = torch.compile(
+            network.eval(), backend="aot_eager", fullgraph=True
+        )
+        with torch.no_grad():
+            torch.testing.assert_close(compiled(image), network(image), rtol=1e-4, atol=1e-4)
+
+    def test_exports(self, network: nn.Module) -> None:
+        image = torch.randn(1, 3, 64, 64)
+        program = torch.export.export(network.eval(), (image,))
+        with torch.no_grad():
+            torch.testing.assert_close(program.module()(image), network(image), rtol=1e-4, atol=1e-4)

@@ -1,0 +1,42 @@
+"""Short flags, written out."""
+
+import pytest
+
+from attnlab.shorthand import expand
+
+
+@pytest.mark.parametrize(
+    ("typed", "meant"),
+    [
+        (["--model.attention=cbam"], ["--model.attention.name=cbam", "--model.attention.options={}"]),
+        (["--model.attention", "cbam"], ["--model.attention.name=cbam", "--model.attention.options={}"]),
+        (
+            # The name goes first, so that its empty options do not wipe out the one given.
+            ["--model.attention.reduction=8", "--trainer.max_epochs", "3", "--model.attention=cbam"],
+            [
+                "--model.attention.name=cbam",
+                "--model.attention.options={}",
+                "--model.attention.options.reduction=8",
+                "--trainer.max_epochs",
+                "3",
+            ],
+        ),
+        (["--model.attention.mode=rezero"], ["--model.attention.mode=rezero"]),
+        (["--model.attention.reduction", "8"], ["--model.attention.options.reduction", "8"]),
+        (["--model.attention.options.reduction=8"], ["--model.attention.options.reduction=8"]),
+        (["--model.attention={name: eca}"], ["--model.attention={name: eca}"]),
+        (["--model.schedule=cosine"], ["--model.schedule.name=cosine"]),
+        (
+            ["--model.optimizer=SGD", "--model.optimizer.momentum=0.9", "--model.optimizer.lr=0.1"],
+            [
+                "--model.optimizer.name=SGD",
+                "--model.optimizer.options={}",
+                "--model.optimizer.options.momentum=0.9",
+                "--model.optimizer.lr=0.1",
+            ],
+        ),
+        (["--model.encoder=resnet18", "--data.root", "x"], ["--model.encoder=resnet18", "--data.root", "x"]),
+    ],
+)
+def test_expand(typed, meant):
+    assert expand(typed) == meant
