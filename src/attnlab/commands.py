@@ -71,13 +71,17 @@ def _parser() -> argparse.ArgumentParser:
     sites.add_argument("networks", metavar="NETWORK", nargs="+", help="one network, or several for a summary")
     sites.add_argument("--attention", default="ela_b", metavar="NAME", help="a name of `attention list`")
     sites.add_argument(
-        "--at", action="append", metavar="PLACE", help="placement, module name or pattern; may be repeated"
+        "--at",
+        action="append",
+        default=argparse.SUPPRESS,
+        metavar="PLACE",
+        help="placement, module name or pattern; may be repeated (default: auto)",
     )
     sites.add_argument("--mode", default="replace", help="replace, residual or rezero")
     sites.add_argument(
         "--option",
         action="append",
-        default=[],
+        default=argparse.SUPPRESS,
         metavar="KEY=VALUE",
         help="option of the attention; may be repeated",
     )
@@ -113,10 +117,15 @@ def _sites(arguments: argparse.Namespace) -> None:
     from attnlab.analysis import sites
     from attnlab.analysis.attention_table import make_console
 
-    options = dict(map(_option, arguments.option))
+    options = dict(map(_option, getattr(arguments, "option", [])))
     reports = [
         sites.report_sites(
-            network, arguments.attention, arguments.at or "auto", arguments.mode, options, arguments.size
+            network,
+            arguments.attention,
+            getattr(arguments, "at", "auto"),
+            arguments.mode,
+            options,
+            arguments.size,
         )
         for network in arguments.networks
     ]

@@ -31,7 +31,7 @@ AUTO = {
     "torchvision/vgg16_bn": ("features.22", "features.42", 3),
     "torchvision/densenet121": ("features.denseblock1", "features.denseblock4", 4),
     "timm/ghostnet_100": ("blocks.2", "blocks.8", 4),
-    "timm/hrnet_w18_small": ("layer1.0.bn3", "stage4.0.branches.3.1.bn2", 23),
+    "timm/hrnet_w18_small": ("layer1.0.bn3", "incre_modules.3.0.bn3", 23),
     "torchvision.segmentation/deeplabv3_resnet50": ("backbone.layer1.0.bn3", "backbone.layer4.2.bn3", 16),
     "smp/DeepLabV3:resnet18": ("encoder.layer1.0.bn2", "encoder.layer4.1.bn2", 8),
     "smp/DeepLabV3Plus:mobilenet_v2": ("encoder.features.2.conv.1", "encoder.features.17.conv.1", 16),
@@ -87,7 +87,7 @@ def test_every_stage_trains(name: str) -> None:
 @pytest.mark.parametrize(
     ("name", "at", "sites"),
     [
-        ("smp/DeepLabV3:resnet18", "aspp", [("decoder.0", 256)]),
+        ("smp/DeepLabV3:resnet18", "aspp", [("decoder.aspp", 256)]),
         ("smp/DeepLabV3Plus:resnet18", "aspp", [("decoder.aspp.0", 256)]),
         ("torchvision.segmentation/deeplabv3_resnet50", "aspp", [("classifier.0", 256)]),
         ("smp/DeepLabV3Plus:resnet18", "decoder", [("decoder", 256)]),

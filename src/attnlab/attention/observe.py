@@ -7,6 +7,7 @@ finish there; :mod:`attnlab.attention.placement` then runs it once for real, on 
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -53,7 +54,7 @@ class Observation:
     """All calls of one run, in the order in which they began.
 
     Attributes:
-        modules: The network's modules by name.
+        modules: The modules, by name, of the copy that ran.
         calls: The calls.
         error: What ended the run early, if anything did.
     """
@@ -75,7 +76,7 @@ class Observation:
 def observe(network: nn.Module, example: Any = None, *, for_real: bool = False) -> Observation:
     """Run a network once in eval mode, without gradients, and write down its calls.
 
-    The network is left as it was: its parameters, buffers, hooks and training flags are not changed.
+    What runs is a copy (without values, unless for real), so that the network is left as it was.
 
     Args:
         network: The network.
@@ -86,19 +87,29 @@ def observe(network: nn.Module, example: Any = None, *, for_real: bool = False) 
     Returns:
         The calls; those up to the error, if there is one.
     """
-    observation = Observation(dict(public_modules(network)))
+    twin = _twin(network, for_real).eval()
+    observation = Observation(dict(public_modules(twin)))
     arguments = example if isinstance(example, tuple) else (_image(network) if example is None else example,)
-    with torch.no_grad(), _evaluating(network), _watching(observation):
+    device = next((tensor.device for tensor in _tensors(twin)), torch.device("cpu"))
+    with torch.no_grad(), _watching(observation):
         try:
-            if for_real:
-                device = next((tensor.device for tensor in _tensors(network).values()), torch.device("cpu"))
-                network(*_to(arguments, device))
-            else:
-                shapes = {name: tensor.detach().to("meta") for name, tensor in _tensors(network).items()}
-                torch.func.functional_call(network, shapes, _to(arguments, torch.device("meta")))
+            twin(*_to(arguments, device))
         except Exception as error:  # any network's own error; the caller decides whether it matters
             observation.error = error
     return observation
+
+
+def _twin(network: nn.Module, for_real: bool) -> nn.Module:
+    """A copy to run: a network may keep tensors of its last run (anchors), and must not keep this one's."""
+    if for_real:
+        return copy.deepcopy(network)
+    memo: dict[int, Any] = {}  # deepcopy takes what it finds here for copied, so no value is copied
+    for tensor in _tensors(network):
+        shape = tensor.detach().to("meta")
+        memo[id(tensor)] = (
+            nn.Parameter(shape, tensor.requires_grad) if isinstance(tensor, nn.Parameter) else shape
+        )
+    return copy.deepcopy(network, memo)
 
 
 @contextmanager
@@ -128,20 +139,9 @@ def _watching(observation: Observation) -> Iterator[None]:
             handle.remove()
 
 
-@contextmanager
-def _evaluating(network: nn.Module) -> Iterator[None]:
-    """Eval mode, and afterwards each module's own flag again."""
-    flags = {module: module.training for module in network.modules()}
-    network.eval()
-    try:
-        yield
-    finally:
-        for module, training in flags.items():
-            module.training = training
-
-
-def _tensors(network: nn.Module) -> dict[str, Tensor]:
-    return {**dict(network.named_parameters()), **dict(network.named_buffers())}
+def _tensors(network: nn.Module) -> Iterator[Tensor]:
+    yield from network.parameters()
+    yield from network.buffers()
 
 
 def _image(network: nn.Module) -> Tensor:

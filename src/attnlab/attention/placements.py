@@ -170,12 +170,19 @@ def stage(observation: Observation) -> list[Target]:
 
 
 def _backbone(observation: Observation) -> Call | None:
-    """The finished call of the backbone."""
-    for name in ("encoder", "backbone.body", "backbone", ""):
-        for call in observation.of(name):
-            if call.output is not None:
-                return call
-    return None
+    """The finished call of the backbone, looked for inside a module that only wraps another."""
+    call = observation.calls[0] if observation.calls else None
+    while call is not None:
+        for child in ("encoder", "backbone.body", "backbone"):
+            name = f"{call.name}.{child}".removeprefix(".")
+            found = next((other for other in observation.of(name) if other.output is not None), None)
+            if found is not None:
+                return found
+        children = observation.within(call)
+        if len(children) != 1:
+            break
+        call = children[0]
+    return call if call is not None and call.output is not None else None
 
 
 def _trunk(observation: Observation, calls: list[Call]) -> list[Call]:
@@ -214,7 +221,11 @@ def aspp(observation: Observation) -> list[Target]:
 @register_placement("decoder")
 def decoder(observation: Observation) -> list[Target]:
     """The output of ``decoder`` in networks that have a ``segmentation_head`` beside it."""
-    return [Target("decoder")] if {"decoder", "segmentation_head"} <= set(observation.modules) else []
+    return [
+        Target(f"{name}.decoder".removeprefix("."))
+        for name, module in observation.modules.items()
+        if _has(module, "decoder", "segmentation_head")
+    ]
 
 
 def _has(module: nn.Module, *names: str) -> bool:

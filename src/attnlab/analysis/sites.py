@@ -1,0 +1,204 @@
+"""Where attention goes in a network and what it costs there: ``attention sites``."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from rich.console import Group, RenderableType
+from rich.table import Table
+from rich.text import Text
+from torch import nn
+
+from attnlab.attention import Mode, Site, attach
+from attnlab.attention.macs import count_macs
+from attnlab.errors import AttnlabError, unknown
+
+LIBRARIES = ("torchvision", "timm", "smp")
+
+
+@dataclass(frozen=True)
+class SiteReport:
+    """A network without attention and with it.
+
+    Attributes:
+        network: The network's name, e.g. ``timm/regnety_004``.
+        sites: The sites.
+        parameters: Parameters without attention.
+        macs: Multiply-accumulates without attention, on one image.
+        macs_with: Multiply-accumulates with attention.
+    """
+
+    network: str
+    sites: Sequence[Site]
+    parameters: int
+    macs: int
+    macs_with: int
+
+    @property
+    def parameters_with(self) -> int:
+        """Parameters with attention."""
+        return self.parameters + sum(site.parameters for site in self.sites)
+
+
+def build_network(name: str) -> nn.Module:
+    """A network without weights, on the ``meta`` device where it allows that.
+
+    Args:
+        name: ``torchvision/resnet18`` (any name of ``torchvision.models``), ``timm/regnety_004``, or
+            ``smp/DeepLabV3Plus:resnet18`` (architecture and encoder of segmentation_models_pytorch).
+
+    Returns:
+        The network, with its library's default number of classes.
+
+    Raises:
+        AttnlabError: If the library has no such network.
+    """
+    library, _, network = name.partition("/")
+    if library not in LIBRARIES:
+        hint = "Write LIBRARY/NETWORK, e.g. torchvision/resnet18 or smp/Unet:resnet18."
+        raise unknown("library of networks", library, LIBRARIES, hint)
+    build = {"torchvision": _from_torchvision, "timm": _from_timm, "smp": _from_smp}[library]
+    try:
+        with torch.device("meta"):
+            return build(network)
+    except (NotImplementedError, RuntimeError):  # its constructor reads values, which meta tensors have not
+        return build(network)
+
+
+def report_sites(
+    name: str,
+    attention: str = "ela_b",
+    at: str | Sequence[str] = "auto",
+    mode: Mode = "replace",
+    options: Mapping[str, Any] | None = None,
+    size: int = 224,
+) -> SiteReport:
+    """Attach attention to a network and count.
+
+    Args:
+        name: The network, as for :func:`build_network`.
+        attention: Name of the attention.
+        at: Placement, as for :func:`attnlab.attention.attach`.
+        mode: Mode, as for :func:`attnlab.attention.attach`.
+        options: Options of the attention.
+        size: Height and width of the image that is counted.
+
+    Returns:
+        The report.
+
+    Raises:
+        AttnlabError: If the network is unknown, nothing matches, or it cannot run on the ``meta`` device.
+    """
+    network = build_network(name)
+    parameters = sum(parameter.numel() for parameter in network.parameters())
+    before = _macs(name, network, size)
+    sites = attach(network, attention, at, mode, options=options, example=torch.zeros(1, 3, size, size))
+    return SiteReport(name, sites, parameters, before, _macs(name, network, size))
+
+
+def sites_table(report: SiteReport, attention: str) -> RenderableType:
+    """One network's sites, for the terminal."""
+    table = Table(title=f"{attention} in {report.network}")
+    table.add_column("site", no_wrap=True)
+    table.add_column("channels", justify="right")
+    table.add_column("parameters", justify="right")
+    for site in report.sites:
+        name = f"{site.name} (input)" if site.before else site.name
+        table.add_row(name, str(site.channels), f"{site.parameters:,d}")
+    totals = Text(
+        f"{len(report.sites)} sites. Parameters {report.parameters / 1e6:.3f} M -> "
+        f"{report.parameters_with / 1e6:.3f} M ({_more(report.parameters, report.parameters_with)}). "
+        f"MACs {report.macs / 1e9:.3f} G -> {report.macs_with / 1e9:.3f} G "
+        f"({_more(report.macs, report.macs_with)}); element-wise operations count as zero."
+    )
+    return Group(table, totals)
+
+
+def summary_table(reports: Sequence[SiteReport], attention: str) -> RenderableType:
+    """Several networks, one a row, for the terminal."""
+    table = Table(*_HEAD, title=f"{attention} in {len(reports)} networks")
+    for report in reports:
+        table.add_row(*_summary(report))
+    return table
+
+
+def summary_markdown(reports: Sequence[SiteReport]) -> str:
+    """Several networks, one a row, in Markdown."""
+    rows = [_HEAD, ("---", "---", "---:", "---:", "---:", "---:", "---:"), *map(_summary, reports)]
+    return "\n".join(f"| {' | '.join(row)} |" for row in rows)
+
+
+_HEAD = ("network", "first and last site", "sites", "parameters (M)", "added (k)", "MACs (G)", "added (M)")
+
+
+def _summary(report: SiteReport) -> tuple[str, ...]:
+    ends = f"{report.sites[0].name} … {report.sites[-1].name}" if report.sites else "none"
+    return (
+        report.network,
+        ends,
+        str(len(report.sites)),
+        f"{report.parameters / 1e6:.3f}",
+        f"{(report.parameters_with - report.parameters) / 1e3:.1f}",
+        f"{report.macs / 1e9:.3f}",
+        f"{(report.macs_with - report.macs) / 1e6:.2f}",
+    )
+
+
+def _more(before: int, after: int) -> str:
+    return f"{100 * (after - before) / before:+.2f}%"
+
+
+def _macs(name: str, network: nn.Module, size: int) -> int:
+    try:
+        return count_macs(network, 1, 3, size, size)
+    except Exception as error:
+        raise AttnlabError(
+            f"{name} does not run on the meta device with one {size} x {size} image, so its MACs cannot be "
+            f"counted: {error}"
+        ) from error
+
+
+def _from_torchvision(name: str) -> nn.Module:
+    import inspect
+
+    from torchvision import models
+
+    if name not in models.list_models():
+        raise unknown("network of torchvision", name, models.list_models())
+    builder = models.get_model_builder(name)
+    no_weights = {
+        key: None for key in ("weights", "weights_backbone") if key in inspect.signature(builder).parameters
+    }
+    return builder(**no_weights)
+
+
+def _from_timm(name: str) -> nn.Module:
+    try:
+        import timm
+    except ImportError as error:
+        raise AttnlabError("Networks of timm need it installed: pip install timm.") from error
+    if not timm.is_model(name):
+        raise unknown("network of timm", name, timm.list_models())
+    return timm.create_model(name)
+
+
+def _from_smp(name: str) -> nn.Module:
+    import segmentation_models_pytorch as smp
+
+    architecture, _, encoder = name.partition(":")
+    classes = {
+        cls.__name__: cls
+        for cls in vars(smp).values()
+        if isinstance(cls, type) and issubclass(cls, nn.Module)
+    }
+    if architecture not in classes:
+        raise unknown("architecture of segmentation_models_pytorch", architecture, classes)
+    try:
+        return classes[architecture](encoder or "resnet34", encoder_weights=None)
+    except KeyError as error:
+        raise unknown(
+            "encoder", encoder, smp.encoders.get_encoder_names(), "Or tu- and a name of timm."
+        ) from error

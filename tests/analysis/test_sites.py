@@ -1,0 +1,73 @@
+from __future__ import annotations
+
+import pytest
+
+from attnlab.analysis.sites import build_network, report_sites
+from attnlab.commands import run
+from attnlab.errors import AttnlabError
+
+
+def test_report_counts_what_attention_adds() -> None:
+    report = report_sites("torchvision/resnet18", "ela_b", at="stage", size=64)
+    assert [site.name for site in report.sites] == ["layer1", "layer2", "layer3", "layer4"]
+    assert report.parameters == 11_689_512
+    assert report.parameters_with - report.parameters == sum(9 * c for c in (64, 128, 256, 512))
+    sides = {64: 16, 128: 8, 256: 4, 512: 2}
+    assert report.macs_with - report.macs == sum(2 * side * 7 * channels for channels, side in sides.items())
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["torchvision/deeplabv3_resnet50", "timm/mobilenetv3_small_100", "smp/Unet:tu-resnet18", "smp/FPN"],
+)
+def test_networks_are_built_by_name_without_weights(name: str) -> None:
+    assert next(build_network(name).parameters()).is_meta
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("resnet18", "Write LIBRARY/NETWORK"),
+        ("tim/resnet18", "Did you mean 'timm'"),
+        ("torchvision/resnet1", "Did you mean 'resnet18'"),
+        ("timm/regnety_04", "Did you mean 'regnety_0"),
+        ("smp/DeepLabV3Pluss:resnet18", "Unknown architecture"),
+        ("smp/Unet:resnet1", "Unknown encoder"),
+    ],
+)
+def test_unknown_networks_list_the_near_ones(name: str, message: str) -> None:
+    with pytest.raises(AttnlabError, match=message):
+        build_network(name)
+
+
+def test_one_network_prints_its_sites(capsys: pytest.CaptureFixture[str]) -> None:
+    words = "--at layer3 --at layer4 --attention se --option reduction=32 --mode residual --size 64"
+    run(["attention", "sites", "torchvision/resnet18", *words.split()])
+    text = capsys.readouterr().out
+    assert "se in torchvision/resnet18" in text
+    assert "layer3" in text
+    assert "layer1" not in text
+    assert f"{2 * 512 * 16 + 16 + 512:,d}" in text
+    assert "2 sites. Parameters 11.690 M -> 11.7" in text
+
+
+def test_several_networks_print_a_summary(capsys: pytest.CaptureFixture[str]) -> None:
+    run(["attention", "sites", "torchvision/resnet18", "timm/ghostnet_100", "--size", "64", "--markdown"])
+    lines = capsys.readouterr().out.splitlines()
+    assert len(lines) == 4
+    assert lines[2].startswith("| torchvision/resnet18 | layer1.0.bn2 … layer4.1.bn2 | 8 | 11.690 | 17.3 |")
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        ("--option reduction", "KEY=VALUE"),
+        ("--option kernel=3", "Did you mean 'kernel_size'"),
+        ("--option kernel_size=x", "takes int, got 'x'"),
+        ("--at aspp", "finds nothing in ResNet"),
+        ("--mode rezro", "Did you mean 'rezero'"),
+    ],
+)
+def test_words_that_cannot_work_are_errors(words: str, message: str) -> None:
+    with pytest.raises(AttnlabError, match=message):
+        run(["attention", "sites", "torchvision/resnet18", *words.split()])
