@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
+from errno import EACCES, EDQUOT, EEXIST, EFBIG, ENOSPC, ENOTDIR, EPERM, EROFS
 
 from attnlab import __version__
 from attnlab.errors import AttnlabError
@@ -56,8 +57,11 @@ def main(argv: Sequence[str] | None = None) -> None:
         return
     try:
         _run(command, arguments)
-    except AttnlabError as error:
-        print(f"error: {_message(error)}", file=sys.stderr)
+    except Exception as error:
+        message = _readable(error)
+        if message is None:
+            raise
+        print(f"error: {message}", file=sys.stderr)
         raise SystemExit(2) from error
 
 
@@ -78,7 +82,24 @@ def _run(command: str, arguments: list[str]) -> None:
         raise unknown("command", command, (*TRAINER_COMMANDS, "attention"), "See python main.py --help.")
 
 
-def _message(error: AttnlabError) -> str:
+def _readable(error: BaseException) -> str | None:
+    """The message for the user, if the error is one that a user can mend; else None, for a traceback."""
+    cause: BaseException | None = error
+    while cause is not None:
+        # The parser wraps what a constructor raises, and a failure may bring about another while closing.
+        if isinstance(cause, AttnlabError):
+            return _own_text(cause)
+        cause = cause.__cause__ or cause.__context__
+    if isinstance(error, OSError) and error.errno in (ENOSPC, EDQUOT, EFBIG, EROFS, EACCES, EPERM, ENOTDIR, EEXIST):
+        where = f" ({error.filename})" if error.filename else ""
+        return (
+            f"Cannot write: {error.strerror}{where}. Free some space or choose another folder, for logs and "
+            "checkpoints --trainer.logger.init_args.save_dir, for predictions --predictions.output_dir."
+        )
+    return None
+
+
+def _own_text(error: AttnlabError) -> str:
     """The message itself, also where it crossed a worker process and came back inside a traceback."""
     text = str(error)
     marker = f"{AttnlabError.__name__}: "

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import yaml
+from jsonargparse import Namespace
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import LearningRateMonitor, ModelCheckpoint, ProgressBar, RichProgressBar
 from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCLI, SaveConfigCallback
@@ -47,8 +47,8 @@ class RememberData(SaveConfigCallback):
         self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]
     ) -> None:
         """Add the data's options."""
-        config = yaml.safe_load(self.parser.dump(self.config, skip_none=False))
-        checkpoint["attnlab"] = {"version": __version__, "data": config["data"]}
+        data = _plain(self.config.data)
+        checkpoint["attnlab"] = {"version": __version__, "data": data}
 
 
 class AttnlabCLI(LightningCLI):
@@ -208,3 +208,14 @@ def _as_list(value: Any) -> list[Any]:
     if value is None:
         return []
     return list(value) if isinstance(value, list | tuple) else [value]
+
+
+def _plain(value: Any) -> Any:
+    """Options as parsed, of nothing but dicts, lists and scalars."""
+    if isinstance(value, Namespace):
+        value = value.clone().as_dict()
+    if isinstance(value, dict):
+        return {key: _plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(item) for item in value]
+    return value if isinstance(value, bool | int | float | str | None) else str(value)

@@ -75,6 +75,7 @@ class SegmentationDataModule(DataModule):
         num_classes: Their number.
         ignore_index: The mask value, 255, of pixels that count neither in losses nor in metrics.
         palette: Pascal VOC's colours, RGB in 0..255, a class each.
+        crop_size: Side of the recipe's square crop, in pixels; None where transforms replace the recipe.
         skipped: Names of the images that the check left out, so far.
     """
 
@@ -121,6 +122,7 @@ class SegmentationDataModule(DataModule):
         self.on_bad_image = on_bad_image
         self.predict_images = predict_images
         self.train_transforms = self._training(train_transforms, crop_size, scale, flip)
+        self.crop_size = None if train_transforms is not None else (crop_size or self.default_crop_size)
         if eval_transforms is not None:
             self.eval_transforms = list(eval_transforms)
         else:

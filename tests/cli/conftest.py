@@ -1,0 +1,95 @@
+"""The real command line, run in this process: importing torch anew for each call would take most of the time."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+import torch
+
+# Here and not in the first test: Lightning's log handler keeps the stream it finds when it is imported.
+import attnlab.lightning_cli  # noqa: F401
+from attnlab.cli import main
+from tests.data.conftest import write_voc_folder
+
+
+@dataclass
+class Outcome:
+    """What a command did."""
+
+    status: int
+    out: str
+    err: str
+
+
+Command = Callable[..., Outcome]
+
+
+@pytest.fixture
+def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> Command:
+    """Run ``main.py`` with these arguments, in an empty working folder."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("COLUMNS", "160")
+
+    def call(*arguments: object) -> Outcome:
+        status = 0
+        state = torch.get_rng_state()
+        seed = os.environ.pop("PL_GLOBAL_SEED", None)
+        try:
+            main([str(argument) for argument in arguments])
+        except SystemExit as stop:
+            status = stop.code if isinstance(stop.code, int) else 1
+        finally:
+            torch.set_rng_state(state)
+            os.environ.pop("PL_GLOBAL_SEED", None)
+            if seed is not None:
+                os.environ["PL_GLOBAL_SEED"] = seed
+        captured = capfd.readouterr()
+        return Outcome(status, captured.out, captured.err)
+
+    return call
+
+
+@pytest.fixture
+def voc(tmp_path: Path) -> Path:
+    """A root that holds a small VOCdevkit/VOC2012: seven training and five validation images."""
+    sizes = {f"t{k}": (70 + k, 90 - k) for k in range(7)} | {f"v{k}": (50 + 9 * k, 80 - 8 * k) for k in range(5)}
+    splits = {"train": [f"t{k}" for k in range(7)], "val": [f"v{k}" for k in range(5)]}
+    splits["trainval"] = splits["train"] + splits["val"]
+    write_voc_folder(tmp_path / "voc" / "VOCdevkit" / "VOC2012", sizes, splits)
+    return tmp_path / "voc"
+
+
+@pytest.fixture
+def small(voc: Path) -> list[str]:
+    """Options of a run that takes seconds."""
+    return [
+        "--model.architecture=DeepLabV3Plus",
+        "--model.encoder=tu-test_resnet",
+        "--model.architecture_options.decoder_channels=16",
+        "--model.attention=ela_t",
+        "--model.attention.at=stage",
+        "--data=VOCSegmentationDataModule",
+        f"--data.root={voc}",
+        "--data.crop_size=64",
+        "--data.batch_size=3",
+        "--data.num_workers=0",
+        "--trainer.accelerator=cpu",
+        "--trainer.enable_progress_bar=false",
+        "--trainer.enable_model_summary=false",
+        "--trainer.log_every_n_steps=1",
+        "--trainer.max_epochs=1",
+        "--pictures.count=2",
+    ]
+
+
+def checkpoint(folder: Path, name: str = "last", version: int = 0) -> Path:
+    return folder / "lightning_logs" / f"version_{version}" / "checkpoints" / f"{name}.ckpt"
+
+
+def weights_of(path: Path) -> dict[str, torch.Tensor]:
+    content: dict[str, torch.Tensor] = torch.load(path, weights_only=True)["state_dict"]
+    return content
