@@ -112,6 +112,12 @@ def test_a_dilated_encoder_keeps_its_four_stages() -> None:
     assert [s.name for s in attach(network, "eca", at="stage")] == [f"encoder.layer{n}" for n in (1, 2, 3, 4)]
 
 
+@pytest.mark.parametrize(("at", "last"), [("stage", "0.encoder.layer4"), ("decoder", "0.decoder")])
+def test_a_network_inside_a_wrapper_is_found(at: str, last: str) -> None:
+    network = nn.Sequential(smp.Unet("resnet18", encoder_weights=None))
+    assert attach(network, "eca", at=at)[-1].name == last
+
+
 def test_detectors_are_seen_up_to_where_values_decide() -> None:
     detector = torchvision.models.detection.fasterrcnn_mobilenet_v3_large_320_fpn(
         weights=None, weights_backbone=None, num_classes=3

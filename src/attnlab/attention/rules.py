@@ -85,7 +85,7 @@ class GroupNorm(nn.GroupNorm):
     """Group normalisation that also takes a single value a group in training.
 
     ``nn.GroupNorm`` raises an error where batch, length and channels a group are all 1, as a 1x1 map of one
-    image may be; the sum is well defined (0 * weight + bias), and it is what larger batches get.
+    image may be; the result is well defined (0 * weight + bias), and larger batches get it.
     """
 
     def forward(self, input: Tensor) -> Tensor:
