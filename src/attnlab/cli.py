@@ -90,7 +90,16 @@ def _readable(error: BaseException) -> str | None:
         if isinstance(cause, AttnlabError):
             return _own_text(cause)
         cause = cause.__cause__ or cause.__context__
-    if isinstance(error, OSError) and error.errno in (ENOSPC, EDQUOT, EFBIG, EROFS, EACCES, EPERM, ENOTDIR, EEXIST):
+    if isinstance(error, OSError) and error.errno in (
+        ENOSPC,
+        EDQUOT,
+        EFBIG,
+        EROFS,
+        EACCES,
+        EPERM,
+        ENOTDIR,
+        EEXIST,
+    ):
         where = f" ({error.filename})" if error.filename else ""
         return (
             f"Cannot write: {error.strerror}{where}. Free some space or choose another folder, for logs and "

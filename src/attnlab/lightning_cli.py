@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import difflib
 import json
 import re
@@ -32,6 +33,7 @@ LOGGER = {
     "class_path": "lightning.pytorch.loggers.TensorBoardLogger",
     "init_args": {"save_dir": "lightning_logs", "name": "", "default_hp_metric": False},
 }
+DATA_MODULES = ("VOCSegmentationDataModule", "ShapesDataModule")
 # These come from the data, whatever a checkpoint remembers of them.
 FROM_DATA = ("class_names", "ignore_index", "num_classes")
 
@@ -115,6 +117,8 @@ class AttnlabCLI(LightningCLI):
         """Parse, and fill in from the checkpoint what neither YAML nor flags say."""
         assert isinstance(args, list)
         subcommand, *rest = expand(args)
+        if {"-h", "--help"} & set(rest):
+            self._print_help(parser, subcommand)
         self.checkpoint: Path | None = None
         # First without the options of model and data: they may be options of what the checkpoint remembers.
         config = self._parse(parser, [subcommand, *_without(rest, ("--model", "--data"))])[subcommand]
@@ -141,6 +145,15 @@ class AttnlabCLI(LightningCLI):
         self.config = self._parse(parser, [subcommand, *flags])
         # Lightning would now let the checkpoint's options override the flags; it is shown no path until then.
         self.config[subcommand].ckpt_path = None
+
+    def _print_help(self, parser: LightningArgumentParser, subcommand: str) -> None:
+        """The subcommand's options, and after them those of the data modules, which depend on the class."""
+        self.flags.print_help()
+        for data in DATA_MODULES:
+            print(f"\nOptions of --data={data}:\n")
+            with contextlib.suppress(SystemExit):
+                parser.parse_args([subcommand, f"--data.help={data}"])
+        raise SystemExit(0)
 
     def _parse(self, parser: LightningArgumentParser, argv: list[str]) -> Any:
         """Parse, with near matches for what is not known."""

@@ -56,7 +56,9 @@ def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFi
 @pytest.fixture
 def voc(tmp_path: Path) -> Path:
     """A root that holds a small VOCdevkit/VOC2012: seven training and five validation images."""
-    sizes = {f"t{k}": (70 + k, 90 - k) for k in range(7)} | {f"v{k}": (50 + 9 * k, 80 - 8 * k) for k in range(5)}
+    sizes = {f"t{k}": (70 + k, 90 - k) for k in range(7)} | {
+        f"v{k}": (50 + 9 * k, 80 - 8 * k) for k in range(5)
+    }
     splits = {"train": [f"t{k}" for k in range(7)], "val": [f"v{k}" for k in range(5)]}
     splits["trainval"] = splits["train"] + splits["val"]
     write_voc_folder(tmp_path / "voc" / "VOCdevkit" / "VOC2012", sizes, splits)

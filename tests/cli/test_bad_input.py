@@ -179,7 +179,10 @@ class TestCheckpoints:
         [
             ("--model.encoder=resnet18", "encoder: 'resnet18' here, 'tu-test_resnet' in the checkpoint"),
             ("--model.attention=eca", "attention.name: 'eca' here, 'ela_t' in the checkpoint"),
-            ("--model.attention.mode=residual", "attention.mode: 'residual' here, 'replace' in the checkpoint"),
+            (
+                "--model.attention.mode=residual",
+                "attention.mode: 'residual' here, 'replace' in the checkpoint",
+            ),
             ("--model.architecture_options.decoder_channels=32", "of another shape"),
         ],
     )

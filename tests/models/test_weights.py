@@ -25,7 +25,11 @@ def weights(encoder):
 
 
 def same(encoder, weights):
-    return all(torch.equal(value, encoder.state_dict()[key]) for key, value in weights.items() if "classifier" not in key)
+    return all(
+        torch.equal(value, encoder.state_dict()[key])
+        for key, value in weights.items()
+        if "classifier" not in key
+    )
 
 
 @pytest.mark.parametrize("prefix", ["", "module.", "network.model.encoder."])
@@ -55,7 +59,10 @@ def test_attention_may_come_after(encoder, weights):
     [
         (lambda w: w.pop("features.3.conv.0.0.weight"), "missing in the file: features.3.conv.0.0.weight"),
         (lambda w: w.update({"features.99.weight": torch.ones(1)}), "not in the network: features.99.weight"),
-        (lambda w: w.update({"features.0.0.weight": torch.ones(32, 1, 3, 3)}), r"\(32, 1, 3, 3\) in the file"),
+        (
+            lambda w: w.update({"features.0.0.weight": torch.ones(32, 1, 3, 3)}),
+            r"\(32, 1, 3, 3\) in the file",
+        ),
     ],
 )
 def test_what_does_not_fit_is_named_and_changes_nothing(encoder, weights, change, message):

@@ -30,7 +30,9 @@ def naive(logits, mask, gamma):
     return sum(values) / len(values)
 
 
-@pytest.mark.parametrize(("term", "gamma"), [("cross_entropy", 0.0), ("focal", 2.0), ("focal", 0.0), ("focal", 0.5)])
+@pytest.mark.parametrize(
+    ("term", "gamma"), [("cross_entropy", 0.0), ("focal", 2.0), ("focal", 0.0), ("focal", 0.5)]
+)
 def test_equals_the_formula(batch, term, gamma):
     config = SegmentationLossConfig(**{"cross_entropy": 0.0, term: 1.0, "focal_gamma": gamma})
     assert SegmentationLoss(config)(*batch)["loss"].item() == pytest.approx(naive(*batch, gamma), rel=1e-5)

@@ -66,7 +66,11 @@ def test_every_parameter_is_in_one_group():
     groups = groups_of(net, OptimizerConfig(lr=1.0, backbone_lr_factor=0.1, attention_lr_factor=0.5))
     ids = [id(p) for group in groups.values() for p in group["params"]]
     assert sorted(ids) == sorted({id(p) for p in net.parameters()})
-    assert {name: group["lr"] for name, group in groups.items()} == {"head": 1.0, "backbone": 0.1, "attention": 0.5}
+    assert {name: group["lr"] for name, group in groups.items()} == {
+        "head": 1.0,
+        "backbone": 0.1,
+        "attention": 0.5,
+    }
     new = {id(p) for _, site in attention_modules(net) for p in site.new_parameters()}
     assert {id(p) for p in groups["attention"]["params"]} == new
     assert len(new) == 8 * 4  # convolution, two of GroupNorm, alpha
@@ -100,7 +104,9 @@ def test_what_torch_does_not_have(config, message):
 def test_a_restored_optimizer_takes_the_configured_values_again():
     def build(lr, momentum):
         config = OptimizerConfig(name="SGD", lr=lr, options={"momentum": momentum})
-        optimizer = build_optimizer(config, [{"params": [nn.Parameter(torch.ones(1))], "name": "head", "lr": lr}])
+        optimizer = build_optimizer(
+            config, [{"params": [nn.Parameter(torch.ones(1))], "name": "head", "lr": lr}]
+        )
         curve = schedule(name="poly")
         return optimizer, LambdaLR(optimizer, lambda step: curve(step))
 

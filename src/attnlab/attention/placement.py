@@ -176,7 +176,10 @@ def _targets(observation: Observation, pattern: str) -> list[Target]:
     else:
         found = [name for name in names if fnmatchcase(name, pattern)]
     if not found:
-        raise unknown(f"placement or module of {_class(observation)}", pattern, [*placements, *names])
+        hint = (
+            f"Named placements: {', '.join(placements)}. Or a pattern over module names: *.bn2, re:.*bn[12]."
+        )
+        raise unknown(f"placement or module of {_class(observation)}", pattern, [*placements, *names], hint)
     return [Target(name) for name in found]
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 from pathlib import Path
 from typing import Any
@@ -36,7 +37,9 @@ class AtomicCheckpointIO(TorchCheckpointIO):
             raise TypeError("AtomicCheckpointIO takes no storage_options")
         target = Path(path)
         partial = target.with_name(f".{target.name}.{os.getpid()}.partial")
+        existed = False
         try:
+            existed = target.exists()
             target.parent.mkdir(parents=True, exist_ok=True)
             with partial.open("wb") as file:
                 torch.save(checkpoint, file)
@@ -45,8 +48,9 @@ class AtomicCheckpointIO(TorchCheckpointIO):
             partial.replace(target)
         except (OSError, RuntimeError) as error:
             # torch reports a failed write of its archive as a RuntimeError.
-            partial.unlink(missing_ok=True)
-            kept = f"The previous {target} is intact" if target.exists() else "Nothing was written"
+            with contextlib.suppress(OSError):
+                partial.unlink(missing_ok=True)
+            kept = f"The previous {target} is intact" if existed else "Nothing was written"
             raise AttnlabError(
                 f"Could not write the checkpoint {target}: {str(error).splitlines()[0]} {kept}. Free some "
                 "space or choose another folder (--trainer.logger.init_args.save_dir), then resume with "

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
 
@@ -44,18 +44,6 @@ class Cost:
 def share(part: int, whole: int, unit: str, scale: float) -> str:
     """A part in its unit, and as a share of the whole."""
     return f"{part / scale:.1f} {unit} ({100 * part / max(whole, 1):.2f}%)"
-
-
-def count_macs(network: nn.Module, *inputs: Tensor) -> int:
-    """Multiply-accumulates of the convolutions and matrix products of one forward pass.
-
-    Counted by PyTorch's own FLOP counter (two FLOPs a multiply-accumulate). On tensors of the meta device
-    nothing is computed.
-    """
-    counter = FlopCounterMode(display=False)
-    with torch.no_grad(), counter:
-        network(*inputs)
-    return counter.get_total_flops() // 2
 
 
 def measure_cost(network: nn.Module, attention: Iterable[nn.Module], size: tuple[int, int]) -> Cost:

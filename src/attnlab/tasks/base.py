@@ -7,12 +7,15 @@ from collections.abc import Iterator
 from dataclasses import asdict, is_dataclass
 from typing import Any, TypeVar
 
+import numpy as np
+import torch
 from lightning.pytorch import LightningModule
 from lightning.pytorch.utilities.types import OptimizerLRSchedulerConfig
 from torch import nn
 from torch.optim.lr_scheduler import LambdaLR
 
 from attnlab.attention import Site, attach, attention_keys, attention_modules
+from attnlab.data.sampling import run_seed
 from attnlab.errors import AttnlabError
 from attnlab.models import library_encoder_weights, load_backbone, read_state_dict
 from attnlab.tasks.configs import AttentionConfig, OptimizerConfig
@@ -142,6 +145,15 @@ class BaseTask(LightningModule):
         if self.hparams.get("freeze_backbone_bn"):
             for layer in self.batchnorms():
                 layer.eval()
+
+    def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:
+        """Draw each step's random numbers (dropout) from a stream of its own.
+
+        It depends on the run's seed, the step and the process alone, so a resumed run draws what one that was
+        never interrupted draws.
+        """
+        entropy = (run_seed(), self.trainer.global_step, self.trainer.global_rank)
+        torch.manual_seed(int(np.random.SeedSequence(entropy).generate_state(1)[0]))
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Refuse a checkpoint of another network, and say what differs."""
