@@ -1,4 +1,4 @@
-"""The real command line, run in this process: importing torch anew for each call would take most of the time."""
+"""The real command line, run in this process: importing torch for each call would take most of the time."""
 
 from __future__ import annotations
 

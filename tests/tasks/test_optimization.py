@@ -46,7 +46,7 @@ class TestSchedule:
         assert schedule(total=5, name="poly", warmup_steps=10)(10) == 0
 
     def test_an_endless_training_has_no_poly(self):
-        with pytest.raises(AttnlabError, match="--trainer.max_epochs"):
+        with pytest.raises(AttnlabError, match=r"--trainer\.max_epochs"):
             schedule(total=math.inf, name="poly")
 
 

@@ -83,8 +83,9 @@ class RunReport(Callback):
         for callback in trainer.callbacks:  # type: ignore[attr-defined]
             if isinstance(callback, SegmentationPictures) and callback.folder is not None:
                 rows.append(("pictures", shown(callback.folder)))
-        if trainer.log_dir:
-            rows.append(("TensorBoard", f"tensorboard --logdir {shown(trainer.log_dir)}"))
+        # The logger's own folder: asking the Trainer for it is a collective call, and this is one process.
+        if isinstance(trainer.logger, TensorBoardLogger):
+            rows.append(("TensorBoard", f"tensorboard --logdir {shown(trainer.logger.log_dir)}"))
         table = Table(title=f"{title}: {type(task).__name__}", title_justify="left")
         table.add_column("what", no_wrap=True)
         table.add_column("value", overflow="fold")

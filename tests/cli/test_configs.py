@@ -1,0 +1,87 @@
+"""Every shipped YAML, through the real command line, on made data and for a few steps."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import yaml
+from PIL import Image
+
+from tests.cli.conftest import Command
+
+CONFIGS = sorted((Path(__file__).parents[2] / "configs").glob("*.yaml"))
+
+
+def made_data(config: dict, voc: Path, tmp_path: Path) -> list[str]:
+    """Options that put small made data, and nothing else, in the place of the recipe's."""
+    if config["data"]["class_path"] == "ShapesDataModule":
+        sizes = ["--data.num_train=12", "--data.num_val=6", "--data.image_size=64"]
+        return [f"--data.root={tmp_path / 'shapes'}", *sizes]
+    return [f"--data.root={voc}", "--data.download=false", "--data.crop_size=64"]
+
+
+@pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)
+def test_fit_resume_test_predict(path: Path, run: Command, voc: Path, tmp_path: Path) -> None:
+    config = yaml.safe_load(path.read_text())
+    quick = [
+        f"--config={path}",
+        *made_data(config, voc, tmp_path),
+        "--model.weights=none",
+        "--data.num_workers=0",
+        "--data.batch_size=3",
+        "--trainer.accelerator=cpu",
+        "--trainer.max_steps=-1",
+        "--trainer.limit_train_batches=2",
+        "--trainer.limit_val_batches=2",
+        "--trainer.limit_test_batches=2",
+        "--trainer.check_val_every_n_epoch=1",
+        "--trainer.enable_progress_bar=false",
+    ]
+    folder = tmp_path / "lightning_logs" / path.stem / "version_0"
+    for epochs in (1, 2):
+        resume = ["--ckpt_path=last"] if epochs == 2 else []
+        outcome = run("fit", *quick, f"--trainer.max_epochs={epochs}", *resume)
+        assert outcome.status == 0, outcome.err
+    assert torch.load(folder / "checkpoints/last.ckpt", weights_only=True)["epoch"] == 1
+    assert (folder / "pictures/val.png").is_file()
+
+    outcome = run("test", *quick, "--ckpt_path=best")
+    assert outcome.status == 0, outcome.err
+    assert "test mIoU" in outcome.out
+
+    Image.fromarray(np.zeros((70, 50, 3), np.uint8)).save(tmp_path / "photo.png")
+    outcome = run("predict", *quick, "--ckpt_path=last", "--data.predict_images=photo.png")
+    assert outcome.status == 0, outcome.err
+    assert Image.open(tmp_path / "predictions/photo.png").size == (50, 70)
+
+
+@pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)
+def test_every_key_has_a_comment(path: Path) -> None:
+    """A comment on the line above, on the key's own line, or on the first of a run of keys that it covers."""
+    bare = []
+    covered = False
+    for line in path.read_text().splitlines():
+        if line.lstrip().startswith("#"):
+            covered = True
+            continue
+        key = re.match(r"\s*([\w.]+):\s*(\S.*)?$", line)
+        if key is None:
+            covered = False
+        elif key[2] is not None and not covered and key[1] not in EXPLAINED_BY_THEIR_BLOCK:
+            bare.append(key[1])
+        elif key[2] is None:
+            covered = key[1] in ("init_args",) and covered
+    assert bare == []
+
+
+EXPLAINED_BY_THEIR_BLOCK = {"class_path", "momentum", "default_hp_metric", "log_every_n_steps"}
+
+
+@pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)
+def test_the_runs_folder_is_named_after_the_file(path: Path) -> None:
+    config = yaml.safe_load(path.read_text())
+    assert config["trainer"]["logger"]["init_args"]["name"] == path.stem
