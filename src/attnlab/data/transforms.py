@@ -83,6 +83,8 @@ class RandomScaleCrop(v2.Transform):
         if is_mask:
             out = tv_tensors.wrap(_resize_nearest(out, *params["out"]), like=inpt)
         else:
+            if isinstance(inpt, tv_tensors.Image):
+                out = tv_tensors.wrap(_interleaved(out), like=inpt)
             out = F.resize(out, params["out"], antialias=True)
         if not any(params["pad"]):
             return out
@@ -126,6 +128,15 @@ def train_recipe(
 def _integer(most: int) -> int:
     """A random integer, 0 … most."""
     return int(torch.randint(0, most + 1, ()))
+
+
+def _interleaved(image: Tensor) -> Tensor:
+    """An image (…, C, H, W) laid out (…, H, W, C) in memory, without gaps.
+
+    Given a window cut out of a larger picture, torch would resize into separate planes, which the batch, being
+    interleaved, would then be shuffled from.
+    """
+    return image.as_subclass(Tensor).movedim(-3, -1).contiguous().movedim(-1, -3)
 
 
 def _resize_nearest(mask: Tensor, height: int, width: int) -> Tensor:
