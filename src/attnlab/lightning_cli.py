@@ -187,7 +187,13 @@ class AttnlabCLI(LightningCLI):
         if trainer["logger"] and self.subcommand == "fit":
             callbacks.append(LearningRateMonitor("step"))
         plugins = [*_as_list(trainer["plugins"]), AtomicCheckpointIO()]
-        return super().instantiate_trainer(callbacks=callbacks, plugins=plugins, **kwargs)
+        built = super().instantiate_trainer(callbacks=callbacks, plugins=plugins, **kwargs)
+        if trainer["sync_batchnorm"] and built.strategy.root_device.type == "cpu":
+            raise AttnlabError(
+                "--trainer.sync_batchnorm needs GPUs: PyTorch's SyncBatchNorm takes no tensors of the CPU. "
+                "Leave it away; each process then normalises over its own images."
+            )
+        return built
 
 
 def _arguments_of(subcommand: str) -> dict[str, set[str]]:

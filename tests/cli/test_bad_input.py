@@ -147,6 +147,10 @@ class TestPlacement:
         assert "16" in message
 
 
+def test_sync_batchnorm_on_a_cpu(refused):
+    assert "needs GPUs" in refused("--trainer.sync_batchnorm=true")
+
+
 class TestCheckpoints:
     @pytest.mark.parametrize("command", ["fit", "validate", "test", "predict"])
     @pytest.mark.parametrize("which", ["last", "best"])

@@ -111,6 +111,26 @@ class TestOneRun:
         assert all(torch.equal(value, task.state_dict()[key]) for key, value in content["state_dict"].items())
 
 
+def test_predict_needs_no_data_set(run, small, voc, tmp_path):
+    """A checkpoint trained elsewhere: its data set is not here, and is neither looked for nor fetched."""
+    assert run("fit", *small, "--data.download=true").status == 0
+    voc.rename(tmp_path / "gone")
+    Image.fromarray(np.zeros((40, 50, 3), np.uint8)).save(tmp_path / "photo.png")
+    given = ["--ckpt_path=last", "--data.predict_images=photo.png", "--trainer.accelerator=cpu"]
+    outcome = run("predict", *given)
+    assert outcome.status == 0, outcome.err
+    assert (tmp_path / "predictions/photo.png").is_file()
+
+
+def test_an_interruption_says_how_to_go_on(run, small, monkeypatch):
+    def stop(task: SegmentationTask) -> None:
+        if task.current_epoch == 1:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(SegmentationTask, "on_train_epoch_start", stop)
+    assert "with --ckpt_path last goes on" in run("fit", *small, "--trainer.max_epochs=2").out
+
+
 class TestPrecedence:
     """An explicit flag beats the YAML; the YAML beats what the checkpoint remembers."""
 

@@ -44,6 +44,12 @@ class RunReport(Callback):
         rows = [(f"best {pl_module.monitor}", f"{score:.4f}")] if score is not None else []
         self._print(trainer, pl_module, "fit", "val", rows, checkpoint)
 
+    def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
+        """Say how to go on after an interruption."""
+        last = getattr(trainer.checkpoint_callback, "last_model_path", "")
+        if isinstance(exception, KeyboardInterrupt) and trainer.is_global_zero and last:
+            print(f"Interrupted. The same command with --ckpt_path last goes on from {shown(last)}.")
+
     def on_test_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Print the table."""
         if trainer.is_global_zero and isinstance(pl_module, BaseTask):

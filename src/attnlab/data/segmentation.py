@@ -6,6 +6,7 @@ from abc import abstractmethod
 from functools import partial
 from typing import Any, Literal
 
+from lightning.pytorch.trainer.states import TrainerFn
 from lightning.pytorch.utilities import rank_zero_warn
 from torch import Tensor, device, nn
 from torch.utils.data import DataLoader
@@ -162,6 +163,21 @@ class SegmentationDataModule(DataModule):
 
         Raises:
             AttnlabError: The data set or the split is not there.
+        """
+
+    def prepare_data(self) -> None:
+        """Put the data set in place, unless only pictures of one's own are predicted on.
+
+        Lightning calls this on one process a node.
+        """
+        if self.trainer is None or self.trainer.state.fn != TrainerFn.PREDICTING:
+            self.fetch()
+
+    def fetch(self) -> None:
+        """Put the data set in place: download it, or make it. By default nothing is done.
+
+        Raises:
+            AttnlabError: That failed; the message says what else can be done.
         """
 
     def setup(self, stage: str | None = None) -> None:

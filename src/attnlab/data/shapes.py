@@ -103,8 +103,8 @@ class ShapesDataModule(SegmentationDataModule):
             "options": asdict(self.scene_options),
         }
 
-    def prepare_data(self) -> None:
-        """Draw and write the scenes, unless they are there. Lightning calls this on one process a node."""
+    def fetch(self) -> None:
+        """Draw and write the scenes, unless they are there."""
         if self.folder.is_dir():
             return
         self.folder.parent.mkdir(parents=True, exist_ok=True)

@@ -74,8 +74,8 @@ class VOCSegmentationDataModule(SegmentationDataModule):
         self.download = download
         self.mirror = mirror
 
-    def prepare_data(self) -> None:
-        """Fetch the data set if asked to. Lightning calls this on one process a node.
+    def fetch(self) -> None:
+        """Fetch the data set if asked to.
 
         Raises:
             AttnlabError: The download failed; the message says what else can be done.
