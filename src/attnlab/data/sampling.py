@@ -14,7 +14,10 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
+from numpy.random.mtrand import get_bit_generator, set_bit_generator
 from torch.utils.data import DistributedSampler
+
+_NUMPY_STREAM = np.random.MT19937()
 
 
 class SampleKey(NamedTuple):
@@ -47,13 +50,16 @@ def seeded(*entropy: int) -> Iterator[None]:
     """Run a block under random numbers of its own, leaving the process's as they were.
 
     Seeds torch's CPU generator, ``random`` and NumPy's global generator, the three that transforms draw from.
+    Such blocks do not nest.
 
     Args:
         *entropy: Non-negative numbers that name the stream, e.g. seed, epoch and index. Streams of different
             names are independent.
     """
     words = np.random.SeedSequence(entropy).generate_state(3)
-    python_state, numpy_state = random.getstate(), np.random.get_state()  # noqa: NPY002
+    python_state, numpy_stream = random.getstate(), get_bit_generator()
+    # Exchanging NumPy's generator is ten times as fast as saving and restoring its state.
+    set_bit_generator(_NUMPY_STREAM)
     with torch.random.fork_rng(devices=[]):
         # The default generator alone: torch.manual_seed would seed every accelerator too.
         torch.default_generator.manual_seed(int(words[0]))
@@ -63,7 +69,7 @@ def seeded(*entropy: int) -> Iterator[None]:
             yield
         finally:
             random.setstate(python_state)
-            np.random.set_state(numpy_state)  # noqa: NPY002
+            set_bit_generator(numpy_stream)
 
 
 class _KeySampler(DistributedSampler[Any]):

@@ -133,8 +133,8 @@ def _integer(most: int) -> int:
 def _interleaved(image: Tensor) -> Tensor:
     """An image (…, C, H, W) laid out (…, H, W, C) in memory, without gaps.
 
-    Given a window cut out of a larger picture, torch would resize into separate planes, which the batch, being
-    interleaved, would then be shuffled from.
+    Of a window cut out of a larger picture, torch would make separate planes when it resizes; to bring these
+    together again in the batch takes longer than this copy.
     """
     return image.as_subclass(Tensor).movedim(-3, -1).contiguous().movedim(-1, -3)
 
