@@ -26,7 +26,8 @@ class SegmentationPictures(Callback):
     Args:
         count: How many images are drawn (the first ones of the set, always the same); 0 draws none.
         every_n_epochs: Draw after every so many validation epochs, and after the last.
-        max_side: Longest side of a drawn image in pixels; larger ones are shrunk.
+        max_side: Longest side of a drawn image in pixels. Larger ones are shrunk, those of up to half of it
+            drawn at twice their size.
     """
 
     def __init__(self, count: int = 6, every_n_epochs: int = 1, max_side: int = 320) -> None:
@@ -57,13 +58,14 @@ class SegmentationPictures(Callback):
             image = denormalise(batch["image"][i, :, :h, :w], data.mean, data.std)
             scale = min(1.0, self.max_side / max(height, width))
             size = (max(1, round(height * scale)), max(1, round(width * scale)))
-            self._panels[batch["name"][i]] = panel(
-                _resized(image, size, "bilinear").permute(1, 2, 0).cpu().numpy(),
-                _resized(truth[None].to(torch.uint8), size, "nearest")[0].cpu().numpy(),
-                _resized(prediction[None], size, "nearest")[0].cpu().numpy(),
-                data.class_names,
-                data.palette,
+            drawn = (
+                _resized(image, size, "bilinear").permute(1, 2, 0),
+                _resized(truth[None].to(torch.uint8), size, "nearest")[0],
+                _resized(prediction[None], size, "nearest")[0],
             )
+            twice = 2 if 2 * max(size) <= self.max_side else 1
+            pixels = [map_.cpu().numpy().repeat(twice, 0).repeat(twice, 1) for map_ in drawn]
+            self._panels[batch["name"][i]] = panel(*pixels, data.class_names, data.palette)
 
     def on_validation_batch_end(
         self,

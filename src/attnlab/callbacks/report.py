@@ -16,6 +16,9 @@ from attnlab.callbacks.cost import CostReport
 from attnlab.callbacks.pictures import SegmentationPictures
 from attnlab.tasks import BaseTask
 
+# Hparams that are the data's, not a choice.
+FROM_DATA = ("class_names", "num_classes", "ignore_index")
+
 
 class RunReport(Callback):
     """Ends ``fit``, ``validate`` and ``test`` with a table: scores, cost, and where everything lies.
@@ -108,11 +111,15 @@ def shown(path: str | Path) -> str:
 
 
 def flat(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Nested options as one level of dotted names; lists as text, since TensorBoard takes scalars."""
+    """Nested options as one level of dotted names.
+
+    Lists, and the options of a module, a network or an optimizer, become text: TensorBoard takes scalars, and a
+    column for each of them would be empty for every run with another module.
+    """
     result: dict[str, Any] = {}
     for key, value in values.items():
-        if isinstance(value, dict):
+        if isinstance(value, dict) and not key.endswith("options"):
             result.update(flat(value, f"{prefix}{key}."))
-        elif key != "class_names":
+        elif key not in FROM_DATA:
             result[f"{prefix}{key}"] = value if isinstance(value, bool | int | float | str) else str(value)
     return result
