@@ -64,8 +64,8 @@ class SegmentationPictures(Callback):
                 _resized(prediction[None], size, "nearest")[0],
             )
             twice = 2 if 2 * max(size) <= self.max_side else 1
-            pixels = [map_.cpu().numpy().repeat(twice, 0).repeat(twice, 1) for map_ in drawn]
-            self._panels[batch["name"][i]] = panel(*pixels, data.class_names, data.palette)
+            pixels, shown, guessed = (x.cpu().numpy().repeat(twice, 0).repeat(twice, 1) for x in drawn)
+            self._panels[batch["name"][i]] = panel(pixels, shown, guessed, data.class_names, data.palette)
 
     def on_validation_batch_end(
         self,

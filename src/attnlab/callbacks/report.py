@@ -113,8 +113,8 @@ def shown(path: str | Path) -> str:
 def flat(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
     """Nested options as one level of dotted names.
 
-    Lists, and the options of a module, a network or an optimizer, become text: TensorBoard takes scalars, and a
-    column for each of them would be empty for every run with another module.
+    Lists, and the options of a module, a network or an optimizer, become text: TensorBoard takes scalars,
+    and a column for each option would be empty for every run with another module.
     """
     result: dict[str, Any] = {}
     for key, value in values.items():
