@@ -7,6 +7,7 @@ import contextlib
 import difflib
 import json
 import re
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -33,6 +34,12 @@ LOGGER = {
     "class_path": "lightning.pytorch.loggers.TensorBoardLogger",
     "init_args": {"save_dir": "lightning_logs", "name": "", "default_hp_metric": False},
 }
+# Said by libraries to their own developers, or on purpose not done here: no ModelCheckpoint in a test.
+KNOWN_NOISE = (
+    r"Be aware that when using `ckpt_path`, callbacks used",
+    r"`isinstance\(treespec, LeafSpec\)` is deprecated",
+    r"[\s\S]*(instantiate_classes|skip_none)[\s\S]*deprecated",
+)
 DATA_MODULES = ("VOCSegmentationDataModule", "ShapesDataModule")
 # These come from the data, whatever a checkpoint remembers of them.
 FROM_DATA = ("class_names", "ignore_index", "num_classes")
@@ -72,6 +79,8 @@ class AttnlabCLI(LightningCLI):
             AttnlabError: For input that cannot work.
         """
         subcommand = argv[0]
+        for message in KNOWN_NOISE:
+            warnings.filterwarnings("ignore", message=message)
         only = type(cls.__name__, (cls,), {"subcommands": staticmethod(lambda: _arguments_of(subcommand))})
         return only(
             SegmentationTask,
@@ -87,6 +96,14 @@ class AttnlabCLI(LightningCLI):
             parser_kwargs={"exit_on_error": False, subcommand: {"exit_on_error": False}},
         )
 
+    def setup_parser(
+        self, add_subcommands: bool, main_kwargs: dict[str, Any], subparser_kwargs: dict[str, Any]
+    ) -> None:
+        """Build the parser; the closing table takes the place of Lightning's own."""
+        super().setup_parser(add_subcommands, main_kwargs, subparser_kwargs)
+        if {"validate", "test"} & set(self.subcommands()):
+            self.flags.set_defaults({"verbose": False})
+
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         """Add the callbacks' options and the links from data to task."""
         # The subcommand's own parser: the one whose flags a typing error is compared with.
@@ -95,14 +112,14 @@ class AttnlabCLI(LightningCLI):
         parser.add_class_arguments(
             ModelCheckpoint,
             "checkpoint",
-            skip={"dirpath", "enable_version_counter"},
+            skip={"dirpath", "save_last"},
         )
         parser.set_defaults(
             {
                 "checkpoint.filename": "best",
                 "checkpoint.monitor": SegmentationTask.monitor,
                 "checkpoint.mode": "max",
-                "checkpoint.save_last": True,
+                "checkpoint.enable_version_counter": False,
                 "checkpoint.save_on_train_epoch_end": True,
             }
         )
@@ -178,8 +195,14 @@ class AttnlabCLI(LightningCLI):
         config = self.config_init[self.subcommand]
         trainer = config["trainer"]
         callbacks = _as_list(trainer["callbacks"])
-        if trainer["enable_checkpointing"] is not False and self.subcommand == "fit":
-            callbacks.append(config["checkpoint"])
+        if self.subcommand != "fit":
+            kwargs["enable_checkpointing"] = False
+        elif trainer["enable_checkpointing"] is not False:
+            # Lightning's own save_last writes last.ckpt only in epochs that also improved the best.
+            last = ModelCheckpoint(
+                filename="last", save_on_train_epoch_end=True, enable_version_counter=False
+            )
+            callbacks += [config["checkpoint"], last]
         if trainer["enable_progress_bar"] is not False and not any(
             isinstance(c, ProgressBar) for c in callbacks
         ):

@@ -204,6 +204,19 @@ class TestReproducibility:
             assert torch.equal(state["momentum_buffer"], ours["state"][index]["momentum_buffer"])
 
 
+def test_last_is_the_last_epoch_whether_it_was_the_best_or_not(run, small, tmp_path):
+    """The training collapses after one epoch, so the best stays where it was."""
+    more = ["--trainer.max_epochs=3", "--model.schedule=step", "--model.schedule.milestones=[0.34]"]
+    assert run("fit", *small, *more, "--model.schedule.gamma=1e9").status == 0
+    folder = checkpoint(tmp_path).parent
+    assert sorted(path.name for path in folder.iterdir()) == ["best.ckpt", "last.ckpt"]
+    epochs = {
+        name: torch.load(folder / f"{name}.ckpt", weights_only=True)["epoch"] for name in ("best", "last")
+    }
+    assert epochs["last"] == 2
+    assert epochs["best"] < 2
+
+
 class TestScores:
     def test_do_not_depend_on_the_batch_size(self, run, small):
         assert run("fit", *small).status == 0
@@ -230,6 +243,29 @@ class TestScores:
             outcome = run("test", *small, *more)
             assert outcome.status == 0, outcome.err
         assert {v["test/pixel_accuracy"] for v in (scalars(Path("logs/snull")), scalars(Path("logs/s24")))}
+
+
+def test_accumulated_batches_draw_different_dropout(run, small, monkeypatch):
+    drawn = []
+    step = SegmentationTask.training_step
+
+    def record(task: SegmentationTask, batch: dict, batch_idx: int) -> torch.Tensor:
+        drawn.append(torch.get_rng_state())
+        return step(task, batch, batch_idx)
+
+    monkeypatch.setattr(SegmentationTask, "training_step", record)
+    more = ["--trainer.accumulate_grad_batches=2", "--trainer.max_epochs=2"]
+    assert run("fit", *small, *more).status == 0
+    assert len(drawn) == 4
+    assert not any(torch.equal(a, b) for i, a in enumerate(drawn) for b in drawn[:i])
+
+
+def test_the_closing_table_names_what_was_monitored_and_nothing_of_the_sanity_check(run, small):
+    more = ["--checkpoint.monitor=val/loss", "--checkpoint.mode=min"]
+    assert "best val/loss" in run("fit", *small, *more).out
+    out = run("fit", *small, "--trainer.max_steps=1", "--checkpoint.monitor=null").out
+    assert "fit: SegmentationTask" in out
+    assert "mIoU" not in out
 
 
 def test_attention_none_is_a_plain_network(run, small, tmp_path):

@@ -34,7 +34,6 @@ def test_fit_resume_test_predict(path: Path, run: Command, voc: Path, tmp_path: 
         "--data.num_workers=0",
         "--data.batch_size=3",
         "--trainer.accelerator=cpu",
-        "--trainer.max_steps=-1",
         "--trainer.limit_train_batches=2",
         "--trainer.limit_val_batches=2",
         "--trainer.limit_test_batches=2",

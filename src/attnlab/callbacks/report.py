@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from lightning.pytorch import Callback, LightningModule, Trainer
-from lightning.pytorch.callbacks import Checkpoint, ModelCheckpoint
+from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.loggers import TensorBoardLogger
 from lightning.pytorch.trainer.states import TrainerFn
 from rich.console import Console
@@ -39,30 +39,30 @@ class RunReport(Callback):
             return
         checkpoint = trainer.checkpoint_callback
         best = getattr(checkpoint, "best_model_score", None)
+        monitor = getattr(checkpoint, "monitor", None)
         score = float(best) if best is not None else None
         if score is not None and isinstance(trainer.logger, TensorBoardLogger):
-            trainer.logger.log_hyperparams(
-                flat(dict(pl_module.hparams)), {f"hparams/{pl_module.monitor}": score}
-            )
-        rows = [(f"best {pl_module.monitor}", f"{score:.4f}")] if score is not None else []
-        self._print(trainer, pl_module, "fit", "val", rows, checkpoint)
+            trainer.logger.log_hyperparams(flat(dict(pl_module.hparams)), {f"hparams/{monitor}": score})
+        rows = [(f"best {monitor}", f"{score:.4f}")] if score is not None else []
+        self._print(trainer, pl_module, "fit", "val", rows)
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
         """Say how to go on after an interruption."""
-        last = getattr(trainer.checkpoint_callback, "last_model_path", "")
-        if isinstance(exception, KeyboardInterrupt) and trainer.is_global_zero and last:
-            print(f"Interrupted. The same command with --ckpt_path last goes on from {shown(last)}.")
+        if isinstance(exception, KeyboardInterrupt) and trainer.is_global_zero:
+            for label, path in checkpoint_paths(trainer):
+                if label == "last checkpoint":
+                    print(f"Interrupted. The same command with --ckpt_path last goes on from {path}.")
 
     def on_test_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Print the table."""
         if trainer.is_global_zero and isinstance(pl_module, BaseTask):
-            self._print(trainer, pl_module, "test", "test", [], None)
+            self._print(trainer, pl_module, "test", "test", [])
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Print the table, where validation was what was asked for."""
         asked = trainer.state.fn == TrainerFn.VALIDATING
         if asked and trainer.is_global_zero and isinstance(pl_module, BaseTask):
-            self._print(trainer, pl_module, "validate", "val", [], None)
+            self._print(trainer, pl_module, "validate", "val", [])
 
     def _print(
         self,
@@ -71,7 +71,6 @@ class RunReport(Callback):
         title: str,
         stage: str,
         rows: list[tuple[str, str]],
-        checkpoint: Checkpoint | None,
     ) -> None:
         rows = [*rows, *task.summary(stage, per_class=self.per_class)]
         for callback in trainer.callbacks:  # type: ignore[attr-defined]
@@ -82,13 +81,7 @@ class RunReport(Callback):
         skipped = getattr(trainer.datamodule, "skipped", [])  # type: ignore[attr-defined]
         if skipped:
             rows.append(("bad images skipped", str(len(skipped))))
-        if isinstance(checkpoint, ModelCheckpoint):
-            for label, path in (
-                ("best checkpoint", checkpoint.best_model_path),
-                ("last checkpoint", checkpoint.last_model_path),
-            ):
-                if path:
-                    rows.append((label, shown(path)))
+        rows += checkpoint_paths(trainer)
         for callback in trainer.callbacks:  # type: ignore[attr-defined]
             if isinstance(callback, SegmentationPictures) and callback.folder is not None:
                 rows.append(("pictures", shown(callback.folder)))
@@ -101,6 +94,15 @@ class RunReport(Callback):
         for row in rows:
             table.add_row(*row)
         Console(soft_wrap=False).print(table)
+
+
+def checkpoint_paths(trainer: Trainer) -> list[tuple[str, str]]:
+    """Label and path of the checkpoints that a run has written."""
+    return [
+        (f"{callback.filename} checkpoint", shown(callback.best_model_path))
+        for callback in trainer.checkpoint_callbacks
+        if isinstance(callback, ModelCheckpoint) and callback.best_model_path
+    ]
 
 
 def shown(path: str | Path) -> str:

@@ -33,12 +33,16 @@ class Cost:
     def rows(self) -> list[tuple[str, str]]:
         """Label and figure of each line of a table."""
         height, width = self.size
-        return [
+        rows = [
             ("parameters", f"{self.parameters / 1e6:.3f} M"),
             (f"MACs at {height}x{width}", f"{self.macs / 1e9:.3f} G"),
-            ("attention's parameters", share(self.attention_parameters, self.parameters, "k", 1e3)),
-            ("attention's MACs", share(self.attention_macs, self.macs, "M", 1e6)),
         ]
+        if self.attention_parameters or self.attention_macs:
+            rows += [
+                ("attention's parameters", share(self.attention_parameters, self.parameters, "k", 1e3)),
+                ("attention's MACs", share(self.attention_macs, self.macs, "M", 1e6)),
+            ]
+        return rows
 
 
 def share(part: int, whole: int, unit: str, scale: float) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Iterator
 from dataclasses import asdict, is_dataclass
 from typing import Any, TypeVar
@@ -10,19 +9,18 @@ from typing import Any, TypeVar
 import numpy as np
 import torch
 from lightning.pytorch import LightningModule
+from lightning.pytorch.utilities import rank_zero_info
 from lightning.pytorch.utilities.types import OptimizerLRSchedulerConfig
 from torch import nn
 from torch.optim.lr_scheduler import LambdaLR
 
-from attnlab.attention import Site, attach, attention_keys, attention_modules
+from attnlab.attention import Site, attach, attention_keys, attention_modules, describe
 from attnlab.data.sampling import run_seed
 from attnlab.errors import AttnlabError
 from attnlab.models import library_encoder_weights, load_backbone, read_state_dict
 from attnlab.tasks.configs import AttentionConfig, OptimizerConfig
 from attnlab.tasks.identity import refuse_another_network
 from attnlab.tasks.optimization import Schedule, apply_config, build_optimizer, parameter_groups
-
-log = logging.getLogger(__name__)
 
 ConfigT = TypeVar("ConfigT")
 AnyBatchNorm = nn.BatchNorm1d | nn.BatchNorm2d | nn.BatchNorm3d | nn.SyncBatchNorm
@@ -82,6 +80,9 @@ class BaseTask(LightningModule):
         """
         config = self.attention
         self.sites = attach(self.network, config.name, at=config.at, mode=config.mode, options=config.options)
+        if self.sites:
+            where = describe(self.sites)
+            rank_zero_info(f"{config.name} ({config.mode}) at {len(self.sites)} sites:\n{where}")
 
     def batchnorms(self) -> Iterator[AnyBatchNorm]:
         """BatchNorm layers of the backbone, but for those of attention modules, which start anew."""
@@ -113,7 +114,7 @@ class BaseTask(LightningModule):
             dropped=getattr(self.network, "dropped", ()),
         )
         self._weights_ready = True
-        log.info("%s", report)
+        rank_zero_info(str(report))
 
     def configure_optimizers(self) -> OptimizerLRSchedulerConfig:
         """One optimizer over the groups head, backbone and attention; one schedule, stepped every update."""
@@ -149,10 +150,10 @@ class BaseTask(LightningModule):
     def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:
         """Draw each step's random numbers (dropout) from a stream of its own.
 
-        It depends on the run's seed, the step and the process alone, so a resumed run draws what one that was
-        never interrupted draws.
+        It depends on the run's seed, the epoch, the batch and the process alone, so a resumed run draws what
+        one that was never interrupted draws.
         """
-        entropy = (run_seed(), self.trainer.global_step, self.trainer.global_rank)
+        entropy = (run_seed(), self.current_epoch, batch_idx, self.trainer.global_rank)
         torch.manual_seed(int(np.random.SeedSequence(entropy).generate_state(1)[0]))
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:

@@ -209,7 +209,8 @@ class SegmentationTask(BaseTask):
 
     def _log_scores(self, stage: str, scores: SegmentationScores, loss: MeanMetric) -> None:
         result = scores.result()
-        self.results[stage] = result
+        if not self.trainer.sanity_checking:
+            self.results[stage] = result
         values = {
             f"{stage}/loss": float(loss.compute()),
             f"{stage}/mIoU": result.miou,
