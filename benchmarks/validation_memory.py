@@ -1,6 +1,6 @@
 """Whether the memory of full-size validation grows with the number of images.
 
-Run: ``python benchmarks/validation_memory.py [--images 9] [--rounds 3]``
+Run: ``python benchmarks/validation_memory.py [--images 36] [--rounds 2]``
 
 Each measurement is a process of its own that runs ``python main.py validate`` on made images of VOC's sizes,
 one at a time, and reports the most memory it ever held (``ru_maxrss``). Runs on N and on 4 N images take
@@ -71,9 +71,9 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument(
-        "--images", type=int, default=9, help="N, at least 6: as many as are drawn (default 9)"
+        "--images", type=int, default=36, help="N, at least 6: as many as are drawn (default 36)"
     )
-    parser.add_argument("--rounds", type=int, default=3, help="runs of each (default 3)")
+    parser.add_argument("--rounds", type=int, default=2, help="runs of each (default 2)")
     options = parser.parse_args()
     if options.images < DRAWN:
         parser.error(f"--images must be at least {DRAWN}")
