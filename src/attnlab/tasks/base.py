@@ -154,7 +154,11 @@ class BaseTask(LightningModule):
         one that was never interrupted draws.
         """
         entropy = (run_seed(), self.current_epoch, batch_idx, self.trainer.global_rank)
-        torch.manual_seed(int(np.random.SeedSequence(entropy).generate_state(1)[0]))
+        seed = int(np.random.SeedSequence(entropy).generate_state(1)[0])
+        # torch.manual_seed seeds every kind of device there is, at a third of a millisecond a step.
+        torch.default_generator.manual_seed(seed)
+        if self.device.type == "cuda":
+            torch.cuda.manual_seed(seed)
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Refuse a checkpoint of another network, and say what differs."""

@@ -176,7 +176,7 @@ class SegmentationTask(BaseTask):
             logits = self._logits(batch, index, (height, width))
             loss = self.criterion(logits, mask)["loss"]
             scored = (mask != self.hparams["ignore_index"]).sum()
-            prediction = logits.argmax(1)
+            prediction = class_map(logits)
             scores.update(prediction, mask)
             mean_loss.update(loss, scored)
             predictions.append(prediction[0].to(torch.uint8))
@@ -193,7 +193,7 @@ class SegmentationTask(BaseTask):
     def predict_step(self, batch: dict[str, Any], batch_idx: int) -> list[Tensor | None]:
         """Class maps, uint8 (H, W) at each image's own size; None for an image that does not count."""
         return [
-            self._logits(batch, i, tuple(batch["original_size"][i].tolist())).argmax(1)[0].to(torch.uint8)
+            class_map(self._logits(batch, i, tuple(batch["original_size"][i].tolist())))[0].to(torch.uint8)
             if counted
             else None
             for i, counted in enumerate(batch["counted"].tolist())
@@ -243,6 +243,14 @@ class SegmentationTask(BaseTask):
         if per_class:
             rows += [(f"IoU {name}", f"{value:.4f}") for name, value in result.iou.items()]
         return rows
+
+
+def class_map(logits: Tensor) -> Tensor:
+    """The most likely class of each pixel: (B, K, H, W) -> int64 (B, H, W).
+
+    The same as ``argmax(1)``, whose CPU kernel takes eight times as long along this dimension.
+    """
+    return logits.max(1).indices
 
 
 def _names_of(num_classes: int | None, class_names: list[str] | None) -> list[str]:
