@@ -190,6 +190,10 @@ class AttnlabCLI(LightningCLI):
         if self.checkpoint is not None:
             self.config[self.subcommand].ckpt_path = str(self.checkpoint)
 
+    def after_instantiate_classes(self) -> None:
+        """Spare a task that is restored its pretrained weights, which may not be at hand any more."""
+        self.model.restored = self.checkpoint is not None
+
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
         """Add to the user's callbacks those of every run."""
         config = self.config_init[self.subcommand]

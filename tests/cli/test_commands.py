@@ -292,6 +292,10 @@ def test_pretrained_file_and_frozen_statistics(run, small, tmp_path):
         k for k, v in encoder.state_dict().items() if not torch.equal(after[f"network.model.encoder.{k}"], v)
     ]
     assert changed
+    # The checkpoint has taken the file's place.
+    (tmp_path / "backbone.pth").unlink()
+    assert run("test", *small, *options, "--ckpt_path=last").status == 0
+    assert run("fit", *small, *options, "--ckpt_path=last", "--trainer.max_epochs=2").status == 0
 
 
 def test_imagenet_weights_that_cannot_be_fetched(run, small, monkeypatch):

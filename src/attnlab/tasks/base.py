@@ -46,8 +46,11 @@ class BaseTask(LightningModule):
         network: The network, attention attached.
         sites: Where attention was attached.
         attention: The attention block, as configured.
+        restored: A checkpoint is about to be loaded, so that pretrained weights are not needed. Set it before
+            ``trainer.fit(..., ckpt_path=...)``; the command line does.
     """
 
+    restored: bool = False
     network: nn.Module
     sites: list[Site]
     # The metric that decides which checkpoint is best; more is better.
@@ -98,7 +101,7 @@ class BaseTask(LightningModule):
     def setup(self, stage: str) -> None:
         """Load pretrained weights, unless a checkpoint is about to replace them."""
         weights = self.hparams.get("weights")
-        if self._weights_ready or self.trainer.ckpt_path or weights in (None, "none"):
+        if self.restored or self._weights_ready or weights in (None, "none"):
             return
         if weights == "imagenet":
             encoder = self.hparams["encoder"]
