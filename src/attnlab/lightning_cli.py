@@ -40,7 +40,7 @@ KNOWN_NOISE = (
     r"`isinstance\(treespec, LeafSpec\)` is deprecated",
     r"[\s\S]*(instantiate_classes|skip_none)[\s\S]*deprecated",
 )
-DATA_MODULES = ("VOCSegmentationDataModule", "ShapesDataModule")
+DATA_MODULES = ("VOCSegmentationDataModule", "ShapesSegmentationDataModule")
 # These come from the data, whatever a checkpoint remembers of them.
 FROM_DATA = ("class_names", "ignore_index", "num_classes")
 
@@ -108,7 +108,7 @@ class AttnlabCLI(LightningCLI):
         """Add the callbacks' options and the links from data to task."""
         # The subcommand's own parser: the one whose flags a typing error is compared with.
         self.flags = parser
-        parser.set_defaults({"data": {"class_path": "attnlab.data.ShapesDataModule"}})
+        parser.set_defaults({"data": {"class_path": "attnlab.data.ShapesSegmentationDataModule"}})
         parser.add_class_arguments(
             ModelCheckpoint,
             "checkpoint",

@@ -18,7 +18,7 @@ CONFIGS = sorted((Path(__file__).parents[2] / "configs").glob("*.yaml"))
 
 def made_data(config: dict, voc: Path, tmp_path: Path) -> list[str]:
     """Options that put small made data, and nothing else, in the place of the recipe's."""
-    if config["data"]["class_path"] == "ShapesDataModule":
+    if config["data"]["class_path"] == "ShapesSegmentationDataModule":
         sizes = ["--data.num_train=12", "--data.num_val=6", "--data.image_size=64"]
         return [f"--data.root={tmp_path / 'shapes'}", *sizes]
     return [f"--data.root={voc}", "--data.download=false", "--data.crop_size=64"]

@@ -10,7 +10,7 @@ import torch
 from PIL import Image
 from torchvision.transforms import v2
 
-from attnlab.data import SegmentationDataModule, ShapesDataModule, VOCSegmentationDataModule
+from attnlab.data import SegmentationDataModule, ShapesSegmentationDataModule, VOCSegmentationDataModule
 from attnlab.errors import AttnlabError
 
 SHAPES = {"num_train": 9, "num_val": 5, "image_size": 48}
@@ -19,7 +19,7 @@ SHAPES = {"num_train": 9, "num_val": 5, "image_size": 48}
 @pytest.fixture(scope="session")
 def shapes_root(tmp_path_factory) -> Path:
     root = tmp_path_factory.mktemp("shapes")
-    ShapesDataModule(str(root), **SHAPES).prepare_data()
+    ShapesSegmentationDataModule(str(root), **SHAPES).prepare_data()
     return root
 
 
@@ -194,7 +194,9 @@ class TestShapes(DataModuleTester):
     @pytest.fixture(autouse=True)
     def _make(self, shapes_root):
         defaults = {**SHAPES, "batch_size": 2, "num_workers": 0, "crop_size": 32}
-        self.make = lambda **options: ShapesDataModule(**{"root": str(shapes_root), **defaults, **options})
+        self.make = lambda **options: ShapesSegmentationDataModule(
+            **{"root": str(shapes_root), **defaults, **options}
+        )
 
     def test_it_is_drawn_once_and_never_overwritten(self, shapes_root):
         data = self.make()

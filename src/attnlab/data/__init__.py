@@ -2,7 +2,12 @@
 
 from attnlab.data.base import DataModule
 from attnlab.data.segmentation import SegmentationDataModule
-from attnlab.data.shapes import ShapesDataModule
+from attnlab.data.shapes import ShapesSegmentationDataModule
 from attnlab.data.voc import VOCSegmentationDataModule
 
-__all__ = ["DataModule", "SegmentationDataModule", "ShapesDataModule", "VOCSegmentationDataModule"]
+__all__ = [
+    "DataModule",
+    "SegmentationDataModule",
+    "ShapesSegmentationDataModule",
+    "VOCSegmentationDataModule",
+]

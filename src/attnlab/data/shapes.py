@@ -27,7 +27,7 @@ from attnlab.errors import AttnlabError, unknown
 _SPLITS = {"train": 0, "val": 1}
 
 
-class ShapesDataModule(SegmentationDataModule):
+class ShapesSegmentationDataModule(SegmentationDataModule):
     """Segmentation of drawn forms: no download, seconds to make, and small enough for a CPU.
 
     Scenes hold a few textured forms, partly hidden and cut off, on textured ground. Colour and texture do not
