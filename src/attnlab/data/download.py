@@ -27,6 +27,7 @@ TIMEOUT_SECONDS = 30.0
 """How long a server may keep silent."""
 
 _CHUNK = 1 << 18
+_BLOCK = 1 << 22
 
 
 class Archive(NamedTuple):
@@ -109,7 +110,7 @@ def fetch(url: str, path: Path, md5: str) -> Path:
             wrong, and what arrived is removed.
     """
     if path.exists():
-        found = _md5(path)
+        found = checksum(path)
         if found != md5:
             raise AttnlabError(f"'{path}' has the checksum {found}, not {md5}: remove it to have it fetched.")
         return path
@@ -122,7 +123,7 @@ def fetch(url: str, path: Path, md5: str) -> Path:
             f"'{part}'; call again to go on. Or name another server with --data.mirror, or put {path.name} "
             f"into '{path.parent}' by hand."
         ) from error
-    found = _md5(part)
+    found = checksum(part)
     if found != md5:
         part.unlink()
         raise AttnlabError(
@@ -140,21 +141,53 @@ def unpack(archive: Path, folder: Path) -> None:
         AttnlabError: It holds a link, a device, or a path that leads outside; or it is damaged.
     """
     try:
-        with tarfile.open(archive) as tar, _progress() as progress:
+        with tarfile.open(archive) as tar, progress_bar() as progress:
             task = progress.add_task(f"Unpacking {archive.name}", total=archive.stat().st_size)
             for member in tar:
-                path = PurePosixPath(member.name)
-                if path.is_absolute() or ".." in path.parts or not (member.isfile() or member.isdir()):
-                    raise AttnlabError(
-                        f"'{archive}' is not unpacked: its member '{member.name}' is a link or a device, or "
-                        "leads outside. This is not the official archive."
-                    )
+                check_member(archive, member)
                 tar.extract(member, folder, filter="data")
                 progress.update(task, completed=member.offset_data + member.size)
     except tarfile.TarError as error:
         raise AttnlabError(
             f"'{archive}' cannot be unpacked: {error}. Remove it and fetch it again."
         ) from error
+
+
+def check_member(archive: Path, member: tarfile.TarInfo) -> None:
+    """Refuse a member of a tar archive that is neither a file nor a folder within the folder.
+
+    Raises:
+        AttnlabError: It is a link or a device, or its path leads outside.
+    """
+    path = PurePosixPath(member.name)
+    if path.is_absolute() or ".." in path.parts or not (member.isfile() or member.isdir()):
+        raise AttnlabError(
+            f"'{archive}' is not unpacked: its member '{member.name}' is a link or a device, or "
+            "leads outside. This is not the official archive."
+        )
+
+
+def checksum(path: Path) -> str:
+    """The MD5 of a file, in hexadecimal digits, with a progress bar."""
+    digest = hashlib.md5(usedforsecurity=False)
+    with path.open("rb") as file, progress_bar() as progress:
+        task = progress.add_task(f"Verifying {path.name}", total=path.stat().st_size)
+        while block := file.read(_BLOCK):
+            digest.update(block)
+            progress.advance(task, len(block))
+    return digest.hexdigest()
+
+
+def progress_bar() -> Progress:
+    """A bar that counts bytes, and is gone at the end."""
+    return Progress(
+        TextColumn("{task.description}"),
+        BarColumn(),
+        DownloadColumn(),
+        TransferSpeedColumn(),
+        TimeRemainingColumn(),
+        transient=True,
+    )
 
 
 def _address(archive: Archive, mirror: str | None) -> str:
@@ -183,7 +216,7 @@ def _transfer_once(url: str, part: Path, have: int) -> None:
         if error.code == 416 and have:
             return
         raise
-    with response, _progress() as progress:
+    with response, progress_bar() as progress:
         if not response.headers.get("Content-Range", "").startswith(f"bytes {have}-"):
             have = 0  # A server without ranges sends the file from its start.
         length = response.headers.get("Content-Length")
@@ -200,19 +233,3 @@ def _transfer_once(url: str, part: Path, have: int) -> None:
 
 def _size(path: Path) -> int:
     return path.stat().st_size if path.exists() else 0
-
-
-def _md5(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, lambda: hashlib.md5(usedforsecurity=False)).hexdigest()
-
-
-def _progress() -> Progress:
-    return Progress(
-        TextColumn("{task.description}"),
-        BarColumn(),
-        DownloadColumn(),
-        TransferSpeedColumn(),
-        TimeRemainingColumn(),
-        transient=True,
-    )

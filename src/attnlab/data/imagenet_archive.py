@@ -1,0 +1,343 @@
+"""ImageNet's official archives: verified, extracted where they lie, gone on with after an interruption."""
+
+from __future__ import annotations
+
+import io
+import re
+import shutil
+import tarfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from importlib import import_module
+from pathlib import Path
+from typing import NamedTuple
+
+from lightning.pytorch.utilities import rank_zero_info
+
+from attnlab.data.download import check_member, checksum, progress_bar
+from attnlab.errors import AttnlabError
+
+try:
+    import fcntl
+except ImportError:  # Windows
+    fcntl = None  # type: ignore[assignment]
+
+TRAIN_ARCHIVE = "ILSVRC2012_img_train.tar"
+VAL_ARCHIVE = "ILSVRC2012_img_val.tar"
+DEVKIT_ARCHIVE = "ILSVRC2012_devkit_t12.tar.gz"
+CHECKSUMS = {
+    TRAIN_ARCHIVE: "1d675b47d978889d74fa0da5fadfb00e",
+    VAL_ARCHIVE: "29b22e2961454d5413ddabcf34fc5622",
+    DEVKIT_ARCHIVE: "fa75699e90414af021442c21a62c3abf",
+}
+"""MD5 of each official archive, by its file name."""
+
+DEVKIT_DATA = "ILSVRC2012_devkit_t12/data"
+"""Where the devkit keeps its two files, in the archive as in the folder that it unpacks to."""
+
+WHERE_FROM = "ImageNet cannot be fetched without an account: sign up at https://image-net.org"
+
+_META = "meta.mat"
+_GROUND_TRUTH = "ILSVRC2012_validation_ground_truth.txt"
+_CLASS_TAR = re.compile(r"(n\d{8})\.tar")
+_VAL_IMAGE = re.compile(r"ILSVRC2012_val_(\d{8})\.JPEG")
+
+
+class Devkit(NamedTuple):
+    """What the devkit says about classes and validation images.
+
+    Attributes:
+        words: The words for each low-level synset (WNID), the 1000 classes, in the WNIDs' sorted order.
+        val_wnids: The synset of each validation image, the one numbered 1 first.
+    """
+
+    words: dict[str, str]
+    val_wnids: list[str]
+
+    def wnid(self, file_name: str) -> str:
+        """The synset of a validation image by the number in its name, ``ILSVRC2012_val_<number>.JPEG``.
+
+        Raises:
+            AttnlabError: The name is another one, or the ground truth has no such number.
+        """
+        match = _VAL_IMAGE.fullmatch(file_name)
+        if match is None:
+            raise AttnlabError(
+                f"'{file_name}' is not named like a validation image, ILSVRC2012_val_00000001.JPEG, so the "
+                "ground truth cannot say which class it is of."
+            )
+        number = int(match[1])
+        if not 1 <= number <= len(self.val_wnids):
+            raise AttnlabError(
+                f"The devkit's ground truth has the images 1 to {len(self.val_wnids)}, and not that of "
+                f"'{file_name}'."
+            )
+        return self.val_wnids[number - 1]
+
+
+def extract_train(root: Path, folder: Path) -> None:
+    """Extract ``ILSVRC2012_img_train.tar``, which holds a tar archive a class, to ``<folder>/<wnid>/…``.
+
+    The class archives are read within the large one. All goes to ``<folder>.part``, where a class's folder
+    appears once it is complete, and which is renamed at the end. Interrupted at any moment, the next call
+    goes on. A folder that is there already is left as it is.
+
+    Args:
+        root: Where the archive lies, and stays.
+        folder: Where the classes' folders are to go.
+
+    Raises:
+        AttnlabError: The archive is missing, has a wrong checksum or an unsafe member, or there is no room.
+    """
+    if is_filled(folder):
+        return
+    archive = _archive(root, TRAIN_ARCHIVE)
+
+    def fill(tar: tarfile.TarFile, part: Path, done: Callable[[int], None]) -> None:
+        classes = [(_matched(archive, member, _CLASS_TAR)[1], member) for member in tar]
+        left = [(wnid, member) for wnid, member in classes if not (part / wnid).is_dir()]
+        _check_room(archive, part, sum(member.size for _, member in left))
+        for wnid, member in left:
+            unfinished = part / f"{wnid}.part"
+            unfinished.mkdir(exist_ok=True)
+            name = re.compile(rf"{wnid}_\d+\.JPEG")
+            with tarfile.open(fileobj=tar.extractfile(member), mode="r:") as class_tar:
+                for image in class_tar:
+                    _matched(archive, image, name)
+                    _place(class_tar, image, unfinished)
+                    done(member.offset_data + image.offset_data + image.size)
+            unfinished.rename(part / wnid)
+
+    _extract(archive, folder, fill)
+
+
+def extract_val(root: Path, folder: Path) -> None:
+    """Extract ``ILSVRC2012_img_val.tar``, a flat archive, to ``<folder>/<wnid>/…``.
+
+    The devkit's ground truth says which class an image is of. All goes to ``<folder>.part``, which is renamed
+    at the end. Interrupted at any moment, the next call goes on. A folder that is there already is left as it
+    is.
+
+    Args:
+        root: Where the archive and the devkit lie, and stay.
+        folder: Where the classes' folders are to go.
+
+    Raises:
+        AttnlabError: The archive or the devkit is missing, has a wrong checksum or an unsafe member, the two
+            do not agree, scipy is missing, or there is no room.
+    """
+    if is_filled(folder):
+        return
+    archive = _archive(root, VAL_ARCHIVE)
+    devkit = read_devkit(root)
+
+    def fill(tar: tarfile.TarFile, part: Path, done: Callable[[int], None]) -> None:
+        images = [member for member in tar if _matched(archive, member, _VAL_IMAGE)]
+        if len(images) != len(devkit.val_wnids):
+            raise AttnlabError(
+                f"'{archive}' holds {len(images)} images, but the devkit's ground truth has "
+                f"{len(devkit.val_wnids)}: they do not belong together."
+            )
+        placed = [(image, part / devkit.wnid(image.name)) for image in images]
+        left = [(image, target) for image, target in placed if not _is_whole(target / image.name, image.size)]
+        _check_room(archive, part, sum(image.size for image, _ in left))
+        for image, target in left:
+            _place(tar, image, target)
+            done(image.offset_data + image.size)
+
+    _extract(archive, folder, fill)
+
+
+def is_filled(folder: Path) -> bool:
+    """Whether it is a folder with anything in it."""
+    return folder.is_dir() and any(folder.iterdir())
+
+
+def part_of(folder: Path) -> Path:
+    """Where an extraction to a folder keeps what it has, until it is complete."""
+    folder = folder.resolve()
+    return folder.with_name(f"{folder.name}.part")
+
+
+def has_devkit(root: Path) -> bool:
+    """Whether the devkit is there, as an archive or unpacked."""
+    return (root / DEVKIT_DATA).is_dir() or (root / DEVKIT_ARCHIVE).is_file()
+
+
+def read_devkit(root: Path) -> Devkit:
+    """Read the devkit, from its unpacked folder ``ILSVRC2012_devkit_t12`` or its archive.
+
+    Args:
+        root: Where that lies.
+
+    Raises:
+        AttnlabError: It is not there, has a wrong checksum or cannot be understood, or scipy is missing.
+    """
+    if not has_devkit(root):
+        raise AttnlabError(
+            f"Neither '{root / DEVKIT_ARCHIVE}' nor '{root / DEVKIT_DATA}' is there. The classes of the "
+            f"validation images are in this devkit: put it there. {WHERE_FROM}."
+        )
+    meta, truth = _devkit_files(root)
+    wnids, words = _synsets(meta)
+    numbers = [int(line) if line.isdecimal() else 0 for line in truth.decode("ascii", "replace").split()]
+    strange = next((number for number in numbers if number not in wnids), None)
+    if strange is not None or not numbers:
+        raise AttnlabError(
+            f"The devkit in '{root}' is damaged: its {_GROUND_TRUTH} "
+            + (f"names a class, {strange}, that its {_META} does not have." if numbers else "is empty.")
+        )
+    return Devkit(dict(sorted(words.items())), [wnids[number] for number in numbers])
+
+
+def _devkit_files(root: Path) -> tuple[bytes, bytes]:
+    """The contents of ``meta.mat`` and of the ground truth."""
+    folder, archive = root / DEVKIT_DATA, root / DEVKIT_ARCHIVE
+    if folder.is_dir():
+        try:
+            return (folder / _META).read_bytes(), (folder / _GROUND_TRUTH).read_bytes()
+        except OSError as error:
+            raise AttnlabError(f"The devkit in '{folder}' is not complete: {error}.") from error
+    _verify(archive)
+    contents = []
+    try:
+        with tarfile.open(archive, "r:gz") as tar:
+            for name in (_META, _GROUND_TRUTH):
+                file = tar.extractfile(f"{DEVKIT_DATA}/{name}")
+                contents.append(file.read() if file else b"")
+    except (tarfile.TarError, OSError, EOFError, KeyError) as error:
+        raise AttnlabError(f"'{archive}' cannot be read: {error}.") from error
+    return contents[0], contents[1]
+
+
+def _synsets(meta: bytes) -> tuple[dict[int, str], dict[str, str]]:
+    """The low-level synsets of ``meta.mat``: WNIDs by ILSVRC2012_ID, and words by WNID."""
+    try:
+        loadmat = import_module("scipy.io").loadmat
+    except ImportError as error:
+        raise AttnlabError(
+            "The classes of ImageNet's validation images are in a MATLAB file, which needs scipy: "
+            'pip install "attnlab[imagenet]".'
+        ) from error
+    try:
+        rows = loadmat(io.BytesIO(meta), squeeze_me=True)["synsets"].reshape(-1)
+        leaves = [row for row in rows if int(row["num_children"]) == 0]
+        wnids = {int(row["ILSVRC2012_ID"]): str(row["WNID"]) for row in leaves}
+        return wnids, {str(row["WNID"]): str(row["words"]) for row in leaves}
+    except Exception as error:  # A damaged file makes the reader raise errors of many kinds.
+        raise AttnlabError(f"The devkit's {_META} cannot be understood: {error}.") from error
+
+
+def _archive(root: Path, name: str) -> Path:
+    if not (root / name).is_file():
+        raise AttnlabError(f"'{root / name}' is not there: put it there. {WHERE_FROM}.")
+    return root / name
+
+
+def _verify(archive: Path) -> None:
+    found, expected = checksum(archive), CHECKSUMS[archive.name]
+    if found != expected:
+        raise AttnlabError(
+            f"'{archive}' has the checksum {found}; that of the official archive is {expected}. It is "
+            "damaged or another file: copy or fetch it again."
+        )
+
+
+def _verify_once(archive: Path) -> None:
+    """Verify an archive, unless a note beside it says that this was done and the file is the same since."""
+    note = archive.with_name(f"{archive.name}.verified")
+    stat = archive.stat()
+    text = f"{CHECKSUMS[archive.name]} {stat.st_size} {stat.st_mtime_ns}\n"
+    if note.is_file() and note.read_text() == text:
+        return
+    _verify(archive)
+    with suppress(OSError):  # The archive may be in a place to be read only.
+        note.write_text(text)
+
+
+def _extract(
+    archive: Path, folder: Path, fill: Callable[[tarfile.TarFile, Path, Callable[[int], None]], None]
+) -> None:
+    """Have a folder filled from a verified archive, under another name until it is complete.
+
+    Args:
+        archive: The archive.
+        folder: The folder.
+        fill: Called with the open archive, the folder's name until then, and what is to be told how far in
+            the archive, in bytes, it has come.
+    """
+    try:
+        with _alone(folder):
+            if is_filled(folder):  # By the run that this one waited for.
+                return
+            _verify_once(archive)
+            part = part_of(folder)
+            part.mkdir(parents=True, exist_ok=True)
+            with tarfile.open(archive, "r:") as tar, progress_bar() as progress:
+                task = progress.add_task(f"Extracting {archive.name}", total=archive.stat().st_size)
+                fill(tar, part, lambda offset: progress.update(task, completed=offset))
+            part.rename(folder.resolve())
+    except tarfile.TarError as error:
+        raise AttnlabError(f"'{archive}' cannot be read: {error}. Copy or fetch it again.") from error
+    except OSError as error:
+        raise AttnlabError(
+            f"Cannot extract '{archive}' to '{folder}': {error}. What was extracted is kept in "
+            f"'{part_of(folder)}'; call again to go on."
+        ) from error
+
+
+@contextmanager
+def _alone(folder: Path) -> Iterator[None]:
+    """Wait until no other run is extracting to the folder.
+
+    Runs that are started together, and the nodes of one run, often share a disk.
+    """
+    if fcntl is None:
+        yield
+        return
+    note = folder.with_name(f"{folder.name}.lock")
+    note.parent.mkdir(parents=True, exist_ok=True)
+    with note.open("w") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            rank_zero_info(f"Another run is extracting to '{folder}'; waiting until it is done.")
+            fcntl.flock(file, fcntl.LOCK_EX)
+        except OSError:  # A file system without locks.
+            pass
+        yield
+        note.unlink(missing_ok=True)
+
+
+def _matched(archive: Path, member: tarfile.TarInfo, name: re.Pattern[str]) -> re.Match[str]:
+    """The match of a member's name, which must be a file of such a name."""
+    check_member(archive, member)
+    match = name.fullmatch(member.name)
+    if match is None or not member.isfile():
+        raise AttnlabError(
+            f"'{archive}' is not unpacked: its member '{member.name}' is none that the official archive has."
+        )
+    return match
+
+
+def _is_whole(path: Path, size: int) -> bool:
+    return path.is_file() and path.stat().st_size == size
+
+
+def _place(tar: tarfile.TarFile, image: tarfile.TarInfo, folder: Path) -> None:
+    """Extract an image, if it is not there, under another name until it is complete."""
+    path = folder / image.name
+    if _is_whole(path, image.size):
+        return
+    unfinished = image.replace(name=f"{image.name}.part", deep=False)
+    tar.extract(unfinished, folder, set_attrs=False, filter="data")
+    (folder / unfinished.name).replace(path)
+
+
+def _check_room(archive: Path, folder: Path, needed: int) -> None:
+    free = shutil.disk_usage(folder).free
+    if free < needed:
+        raise AttnlabError(
+            f"What is left of '{archive}' takes {needed / 1e9:.1f} GB, but the disk of '{folder}' has "
+            f"{free / 1e9:.1f} GB free: make room, or make its folder a link to one on another disk."
+        )
