@@ -1,12 +1,16 @@
 """Data modules: what a task trains, evaluates and predicts on, as batches."""
 
 from attnlab.data.base import DataModule
+from attnlab.data.classification import ClassificationDataModule
+from attnlab.data.imagefolder import ImageFolderDataModule
 from attnlab.data.segmentation import SegmentationDataModule
 from attnlab.data.shapes import ShapesSegmentationDataModule
 from attnlab.data.voc import VOCSegmentationDataModule
 
 __all__ = [
+    "ClassificationDataModule",
     "DataModule",
+    "ImageFolderDataModule",
     "SegmentationDataModule",
     "ShapesSegmentationDataModule",
     "VOCSegmentationDataModule",

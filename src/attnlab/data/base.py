@@ -18,6 +18,15 @@ IMAGENET_STD = (0.229, 0.224, 0.225)
 
 Triple = tuple[float, float, float]
 
+STAGE_SPLITS = {
+    "fit": ("train", "val"),
+    "validate": ("val",),
+    "test": ("test",),
+    "predict": ("predict",),
+    None: ("train", "val", "test"),
+}
+"""The splits that ``setup`` prepares for a stage."""
+
 
 class DataModule(LightningDataModule):
     """Base of all data modules.
@@ -35,12 +44,12 @@ class DataModule(LightningDataModule):
         mean: Channel means (RGB, of images in 0..1) that are subtracted. ImageNet's by default.
         std: Channel standard deviations (RGB, of images in 0..1) that are divided by.
 
+    A subclass also has ``class_names``, the names of the classes 0, 1, …, and ``num_classes``.
+
     Attributes:
         datasets: Data sets by split (``"train"``, ``"val"``, ``"test"``, ``"predict"``), filled by ``setup``.
     """
 
-    class_names: list[str]
-    num_classes: int
     mean: Triple
     std: Triple
 
@@ -68,6 +77,13 @@ class DataModule(LightningDataModule):
         self.mean = (mean[0], mean[1], mean[2])
         self.std = (std[0], std[1], std[2])
         self.datasets: dict[str, Dataset[Any]] = {}
+
+    def remembered(self) -> dict[str, Any]:
+        """Options that the data itself has answered, with the answers, for a checkpoint to keep.
+
+        A data module built with them needs no data set to know, for instance, the names of its classes.
+        """
+        return {}
 
     @property
     def world(self) -> tuple[int, int]:

@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
 
 import torch
 import torch.distributed as dist
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from attnlab.data.images import FILE_HINT, read_image, read_mask
 from attnlab.data.segmentation_sets import LabelledImage
 from attnlab.errors import AttnlabError
+
+_JOB = 64
 
 
 def find_problems(
@@ -30,21 +35,49 @@ def find_problems(
     Returns:
         What is wrong with an item, for each item with which something is.
     """
-    shared = dist.is_available() and dist.is_initialized()
-    rank, world = (dist.get_rank(), dist.get_world_size()) if shared else (0, 1)
-    share = range(rank, len(items), world)
 
     def look(position: int) -> str | None:
         return _problem(items[position], num_classes, ignore_index)
 
-    # Decoders release the interpreter's lock, so threads do.
-    with ThreadPoolExecutor() as pool:
-        found = {k: text for k, text in zip(share, pool.map(look, share), strict=True) if text}
-    if shared:
-        parts: list[dict[int, str]] = [{} for _ in range(world)]
-        dist.all_gather_object(parts, found)
-        found = {position: text for part in parts for position, text in part.items()}
+    found = look_at_all(len(items), look)
     return {items[position]: found[position] for position in sorted(found)}
+
+
+def look_at_all(count: int, look: Callable[[int], str | None], title: str | None = None) -> dict[int, str]:
+    """Look at things 0 … count - 1, in threads, and in a distributed run each process at its share.
+
+    All processes learn what all have found.
+
+    Args:
+        count: The number of things.
+        look: Says what is wrong with one, or None. Called from many threads.
+        title: Stands before a progress bar, which the first process then shows.
+
+    Returns:
+        What is wrong, by position, in rising order, of those with which something is.
+    """
+    shared = dist.is_available() and dist.is_initialized()
+    rank, world = (dist.get_rank(), dist.get_world_size()) if shared else (0, 1)
+    share = range(rank, count, world)
+    # Some hundred to a job: a million jobs would take gigabytes, and longer to hand out than to do.
+    parts = [share[start : start + _JOB] for start in range(0, len(share), _JOB)]
+
+    def look_at(part: range) -> dict[int, str]:
+        texts = ((position, look(position)) for position in part)
+        return {position: text for position, text in texts if text}
+
+    found: dict[int, str] = {}
+    shows = title is not None and rank == 0
+    with ThreadPoolExecutor() as pool, _progress(title or "", len(share), shows) as advance:
+        # Decoders release the interpreter's lock, so threads do.
+        for part, texts in zip(parts, pool.map(look_at, parts), strict=True):
+            found |= texts
+            advance(len(part))
+    if shared:
+        of_all: list[dict[int, str]] = [{} for _ in range(world)]
+        dist.all_gather_object(of_all, found)
+        found = {position: text for texts in of_all for position, text in texts.items()}
+    return dict(sorted(found.items()))
 
 
 def summary(problems: Sequence[str], total: int, what: str, shown: int = 5) -> str:
@@ -54,6 +87,18 @@ def summary(problems: Sequence[str], total: int, what: str, shown: int = 5) -> s
     if len(problems) > shown:
         lines.append(f"  … and {len(problems) - shown} more.")
     return "\n".join(lines)
+
+
+@contextmanager
+def _progress(title: str, total: int, shows: bool) -> Iterator[Callable[[int], None]]:
+    """A bar on the terminal, if it is to be shown; yields what moves it on by a number of steps."""
+    if not shows:
+        yield lambda steps: None
+        return
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=Console(stderr=True)) as progress:
+        task = progress.add_task(title, total=total)
+        yield lambda steps: progress.advance(task, steps)
 
 
 def _problem(item: LabelledImage | Path, num_classes: int, ignore_index: int) -> str | None:

@@ -6,15 +6,25 @@ from collections.abc import Iterable
 from glob import glob, has_magic
 from io import BytesIO
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import torch
-from PIL import Image, ImageOps
+from PIL import ExifTags, Image, ImageOps
 from torch import Tensor
+from torchvision.io import ImageReadMode, decode_jpeg
 
 from attnlab.errors import AttnlabError
 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".gif", ".ppm", ".pgm", ".tif", ".tiff", ".webp")
+
+JPEG_SIGNATURE = b"\xff\xd8\xff"
+
+# Baseline, extended and progressive frames. Tables, restart intervals and comments may come before them.
+_HUFFMAN_FRAMES = (0xC0, 0xC1, 0xC2)
+_OTHER_SEGMENTS = (0xC4, 0xDB, 0xDD, 0xFE)
+# The orientation's tag in either byte order, and its name in XMP: without them a file holds none.
+_ORIENTATION_MARKS = (b"\x01\x12", b"\x12\x01", b"Orientation")
 
 FILE_HINT = "Fetch the file again, or take it off its list."
 """What to do about a file that cannot be read; it ends each message about one."""
@@ -39,7 +49,8 @@ def read_image(path: str | Path, exif: bool = True) -> Tensor:
     """
     data = _read_bytes(path)
     try:
-        return _decode(data, path, exif)
+        image = _decode_plain_jpeg(data, exif)
+        return _decode(data, path, exif) if image is None else image
     except AttnlabError:
         raise
     except Exception as error:  # Decoders raise whatever they like, even SyntaxError, on damaged data.
@@ -99,6 +110,55 @@ def find_images(sources: str | Iterable[str]) -> list[Path]:
             raise AttnlabError(f"No images in '{source}'. Looked for files that end in {kinds}.")
         found.update(dict.fromkeys(files))
     return list(found)
+
+
+def _decode_plain_jpeg(data: bytes, exif: bool) -> Tensor | None:
+    """Decode an upright grey or RGB JPEG straight into a tensor: the same pixels as Pillow's, sooner.
+
+    Returns:
+        (3, H, W) uint8, or None for what is not such a file, or cannot be decoded: Pillow is to decide.
+    """
+    header = _jpeg_header(data)
+    if header is None or header.components not in (1, 3) or (exif and header.may_be_turned and _turned(data)):
+        return None
+    try:
+        return decode_jpeg(torch.frombuffer(bytearray(data), dtype=torch.uint8), ImageReadMode.RGB)
+    except RuntimeError:
+        return None
+
+
+class _JpegHeader(NamedTuple):
+    """What is read of a JPEG's header: its colour components, and whether it may hold an orientation."""
+
+    components: int
+    may_be_turned: bool
+
+
+def _jpeg_header(data: bytes) -> _JpegHeader | None:
+    """Walk through the segments up to the frame's; None if it is no JPEG of 8 bits and Huffman coding."""
+    if not data.startswith(JPEG_SIGNATURE):
+        return None
+    position, may_be_turned = 2, False
+    while position + 10 <= len(data) and data[position] == 0xFF:
+        marker = data[position + 1]
+        if marker == 0xFF:  # Fill bytes may stand before a marker.
+            position += 1
+            continue
+        length = data[position + 2] << 8 | data[position + 3]
+        if marker in _HUFFMAN_FRAMES:
+            return _JpegHeader(data[position + 9], may_be_turned) if data[position + 4] == 8 else None
+        if marker == 0xE1:
+            segment = data[position + 4 : position + 2 + length]
+            may_be_turned |= any(mark in segment for mark in _ORIENTATION_MARKS)
+        if not (0xE0 <= marker <= 0xEF or marker in _OTHER_SEGMENTS):
+            return None
+        position += 2 + length
+    return None
+
+
+def _turned(data: bytes) -> bool:
+    with Image.open(BytesIO(data)) as picture:
+        return picture.getexif().get(ExifTags.Base.Orientation, 1) in range(2, 9)
 
 
 def _decode(data: bytes, path: str | Path, exif: bool) -> Tensor:

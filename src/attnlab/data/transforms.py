@@ -1,12 +1,14 @@
-"""The transforms of the shipped recipes: torchvision's v2, and a random scale and crop in one step."""
+"""The transforms of the shipped recipes, each of several steps in one."""
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 from torchvision import tv_tensors
 from torchvision.transforms import v2
 from torchvision.transforms.v2 import functional as F
@@ -37,8 +39,7 @@ class RandomScaleCrop(v2.Transform):
         mask_fill: int = 255,
     ) -> None:
         super().__init__()
-        if size < 1:
-            raise AttnlabError(f"crop_size is {size}; it must be at least 1 pixel.")
+        _refuse_size(size)
         if not 0 < scale[0] <= scale[1]:
             raise AttnlabError(f"scale is {tuple(scale)}; it must be (smallest, largest), both above 0.")
         self.size = size
@@ -100,6 +101,120 @@ class RandomScaleCrop(v2.Transform):
         return frame.permute(2, 0, 1)
 
 
+class RandomResizedCropFlip(nn.Module):
+    """Cut out a random part of a picture, resize it to a square, and flip it left to right half of the time.
+
+    The windows are those of ``torchvision.transforms.v2.RandomResizedCrop``, drawn with the same random
+    numbers: of a share of the picture's area and a ratio of width to height within the given ranges; after
+    ten windows that do not fit, the largest central one of the nearest ratio. Going deeper with convolutions,
+    arXiv:1409.4842, section 6. Resized bilinearly with antialiasing.
+
+    Args:
+        size: Side of the square that comes out, in pixels.
+        scale: Smallest and largest share of the picture's area; drawn uniformly.
+        ratio: Smallest and largest ratio of width to height; its logarithm is drawn uniformly.
+        flip: Probability of a left-right flip, 0..1.
+    """
+
+    def __init__(
+        self,
+        size: int,
+        scale: tuple[float, float] = (0.08, 1.0),
+        ratio: tuple[float, float] = (3 / 4, 4 / 3),
+        flip: float = 0.5,
+    ) -> None:
+        super().__init__()
+        _refuse_size(size)
+        if not 0 < scale[0] <= scale[1] <= 1:
+            raise AttnlabError(
+                f"scale is {tuple(scale)}; it must be (smallest, largest) share of the area, within 0..1."
+            )
+        if not 0 < ratio[0] <= ratio[1]:
+            raise AttnlabError(f"ratio is {tuple(ratio)}; it must be (smallest, largest), both above 0.")
+        _refuse_flip(flip)
+        self.size = size
+        self.scale = scale
+        self.ratio = ratio
+        self.flip = flip
+
+    def window(self, height: int, width: int) -> tuple[int, int, int, int]:
+        """Draw a window in a picture of this size.
+
+        Returns:
+            Its top, left, height and width, in pixels.
+        """
+        low, high = math.log(self.ratio[0]), math.log(self.ratio[1])
+        for _ in range(10):
+            area = height * width * _uniform(*self.scale)
+            # Each step in float32, as torchvision computes it, so that no window differs by rounding.
+            ratio = float(torch.exp(torch.empty(1).uniform_(low, high)))
+            columns, rows = round(math.sqrt(area * ratio)), round(math.sqrt(area / ratio))
+            if 0 < columns <= width and 0 < rows <= height:
+                return _integer(height - rows), _integer(width - columns), rows, columns
+        rows, columns = height, width
+        if width / height < self.ratio[0]:
+            rows = round(width / self.ratio[0])
+        elif width / height > self.ratio[1]:
+            columns = round(height * self.ratio[1])
+        return (height - rows) // 2, (width - columns) // 2, rows, columns
+
+    def forward(self, image: Tensor) -> Tensor:
+        """Cut, resize and flip an image (3, H, W) to (3, size, size)."""
+        top, left, rows, columns = self.window(*image.shape[-2:])
+        part = image.as_subclass(Tensor)[:, top : top + rows, left : left + columns]
+        out = _resize(part, self.size, self.size)
+        if float(torch.rand(())) < self.flip:
+            out = out.flip(-1)
+        return tv_tensors.wrap(out, like=image) if isinstance(image, tv_tensors.Image) else out
+
+
+class ResizeCentreCrop(nn.Module):
+    """Resize the shorter side of a picture, bilinearly with antialiasing, and cut out the central square.
+
+    Args:
+        resize: Length of the shorter side, in pixels, of which the square is cut. None leaves the picture at
+            its size.
+        size: Side of the square, in pixels.
+    """
+
+    def __init__(self, resize: int | None, size: int) -> None:
+        super().__init__()
+        _refuse_size(size)
+        if resize is not None and resize < size:
+            raise AttnlabError(
+                f"eval_resize is {resize}, smaller than crop_size, {size}: the crop would not fit. Set "
+                "eval_resize to at least crop_size."
+            )
+        self.resize = resize
+        self.size = size
+
+    def forward(self, image: Tensor) -> Tensor:
+        """Resize and cut an image (3, H, W) to (3, size, size).
+
+        Raises:
+            AttnlabError: It is not resized, and smaller than the square.
+        """
+        out = image.as_subclass(Tensor)
+        height, width = out.shape[-2:]
+        if self.resize is not None:
+            shorter = min(height, width)
+            height, width = self.resize * height // shorter, self.resize * width // shorter
+            out = _resize(out, height, width)
+        if min(height, width) < self.size:
+            raise AttnlabError(too_small(height, width, self.size))
+        top, left = round((height - self.size) / 2), round((width - self.size) / 2)
+        out = out[:, top : top + self.size, left : left + self.size]
+        return tv_tensors.wrap(out, like=image) if isinstance(image, tv_tensors.Image) else out
+
+
+def too_small(height: int, width: int, size: int) -> str:
+    """What to say of a picture out of which no square of this size can be cut."""
+    return (
+        f"{width} x {height} pixels is smaller than the crop of {size} x {size}. Lower data.crop_size, or "
+        "have pictures resized first with data.eval_resize."
+    )
+
+
 def train_recipe(
     crop_size: int,
     scale: tuple[float, float],
@@ -119,15 +234,39 @@ def train_recipe(
     Returns:
         Transforms of a dict of an image and a mask, to be applied in turn.
     """
-    if not 0 <= flip <= 1:
-        raise AttnlabError(f"flip is {flip}; it is a probability, 0 to 1.")
+    _refuse_flip(flip)
     fill = (round(mean[0] * 255), round(mean[1] * 255), round(mean[2] * 255))
     return [RandomScaleCrop(crop_size, scale, fill, ignore_index), v2.RandomHorizontalFlip(flip)]
+
+
+def _refuse_size(size: int) -> None:
+    if size < 1:
+        raise AttnlabError(f"crop_size is {size}; it must be at least 1 pixel.")
+
+
+def _refuse_flip(flip: float) -> None:
+    if not 0 <= flip <= 1:
+        raise AttnlabError(f"flip is {flip}; it is a probability, 0 to 1.")
+
+
+def _uniform(low: float, high: float) -> float:
+    """A random number, low … high."""
+    return float(torch.empty(1).uniform_(low, high))
 
 
 def _integer(most: int) -> int:
     """A random integer, 0 … most."""
     return int(torch.randint(0, most + 1, ()))
+
+
+def _resize(image: Tensor, height: int, width: int) -> Tensor:
+    """Resize an image (C, H, W) bilinearly with antialiasing; one interleaved in memory stays so.
+
+    Torch's kernel for interleaved bytes wants to see a batch whose strides are those of ``channels_last``;
+    ``image[None]`` is not, and takes half as long again.
+    """
+    batch = image.permute(1, 2, 0)[None].permute(0, 3, 1, 2)
+    return functional.interpolate(batch, (height, width), mode="bilinear", antialias=True)[0]
 
 
 def _interleaved(image: Tensor) -> Tensor:

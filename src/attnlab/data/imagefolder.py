@@ -1,0 +1,183 @@
+"""Data sets with one folder a class, as ImageNet has them."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections import Counter
+from collections.abc import Iterable
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from attnlab.data.classification import ClassificationDataModule, differences, listed
+from attnlab.data.classification_sets import LabelledPicture
+from attnlab.data.images import IMAGE_SUFFIXES
+from attnlab.errors import AttnlabError
+
+_WORDNET_ID = re.compile(r"n\d{8}")
+
+
+class ImageFolderDataModule(ClassificationDataModule):
+    """Classification data with one folder a class: ``root/train/<class>/…`` and ``root/val/<class>/…``.
+
+    Pictures may lie in folders within a class's folder. Files of other kinds and hidden folders are passed
+    over. Classes are the folders of the training split in order of name, or those of the validation split
+    where there is no training data. Folders named by a WordNet id, as ImageNet's are, are shown by the first
+    word for it.
+
+    Args:
+        root: The folder that holds the splits' folders.
+        train_folder: Folder of the training split, below ``root``.
+        val_folder: Folder of the validation split, below ``root``.
+        test_folder: Folder of the test split, below ``root``; None means the validation split's.
+        **options: The other options of `ClassificationDataModule`.
+    """
+
+    def __init__(
+        self,
+        root: str,
+        train_folder: str = "train",
+        val_folder: str = "val",
+        test_folder: str | None = None,
+        **options: Any,
+    ) -> None:
+        super().__init__(root, **options)
+        self.folders = {"train": train_folder, "val": val_folder, "test": test_folder or val_folder}
+
+    def folder(self, split: str) -> Path:
+        """Where the class folders of a split lie."""
+        return Path(self.root) / self.folders[split]
+
+    def data_classes(self) -> dict[str, str]:
+        """The class folders of the training split, or of another where there is none, with names to show.
+
+        Raises:
+            AttnlabError: There is no split's folder, or it holds no folder.
+        """
+        for split in ("train", "val", "test"):
+            if self.folder(split).is_dir():
+                return shown_names(self._class_folders(split))
+        raise self._no_folder("val")
+
+    def items(self, split: str) -> list[LabelledPicture]:
+        """The pictures of a split, class by class, each class's in order of name.
+
+        Raises:
+            AttnlabError: The split is not there, has other classes than the training split or than
+                ``classes``, or a class has no picture.
+        """
+        folder = self.folder(split)
+        found = self._class_folders(split)
+        labels = {name: label for label, name in enumerate(self.synsets)}
+        missing = [name for name in labels if name not in found]
+        surplus = [name for name in found if name not in labels]
+        if missing or surplus:
+            raise AttnlabError(
+                f"The class folders in '{folder}' are not the {len(labels)} classes of the data set. "
+                f"{differences(missing, surplus)} Every split needs the same class folders."
+            )
+        items: list[LabelledPicture] = []
+        empty: list[str] = []
+        for name, label in labels.items():
+            files, others = list_pictures(folder / name)
+            if not files:
+                empty.append(f"{name} ({others} files of other kinds)" if others else name)
+            prefix = f"{folder}{os.sep}{name}{os.sep}"
+            items += [LabelledPicture(f"{name}/{file}", Path(prefix + file), label) for file in files]
+        if empty:
+            raise AttnlabError(
+                f"In '{folder}', {len(empty)} of {len(labels)} class folders hold no picture: "
+                f"{listed(empty)}. Looked for files that end in {' '.join(IMAGE_SUFFIXES)}. Fill these "
+                "folders, or remove them from every split."
+            )
+        return items
+
+    def _class_folders(self, split: str) -> list[str]:
+        folder = self.folder(split)
+        if not folder.is_dir():
+            raise self._no_folder(split)
+        found = _folders_in(folder)
+        if not found:
+            raise AttnlabError(
+                f"'{folder}' holds no class folders. Expected {folder / '<class>' / '<picture>'}, a folder "
+                "for each class."
+            )
+        return found
+
+    def _no_folder(self, split: str) -> AttnlabError:
+        root, layout = Path(self.root), self._layout()
+        if not root.is_dir():
+            return AttnlabError(f"There is no folder '{root}'. Set --data.root to the data set: {layout}.")
+        there = _folders_in(root)
+        if there and not any(self.folder(split).is_dir() for split in self.folders):
+            return AttnlabError(
+                f"'{root}' holds none of the splits' folders, but {listed(there)}. Expected {layout}. "
+                f"If these are class folders, move them into '{self.folder('train')}', and pictures to "
+                f"validate on into folders of the same names in '{self.folder('val')}'."
+            )
+        return AttnlabError(
+            f"There is no '{self.folder(split)}'. Expected {layout}; other names can be set with "
+            f"--data.{split}_folder."
+        )
+
+    def _layout(self) -> str:
+        train, val = (Path(self.root) / self.folders[split] for split in ("train", "val"))
+        return f"{train / '<class>' / '<picture>'} and {val / '<class>' / '<picture>'}"
+
+
+def list_pictures(folder: Path) -> tuple[list[str], int]:
+    """The picture files in a folder and in those below it, by their suffixes, without looking at the files.
+
+    Returns:
+        Paths relative to the folder, with ``/`` between the parts, sorted; and the number of other files.
+    """
+    found: list[str] = []
+    others = 0
+    top = str(folder)
+    for place, folders, files in os.walk(top, followlinks=True):
+        folders[:] = [name for name in folders if not name.startswith(".")]
+        below = place[len(top) + 1 :].replace(os.sep, "/")
+        pictures = [name for name in files if name.lower().endswith(IMAGE_SUFFIXES) and name[0] != "."]
+        others += len(files) - len(pictures)
+        found += [f"{below}/{name}" for name in pictures] if below else pictures
+    return sorted(found), others
+
+
+def shown_names(folders: Iterable[str]) -> dict[str, str]:
+    """Names to show for class folders, no two alike.
+
+    Args:
+        folders: The folders' names.
+
+    Returns:
+        By folder: for a WordNet id its first word, with the id in brackets where two classes share the
+        word; for all others the folder's name.
+    """
+    names = {folder: _word(folder) for folder in folders}
+    count = Counter(names.values())
+    return {
+        folder: name if count[name] == 1 or name == folder else f"{name} ({folder})"
+        for folder, name in names.items()
+    }
+
+
+def _word(folder: str) -> str:
+    if not _WORDNET_ID.fullmatch(folder):
+        return folder
+    try:
+        return str(_wordnet().label_name_to_description(folder)).split(",")[0]
+    except KeyError:
+        return folder
+
+
+@cache
+def _wordnet() -> Any:
+    from timm.data import ImageNetInfo  # Takes a while to import, and few data sets need it.
+
+    return ImageNetInfo()
+
+
+def _folders_in(folder: Path) -> list[str]:
+    with os.scandir(folder) as entries:
+        return sorted(entry.name for entry in entries if entry.is_dir() and not entry.name.startswith("."))
