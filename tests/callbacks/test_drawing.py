@@ -4,8 +4,9 @@ import numpy as np
 from PIL import Image
 
 from attnlab.callbacks.drawing import IGNORE_COLOUR, colour_map, overlay, palette_image, panel, with_legend
-from attnlab.callbacks.pictures import denormalise, stacked
-from attnlab.callbacks.predictions import output_names
+from attnlab.callbacks.segmentation_pictures import stacked
+from attnlab.callbacks.segmentation_writer import output_names
+from attnlab.callbacks.thumbnails import denormalise
 
 PALETTE = [(0, 0, 0), (128, 0, 0), (0, 128, 0)]
 NAMES = ["background", "cat", "dog"]

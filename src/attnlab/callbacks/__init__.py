@@ -1,9 +1,21 @@
 """What runs beside training: pictures, cost, checkpoints, predictions, the closing table."""
 
 from attnlab.callbacks.checkpoint_io import AtomicCheckpointIO
+from attnlab.callbacks.classification_pictures import ClassificationPictures
+from attnlab.callbacks.classification_writer import ClassificationWriter
 from attnlab.callbacks.cost import CostReport
-from attnlab.callbacks.pictures import SegmentationPictures
-from attnlab.callbacks.predictions import SegmentationWriter
+from attnlab.callbacks.pictures import PicturesCallback
 from attnlab.callbacks.report import RunReport
+from attnlab.callbacks.segmentation_pictures import SegmentationPictures
+from attnlab.callbacks.segmentation_writer import SegmentationWriter
 
-__all__ = ["AtomicCheckpointIO", "CostReport", "RunReport", "SegmentationPictures", "SegmentationWriter"]
+__all__ = [
+    "AtomicCheckpointIO",
+    "ClassificationPictures",
+    "ClassificationWriter",
+    "CostReport",
+    "PicturesCallback",
+    "RunReport",
+    "SegmentationPictures",
+    "SegmentationWriter",
+]

@@ -13,7 +13,7 @@ from rich.console import Console
 from rich.table import Table
 
 from attnlab.callbacks.cost import CostReport
-from attnlab.callbacks.pictures import SegmentationPictures
+from attnlab.callbacks.pictures import PicturesCallback
 from attnlab.tasks import BaseTask
 
 # Hparams that are the data's, not a choice.
@@ -27,7 +27,7 @@ class RunReport(Callback):
     tab HParams.
 
     Args:
-        per_class: List the IoU of every class, too.
+        per_class: List the score of every class, too: IoU in segmentation, accuracy in classification.
     """
 
     def __init__(self, per_class: bool = True) -> None:
@@ -83,7 +83,7 @@ class RunReport(Callback):
             rows.append(("bad images skipped", str(len(skipped))))
         rows += checkpoint_paths(trainer)
         for callback in trainer.callbacks:  # type: ignore[attr-defined]
-            if isinstance(callback, SegmentationPictures) and callback.folder is not None:
+            if isinstance(callback, PicturesCallback) and callback.folder is not None:
                 rows.append(("pictures", shown(callback.folder)))
         # The logger's own folder: asking the Trainer for it is a collective call, and this is one process.
         if isinstance(trainer.logger, TensorBoardLogger):
