@@ -5,6 +5,7 @@ from attnlab.data.classification import ClassificationDataModule
 from attnlab.data.imagefolder import ImageFolderDataModule
 from attnlab.data.segmentation import SegmentationDataModule
 from attnlab.data.shapes import ShapesSegmentationDataModule
+from attnlab.data.shapes_classification import ShapesClassificationDataModule
 from attnlab.data.voc import VOCSegmentationDataModule
 
 __all__ = [
@@ -12,6 +13,7 @@ __all__ = [
     "DataModule",
     "ImageFolderDataModule",
     "SegmentationDataModule",
+    "ShapesClassificationDataModule",
     "ShapesSegmentationDataModule",
     "VOCSegmentationDataModule",
 ]

@@ -67,6 +67,7 @@ class ClassificationDataModule(DataModule):
 
     default_crop_size: int = 224
     default_scale: tuple[float, float] = (0.08, 1.0)
+    default_eval_resize: Literal["auto", "none"] = "auto"
 
     def __init__(
         self,
@@ -136,7 +137,7 @@ class ClassificationDataModule(DataModule):
     def _evaluation(self, replacement: list[nn.Module] | None, resize: int | str) -> list[nn.Module]:
         """Resizing and central crop, or what replaces them."""
         if replacement is not None:
-            if resize != "auto":
+            if resize != self.default_eval_resize:
                 raise AttnlabError(
                     "data.eval_resize and data.eval_transforms are both set, but the latter replaces the "
                     "former: put torchvision.transforms.v2.Resize among the transforms instead."

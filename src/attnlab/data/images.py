@@ -3,22 +3,29 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from contextlib import suppress
 from glob import glob, has_magic
 from io import BytesIO
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from PIL import ExifTags, Image, ImageOps
 from torch import Tensor
-from torchvision.io import ImageReadMode, decode_jpeg
 
 from attnlab.errors import AttnlabError
 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".gif", ".ppm", ".pgm", ".tif", ".tiff", ".webp")
 
 JPEG_SIGNATURE = b"\xff\xd8\xff"
+
+# Torchvision announces the end of its decoders, in a warning that the operator itself does not repeat. Where
+# it is gone, Pillow reads all files.
+with suppress(ImportError):
+    import torchvision.io  # noqa: F401 (registers the operator)
+_JPEG_OP: Any = getattr(torch.ops.image, "decode_jpeg", None)
+_AS_RGB = 3
 
 # Baseline, extended and progressive frames. Tables, restart intervals and comments may come before them.
 _HUFFMAN_FRAMES = (0xC0, 0xC1, 0xC2)
@@ -118,11 +125,11 @@ def _decode_plain_jpeg(data: bytes, exif: bool) -> Tensor | None:
     Returns:
         (3, H, W) uint8, or None for what is not such a file, or cannot be decoded: Pillow is to decide.
     """
-    header = _jpeg_header(data)
+    header = None if _JPEG_OP is None else _jpeg_header(data)
     if header is None or header.components not in (1, 3) or (exif and header.may_be_turned and _turned(data)):
         return None
     try:
-        return decode_jpeg(torch.frombuffer(bytearray(data), dtype=torch.uint8), ImageReadMode.RGB)
+        return _JPEG_OP(torch.frombuffer(bytearray(data), dtype=torch.uint8), _AS_RGB)
     except RuntimeError:
         return None
 

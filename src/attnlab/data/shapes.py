@@ -7,6 +7,7 @@ import json
 import os
 import shutil
 import tempfile
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict
 from pathlib import Path
@@ -23,8 +24,8 @@ from attnlab.data.segmentation_sets import LabelledImage
 from attnlab.data.vocfolder import VOCFolder, colour_map
 from attnlab.errors import AttnlabError, unknown
 
-# A scene's stream starts with its split's number, so one split's scenes do not depend on the other's length.
-_SPLITS = {"train": 0, "val": 1}
+SPLIT_STREAMS = {"train": 0, "val": 1}
+"""Stands first in a scene's stream, so that one split's scenes do not depend on the other's number."""
 
 
 class ShapesSegmentationDataModule(SegmentationDataModule):
@@ -87,13 +88,12 @@ class ShapesSegmentationDataModule(SegmentationDataModule):
         )
         self.counts = {"train": num_train, "val": num_val}
         self.seed = seed
-        _refuse(self.scene_options, self.counts, seed)
+        refuse_undrawable(self.scene_options, self.counts, seed)
 
     @property
     def folder(self) -> Path:
         """Where these options' scenes lie, or will."""
-        stamp = json.dumps(self._stamp(), sort_keys=True)
-        return Path(self.root) / hashlib.sha256(stamp.encode()).hexdigest()[:12]
+        return stamped_folder(self.root, self._stamp())
 
     def _stamp(self) -> dict[str, Any]:
         return {
@@ -105,23 +105,11 @@ class ShapesSegmentationDataModule(SegmentationDataModule):
 
     def fetch(self) -> None:
         """Draw and write the scenes, unless they are there."""
-        if self.folder.is_dir():
-            return
-        self.folder.parent.mkdir(parents=True, exist_ok=True)
-        # Written beside its place and renamed at the end: what is in its place is complete.
-        temporary = Path(tempfile.mkdtemp(prefix=".drawing-", dir=self.folder.parent))
-        try:
-            write_voc(temporary, self.scene_options, self.seed, self.counts)
-            (temporary / "scenes.json").write_text(
-                json.dumps(self._stamp(), indent=2) + "\n", encoding="utf-8"
-            )
-            temporary.chmod(0o755)
-            temporary.rename(self.folder)
-        except OSError:
-            if not self.folder.is_dir():  # Otherwise another run was quicker, with the same scenes.
-                raise
-        finally:
-            shutil.rmtree(temporary, ignore_errors=True)
+        write_once(
+            self.folder,
+            self._stamp(),
+            lambda folder: write_voc(folder, self.scene_options, self.seed, self.counts),
+        )
 
     def items(self, split: str) -> list[LabelledImage]:
         """The files of a split.
@@ -132,6 +120,37 @@ class ShapesSegmentationDataModule(SegmentationDataModule):
         if not self.folder.is_dir():
             raise AttnlabError(f"No scenes in '{self.folder}' yet: prepare_data() draws them.")
         return VOCFolder(self.folder).items("val" if split == "test" else split)
+
+
+def stamped_folder(root: str, stamp: dict[str, Any]) -> Path:
+    """The folder below ``root`` for a drawn data set: named by a hash of all that its content depends on."""
+    text = json.dumps(stamp, sort_keys=True)
+    return Path(root) / hashlib.sha256(text.encode()).hexdigest()[:12]
+
+
+def write_once(folder: Path, stamp: dict[str, Any], write: Callable[[Path], None]) -> None:
+    """Make a drawn data set, unless it is there.
+
+    Args:
+        folder: Its place.
+        stamp: What its content depends on; written into it as ``scenes.json``.
+        write: Writes the data set into an empty folder.
+    """
+    if folder.is_dir():
+        return
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    # Written beside its place and renamed at the end: what is in its place is complete.
+    temporary = Path(tempfile.mkdtemp(prefix=".drawing-", dir=folder.parent))
+    try:
+        write(temporary)
+        (temporary / "scenes.json").write_text(json.dumps(stamp, indent=2) + "\n", encoding="utf-8")
+        temporary.chmod(0o755)
+        temporary.rename(folder)
+    except OSError:
+        if not folder.is_dir():  # Otherwise another run was quicker, with the same scenes.
+            raise
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
 
 
 def write_voc(folder: Path, options: SceneOptions, seed: int, counts: dict[str, int]) -> None:
@@ -150,7 +169,7 @@ def write_voc(folder: Path, options: SceneOptions, seed: int, counts: dict[str, 
 
     def write(job: tuple[str, int]) -> None:
         split, k = job
-        _write_scene(folder, names[split][k], draw_scene(options, seed, _SPLITS[split], k))
+        _write_scene(folder, names[split][k], draw_scene(options, seed, SPLIT_STREAMS[split], k))
 
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         list(pool.map(write, [(split, k) for split, count in counts.items() for k in range(count)]))
@@ -191,8 +210,12 @@ def _annotation(name: str, scene: Scene) -> ElementTree.Element:
     return root
 
 
-def _refuse(options: SceneOptions, counts: dict[str, int], seed: int) -> None:
-    """Raise an error for options that no scene can be drawn with."""
+def refuse_undrawable(options: SceneOptions, counts: dict[str, int], seed: int) -> None:
+    """Refuse options that no scene can be drawn with.
+
+    Raises:
+        AttnlabError: For an unknown form, or a number out of its range.
+    """
     for name in options.forms:
         if name not in FORMS:
             raise unknown("form", name, FORMS)
