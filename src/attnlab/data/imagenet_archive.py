@@ -40,27 +40,28 @@ WHERE_FROM = "ImageNet cannot be fetched without an account: sign up at https://
 _META = "meta.mat"
 _GROUND_TRUTH = "ILSVRC2012_validation_ground_truth.txt"
 _CLASS_TAR = re.compile(r"(n\d{8})\.tar")
-_VAL_IMAGE = re.compile(r"ILSVRC2012_val_(\d{8})\.JPEG")
+_NUMBERED = re.compile(r"ILSVRC2012_val_(\d{8})\.\w+")
+_VAL_IMAGE = re.compile(r"ILSVRC2012_val_\d{8}\.JPEG")
 
 
 class Devkit(NamedTuple):
     """What the devkit says about classes and validation images.
 
     Attributes:
-        words: The words for each low-level synset (WNID), the 1000 classes, in the WNIDs' sorted order.
+        wnids: The low-level synsets, which are the 1000 classes, sorted.
         val_wnids: The synset of each validation image, the one numbered 1 first.
     """
 
-    words: dict[str, str]
+    wnids: list[str]
     val_wnids: list[str]
 
     def wnid(self, file_name: str) -> str:
-        """The synset of a validation image by the number in its name, ``ILSVRC2012_val_<number>.JPEG``.
+        """The synset of a validation image by the number in its name, ``ILSVRC2012_val_<number>.<suffix>``.
 
         Raises:
             AttnlabError: The name is another one, or the ground truth has no such number.
         """
-        match = _VAL_IMAGE.fullmatch(file_name)
+        match = _NUMBERED.fullmatch(file_name)
         if match is None:
             raise AttnlabError(
                 f"'{file_name}' is not named like a validation image, ILSVRC2012_val_00000001.JPEG, so the "
@@ -179,7 +180,7 @@ def read_devkit(root: Path) -> Devkit:
             f"validation images are in this devkit: put it there. {WHERE_FROM}."
         )
     meta, truth = _devkit_files(root)
-    wnids, words = _synsets(meta)
+    wnids = _synsets(meta)
     numbers = [int(line) if line.isdecimal() else 0 for line in truth.decode("ascii", "replace").split()]
     strange = next((number for number in numbers if number not in wnids), None)
     if strange is not None or not numbers:
@@ -187,7 +188,7 @@ def read_devkit(root: Path) -> Devkit:
             f"The devkit in '{root}' is damaged: its {_GROUND_TRUTH} "
             + (f"names a class, {strange}, that its {_META} does not have." if numbers else "is empty.")
         )
-    return Devkit(dict(sorted(words.items())), [wnids[number] for number in numbers])
+    return Devkit(sorted(wnids.values()), [wnids[number] for number in numbers])
 
 
 def _devkit_files(root: Path) -> tuple[bytes, bytes]:
@@ -210,8 +211,8 @@ def _devkit_files(root: Path) -> tuple[bytes, bytes]:
     return contents[0], contents[1]
 
 
-def _synsets(meta: bytes) -> tuple[dict[int, str], dict[str, str]]:
-    """The low-level synsets of ``meta.mat``: WNIDs by ILSVRC2012_ID, and words by WNID."""
+def _synsets(meta: bytes) -> dict[int, str]:
+    """The low-level synsets of ``meta.mat``: WNIDs by ILSVRC2012_ID."""
     try:
         loadmat = import_module("scipy.io").loadmat
     except ImportError as error:
@@ -221,9 +222,7 @@ def _synsets(meta: bytes) -> tuple[dict[int, str], dict[str, str]]:
         ) from error
     try:
         rows = loadmat(io.BytesIO(meta), squeeze_me=True)["synsets"].reshape(-1)
-        leaves = [row for row in rows if int(row["num_children"]) == 0]
-        wnids = {int(row["ILSVRC2012_ID"]): str(row["WNID"]) for row in leaves}
-        return wnids, {str(row["WNID"]): str(row["words"]) for row in leaves}
+        return {int(row["ILSVRC2012_ID"]): str(row["WNID"]) for row in rows if int(row["num_children"]) == 0}
     except Exception as error:  # A damaged file makes the reader raise errors of many kinds.
         raise AttnlabError(f"The devkit's {_META} cannot be understood: {error}.") from error
 

@@ -1,0 +1,157 @@
+"""ImageNet as people have it: class folders, the flat validation set, or the official archives."""
+
+from __future__ import annotations
+
+import os
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from lightning.pytorch.trainer.states import TrainerFn
+
+from attnlab.data.classification import listed
+from attnlab.data.classification_sets import LabelledPicture
+from attnlab.data.imagefolder import ImageFolderDataModule, shown_names
+from attnlab.data.imagenet_archive import (
+    DEVKIT_ARCHIVE,
+    TRAIN_ARCHIVE,
+    VAL_ARCHIVE,
+    WHERE_FROM,
+    Devkit,
+    extract_train,
+    extract_val,
+    is_filled,
+    part_of,
+    read_devkit,
+)
+from attnlab.data.images import IMAGE_SUFFIXES
+from attnlab.errors import AttnlabError
+
+
+class ImageNetDataModule(ImageFolderDataModule):
+    """ImageNet-1k (ILSVRC2012), or a part of it in the same layout.
+
+    Training images lie in ``root/train/<wnid>/…``. Validation images lie in ``root/val/<wnid>/…``; or all in
+    ``root/val`` as ``ILSVRC2012_val_00000001.JPEG`` …, and then the development kit in ``root`` says by their
+    numbers which class they are of (as ``ILSVRC2012_devkit_t12.tar.gz`` or unpacked; ``pip install
+    "attnlab[imagenet]"``). They need not be all 50,000.
+
+    Args:
+        root: The folder that holds the splits' folders, or the official archives.
+        extract: Extract the official archives that lie in ``root``: ``ILSVRC2012_img_train.tar`` and, with
+            ``ILSVRC2012_devkit_t12.tar.gz``, ``ILSVRC2012_img_val.tar``. They are verified once and stay. An
+            interrupted extraction is gone on with, and a split's folder appears once it is complete. Folders
+            that are there are left as they are.
+        **options: The other options of `ImageFolderDataModule`.
+    """
+
+    def __init__(self, root: str = "data/imagenet", extract: bool = False, **options: Any) -> None:
+        super().__init__(root, **options)
+        self.extract = extract
+
+    def fetch(self) -> None:
+        """Extract the archives that are there if asked to; for evaluation alone, that of validation.
+
+        Raises:
+            AttnlabError: A wrong checksum, an unsafe archive, no devkit, no scipy, or no room.
+        """
+        if not self.extract:
+            return
+        # Validation first: what its devkit may lack shows before the training archive takes its hour.
+        if self._archive("val").is_file():
+            extract_val(Path(self.root), self.folder("val"))
+        evaluating = self.trainer is not None and self.trainer.state.fn in (
+            TrainerFn.VALIDATING,
+            TrainerFn.TESTING,
+        )
+        if self._archive("train").is_file() and not evaluating:
+            extract_train(Path(self.root), self.folder("train"))
+
+    def data_classes(self) -> dict[str, str]:
+        """The classes: the class folders; ImageNet's 1000 synsets if there are none yet, or the devkit's.
+
+        Raises:
+            AttnlabError: Neither folders are there nor archives that are to be extracted.
+        """
+        if not is_filled(self.folder("train")):
+            if self._is_flat("val"):
+                return shown_names(self._devkit.wnids)
+            archives = any(self._archive(split).is_file() for split in ("train", "val"))
+            if self.extract and archives and not is_filled(self.folder("val")):
+                return shown_names(_all_synsets())
+        return super().data_classes()
+
+    def items(self, split: str) -> list[LabelledPicture]:
+        """The images of a split; those of a flat validation folder in order of their numbers.
+
+        Raises:
+            AttnlabError: As `ImageFolderDataModule.items`; or a flat folder's images are not named by number,
+                the devkit is not there or does not know a number, or their classes are not those of training.
+        """
+        if split == "train" or not self._is_flat(split):
+            return super().items(split)
+        folder = self.folder(split)
+        labels = {wnid: label for label, wnid in enumerate(self.synsets)}
+        wnids = {name: self._devkit.wnid(name) for name in _listing(folder)[0]}
+        strange = sorted(set(wnids.values()) - set(labels))
+        if strange:
+            count = sum(wnid not in labels for wnid in wnids.values())
+            raise AttnlabError(
+                f"{count} of the {len(wnids)} images in '{folder}' are of classes that the data set does not "
+                f"have: {listed(strange)}. Add these classes to '{self.folder('train')}', or leave these "
+                "images out."
+            )
+        if len({Path(name).stem for name in wnids}) < len(wnids):
+            raise AttnlabError(f"In '{folder}', several images have the same number: keep one of each.")
+        return [LabelledPicture(name, folder / name, labels[wnid]) for name, wnid in wnids.items()]
+
+    @cached_property
+    def _devkit(self) -> Devkit:
+        return read_devkit(Path(self.root))
+
+    def _archive(self, split: str) -> Path:
+        return Path(self.root) / (TRAIN_ARCHIVE if split == "train" else VAL_ARCHIVE)
+
+    def _is_flat(self, split: str) -> bool:
+        """Whether a split's images lie in its folder itself."""
+        folder = self.folder(split)
+        pictures, folders = _listing(folder)
+        numbered = [name for name in pictures if name.startswith("ILSVRC2012_val_")]
+        if numbered and folders:
+            raise AttnlabError(
+                f"'{folder}' holds both images ({listed(numbered, 2)}) and folders ({listed(folders, 2)}). "
+                "Move all images into class folders, or none."
+            )
+        return bool(pictures) and not folders
+
+    def _no_folder(self, split: str) -> AttnlabError:
+        folder, archive = self.folder(split), self._archive(split)
+        if not self.extract and part_of(folder).is_dir():
+            return AttnlabError(
+                f"'{folder}' is not complete, its extraction was interrupted: go on with --data.extract true."
+            )
+        if not self.extract and archive.is_file():
+            return AttnlabError(
+                f"There is no '{folder}', but '{archive}': extract it with --data.extract true."
+            )
+        archives = f"{TRAIN_ARCHIVE}, {VAL_ARCHIVE} and {DEVKIT_ARCHIVE}"
+        return AttnlabError(
+            f"{super()._no_folder(split)} Or put the official archives {archives} into '{self.root}' and set "
+            f"--data.extract true. {WHERE_FROM}."
+        )
+
+
+def _listing(folder: Path) -> tuple[list[str], list[str]]:
+    """Names of the pictures and of the folders in a folder, sorted; none if it is not there."""
+    if not folder.is_dir():
+        return [], []
+    with os.scandir(folder) as entries:
+        there = sorted((entry.name, entry.is_dir()) for entry in entries if not entry.name.startswith("."))
+    pictures = [name for name, is_dir in there if not is_dir and name.lower().endswith(IMAGE_SUFFIXES)]
+    return pictures, [name for name, is_dir in there if is_dir]
+
+
+def _all_synsets() -> list[str]:
+    from timm.data import ImageNetInfo  # Takes long, and few data sets need it.
+
+    return sorted(ImageNetInfo().label_names())
