@@ -106,10 +106,20 @@ def test_processes_together_keep_what_one_keeps(processes):
 
 
 def test_logits_that_are_no_numbers_are_the_worst_mistakes():
-    _, worst, _, wrong = merged([kept_of([[0.1, 0.9, 0.0], [math.nan, 0.5, 0.5]], [0, 0])])
-    assert [seen.index for seen in worst] == [1, 0]
-    assert wrong == 2
-    assert mistakes_sheet(worst, NAMES, 2, 2).ndim == 3
+    shares = [[0.1, 0.9, 0.0], [math.nan, 0.5, 0.5], [0.1, math.inf, 0.0]]
+    _, worst, _, wrong = merged([kept_of(shares, [0, 0, 0])])
+    assert [seen.index for seen in worst] == [1, 2, 0]
+    assert [seen.guess for seen in worst] == [-1, 1, 1]
+    assert wrong == 3
+    assert mistakes_sheet(worst, NAMES, 3, 3).ndim == 3
+
+
+def test_the_same_image_twice_is_no_trouble():
+    """As a sampler of one's own may have it."""
+    kept = Kept(0, 3)
+    for _ in range(3):
+        kept.add(logits_of([[0.1, 0.9, 0.0]] * 2), batch_of([0, 0], step=0), MEAN, STD, 16)
+    assert [seen.index for seen in merged([kept])[1]] == [0, 0, 0]
 
 
 def test_nothing_is_kept_that_is_not_asked_for():

@@ -119,3 +119,12 @@ def test_an_interrupted_prediction_leaves_no_part(tmp_path):
     assert list(tmp_path.iterdir())
     writer.on_exception(trainer, None, KeyboardInterrupt())
     assert not list(tmp_path.iterdir())
+
+
+def test_an_interrupted_training_leaves_other_peoples_parts_alone(tmp_path):
+    part = tmp_path / ".predictions.csv.part0"
+    part.write_text("of a prediction that is running")
+    ClassificationWriter(str(tmp_path)).on_exception(
+        SimpleNamespace(global_rank=0), None, KeyboardInterrupt()
+    )
+    assert part.exists()

@@ -31,7 +31,7 @@ class Seen:
         guess: Class of the highest probability; -1 where the network gave no numbers (NaN).
         truth_share: Probability of the truth, in 0..1.
         guess_share: Probability of the guess, in 0..1.
-        loss: Minus the logarithm of ``truth_share``; infinite where there is no guess.
+        loss: Minus the logarithm of ``truth_share``; infinite where that is NaN.
         image: RGB, uint8 (h, w, 3).
     """
 
@@ -48,6 +48,9 @@ class Seen:
     def rank(self) -> tuple[float, int]:
         """Grows with the loss; of equal losses, the earlier image is the worse."""
         return self.loss, -self.index
+
+    def __lt__(self, other: Seen) -> bool:
+        return self.rank < other.rank
 
 
 @dataclass
@@ -66,7 +69,7 @@ class Kept:
     count: int
     mistakes: int
     first: list[Seen] = field(default_factory=list)
-    worst: list[tuple[tuple[float, int], Seen]] = field(default_factory=list)
+    worst: list[Seen] = field(default_factory=list)
     images: int = 0
     wrong: int = 0
 
@@ -94,10 +97,12 @@ class Kept:
             wrong = guess != truth
             self.images += 1
             self.wrong += wrong
-            loss = -log_own if guess >= 0 else math.inf
+            loss = math.inf if math.isnan(log_own) else -log_own
             rank = (loss, -indices[i])
             early = indices[i] < self.count
-            bad = wrong and self.mistakes > 0 and (len(self.worst) < self.mistakes or rank > self.worst[0][0])
+            bad = (
+                wrong and self.mistakes > 0 and (len(self.worst) < self.mistakes or rank > self.worst[0].rank)
+            )
             if not (early or bad):
                 continue
             seen = Seen(
@@ -113,15 +118,15 @@ class Kept:
             if early:
                 self.first.append(seen)
             if bad:
-                (heapq.heappush if len(self.worst) < self.mistakes else heapq.heapreplace)(
-                    self.worst, (rank, seen)
-                )
+                heapq.heappush(self.worst, seen)
+                if len(self.worst) > self.mistakes:
+                    heapq.heappop(self.worst)
 
 
 def merged(parts: list[Kept]) -> tuple[list[Seen], list[Seen], int, int]:
     """The first images in order, the worst mistakes worst first, and the numbers of images and mistakes."""
     first = sorted((seen for part in parts for seen in part.first), key=lambda seen: seen.index)
-    worst = sorted((seen for part in parts for _, seen in part.worst), key=lambda s: s.rank, reverse=True)
+    worst = sorted((seen for part in parts for seen in part.worst), reverse=True)
     images, wrong = sum(part.images for part in parts), sum(part.wrong for part in parts)
     return first, worst[: parts[0].mistakes], images, wrong
 

@@ -112,6 +112,8 @@ class ClassificationWriter(BasePredictionWriter):
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
         """Leave no part behind."""
+        if self._part is None:
+            return
         self._close()
         part_path(self.output_dir, trainer.global_rank).unlink(missing_ok=True)
 
