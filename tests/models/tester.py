@@ -11,12 +11,19 @@ from torch import nn
 
 
 class NetworkTester:
-    """Subclass, and give `build` and `sizes`; each test then runs for each of the subclass's networks."""
+    """Subclass, and give `build`; each test then runs for each of the subclass's networks.
+
+    As it stands, for networks with logits at each pixel of the image, (B, K, H, W).
+    """
 
     classes = 5
 
     def build(self) -> nn.Module:
         raise NotImplementedError
+
+    def logits_shape(self, images: torch.Tensor) -> tuple[int, ...]:
+        """The shape that the logits of (B, 3, H, W) images must have."""
+        return (len(images), self.classes, *images.shape[-2:])
 
     @pytest.fixture
     def network(self) -> nn.Module:
@@ -24,10 +31,11 @@ class NetworkTester:
         return self.build()
 
     @pytest.mark.parametrize("size", [(64, 64), (65, 97), (33, 47), (128, 40)])
-    def test_logits_have_the_size_of_the_image(self, network: nn.Module, size: tuple[int, int]) -> None:
+    def test_logits_have_their_shape(self, network: nn.Module, size: tuple[int, int]) -> None:
+        images = torch.randn(2, 3, *size)
         with torch.no_grad():
-            logits = network.eval()(torch.randn(2, 3, *size))
-        assert logits.shape == (2, self.classes, *size)
+            logits = network.eval()(images)
+        assert logits.shape == self.logits_shape(images)
         assert logits.isfinite().all()
 
     def test_a_batch_of_one_trains(self, network: nn.Module) -> None:
@@ -78,3 +86,16 @@ class NetworkTester:
         program = torch.export.export(network.eval(), (image,))
         with torch.no_grad():
             torch.testing.assert_close(program.module()(image), network(image), rtol=1e-4, atol=1e-4)
+
+
+class ClassifierTester(NetworkTester):
+    """For networks with logits for each image, (B, K), in training as in evaluation."""
+
+    def logits_shape(self, images: torch.Tensor) -> tuple[int, ...]:
+        return (len(images), self.classes)
+
+    def test_training_gives_one_tensor_too(self, network: nn.Module) -> None:
+        images = torch.randn(2, 3, 64, 64)
+        logits = network.train()(images)
+        assert isinstance(logits, torch.Tensor)
+        assert logits.shape == self.logits_shape(images)

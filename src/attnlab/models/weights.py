@@ -63,7 +63,7 @@ def library_encoder_weights(encoder: str, weights: str = "imagenet", depth: int 
     except (OSError, RuntimeError) as error:
         # The hub clients raise their own kinds of both when offline; their text says which host.
         raise AttnlabError(
-            f"Could not fetch the '{weights}' weights of encoder '{encoder}': {_first_line(error)} "
+            f"Could not fetch the '{weights}' weights of encoder '{encoder}': {first_line(error)} "
             "With no connection, pass a file instead: --model.weights FILE (a torch state dict or "
             "safetensors with the encoder's keys), or --model.weights none to train from scratch."
         ) from error
@@ -92,11 +92,11 @@ def read_state_dict(path: str | Path) -> dict[str, Tensor]:
         else:
             content = torch.load(path, map_location="cpu", weights_only=True)
     except (RuntimeError, EOFError, OSError, ValueError, pickle.UnpicklingError) as error:
-        raise AttnlabError(f"Cannot read weights from {path}: {_first_line(error)}") from error
+        raise AttnlabError(f"Cannot read weights from {path}: {first_line(error)}") from error
     except Exception as error:
         if type(error).__name__ != "SafetensorError":
             raise
-        raise AttnlabError(f"Cannot read weights from {path}: {_first_line(error)}") from error
+        raise AttnlabError(f"Cannot read weights from {path}: {first_line(error)}") from error
     for key in ("state_dict", "model", "model_state"):
         if isinstance(content, Mapping) and isinstance(content.get(key), Mapping):
             content = content[key]
@@ -130,35 +130,86 @@ def load_backbone(
     Raises:
         AttnlabError: When a tensor is missing, is left over or has another shape; nothing is loaded then.
     """
-    wanted = backbone.state_dict()
-    prefix = _common_prefix(wanted, state)
-    found = {key.removeprefix(prefix): value for key, value in state.items() if key.startswith(prefix)}
-    shared = wanted.keys() & found.keys()
-    # A counter that older files lack and that no output depends on.
-    missing = [k for k in wanted if k not in found and k not in new and not k.endswith("num_batches_tracked")]
-    left = [k for k in found if k not in wanted]
+    fit = compare(backbone, state, new)
     known = (*CLASSIFIER_PREFIXES, *(f"{name}." for name in dropped))
-    stray = [] if prefix else [k for k in left if not k.startswith(known)]
-    shapes = [
-        f"{k}: {tuple(found[k].shape)} in the file, {tuple(wanted[k].shape)} in the network"
-        for k in sorted(shared)
-        if found[k].shape != wanted[k].shape
-    ]
-    problems = [
-        *_summary("missing in the file", missing),
-        *_summary("not in the network", stray),
-        *_summary("of another shape", shapes),
-    ]
+    problems = fit.problems([] if fit.prefix else [k for k in fit.left if not k.startswith(known)])
     if problems:
         raise AttnlabError(
-            f"The weights of {source} do not fit the backbone {type(backbone).__name__}: "
-            + "; ".join(problems)
-            + ". Choose the encoder they were trained with."
+            f"The weights of {source} do not fit the backbone {type(backbone).__name__}: {problems}. "
+            "Choose the encoder they were trained with."
         )
     # Some encoders of segmentation-models-pytorch pop their classifier's keys here and return nothing; the
     # comparison above has already told what is missing.
-    backbone.load_state_dict({k: found[k] for k in shared}, strict=False)
-    return WeightsReport(source, len(shared), [k for k in wanted if k not in found and k in new], left)
+    backbone.load_state_dict(fit.fitting, strict=False)
+    return WeightsReport(source, len(fit.fitting), fit.new, fit.left)
+
+
+@dataclass(frozen=True)
+class Fit:
+    """How a source's tensors fit a network.
+
+    Attributes:
+        prefix: What was dropped from the source's keys. Keys of the source without it are left aside.
+        fitting: Tensors that have a place, whatever their shape.
+        missing: Keys of the network that the source lacks and must have.
+        new: Keys of the network that the source may lack, and does.
+        left: Keys of the source, less the prefix, that have no place.
+        shapes: The shape of each fitting tensor that has another one in the network: the source's, the
+            network's.
+    """
+
+    prefix: str
+    fitting: dict[str, Tensor]
+    missing: list[str]
+    new: list[str]
+    left: list[str]
+    shapes: dict[str, tuple[tuple[int, ...], tuple[int, ...]]]
+
+    def problems(self, stray: list[str]) -> str:
+        """What does not fit, in words; empty if all does.
+
+        Args:
+            stray: The keys of ``left`` that the source should not have.
+        """
+        shapes = [
+            f"{key}: {theirs} in the file, {ours} in the network"
+            for key, (theirs, ours) in self.shapes.items()
+        ]
+        parts = (
+            _summary("missing in the file", self.missing),
+            _summary("not in the network", stray),
+            _summary("of another shape", shapes),
+        )
+        return "; ".join(part for part in parts if part)
+
+
+def compare(network: nn.Module, state: Mapping[str, Tensor], new: Collection[str] = frozenset()) -> Fit:
+    """Compare a source's tensors with a network's, by name and shape.
+
+    Args:
+        network: The network, left as it is.
+        state: The source's tensors by name. A prefix that their keys share with none of the network's is
+            dropped.
+        new: Keys of the network that the source may lack.
+    """
+    wanted = network.state_dict()
+    prefix = _common_prefix(wanted, state)
+    found = {key.removeprefix(prefix): value for key, value in state.items() if key.startswith(prefix)}
+    fitting = {key: found[key] for key in wanted if key in found}
+    absent = [key for key in wanted if key not in found]
+    return Fit(
+        prefix=prefix,
+        fitting=fitting,
+        # A counter that older files lack and that no output depends on.
+        missing=[key for key in absent if key not in new and not key.endswith("num_batches_tracked")],
+        new=[key for key in absent if key in new],
+        left=[key for key in found if key not in wanted],
+        shapes={
+            key: (tuple(value.shape), tuple(wanted[key].shape))
+            for key, value in fitting.items()
+            if value.shape != wanted[key].shape
+        },
+    )
 
 
 def _common_prefix(wanted: Mapping[str, Tensor], state: Mapping[str, Tensor]) -> str:
@@ -174,13 +225,14 @@ def _common_prefix(wanted: Mapping[str, Tensor], state: Mapping[str, Tensor]) ->
     return max(counts, key=lambda p: (counts[p], -len(p)), default="")
 
 
-def _summary(what: str, keys: list[str], shown: int = 4) -> list[str]:
+def _summary(what: str, keys: list[str], shown: int = 4) -> str:
     if not keys:
-        return []
+        return ""
     more = f", … ({len(keys)} in all)" if len(keys) > shown else ""
-    return [f"{what}: {', '.join(keys[:shown])}{more}"]
+    return f"{what}: {', '.join(keys[:shown])}{more}"
 
 
-def _first_line(error: BaseException) -> str:
+def first_line(error: BaseException) -> str:
+    """The first line of an error's text, with a full stop."""
     lines = str(error).strip().splitlines()
     return lines[0].rstrip(".") + "." if lines else f"{type(error).__name__}."

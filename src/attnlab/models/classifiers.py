@@ -1,0 +1,317 @@
+"""Classification networks by name: any CNN of torchvision or timm, for large images and small ones."""
+
+from __future__ import annotations
+
+import inspect
+import sys
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import torch
+from torch import nn
+
+from attnlab.attention.observe import Call, observe
+from attnlab.errors import AttnlabError, unknown
+
+LIBRARIES = ("torchvision", "timm")
+# Given by arguments of `build_classifier`, or of no use in a network that is to give logits.
+_OWN_ARGUMENTS = frozenset(
+    {
+        *("self", "cfg", "arch", "weights", "progress", "num_classes", "in_chans", "aux_logits"),
+        *("pretrained", "pretrained_cfg", "pretrained_cfg_overlay", "pretrained_strict", "checkpoint_path"),
+        *("cache_dir", "features_only", "out_indices"),
+    }
+)
+# What constructors raise for arguments that they cannot use.
+_REFUSALS = (
+    ArithmeticError,
+    AssertionError,
+    AttributeError,
+    LookupError,
+    NotImplementedError,
+    RuntimeError,
+    TypeError,
+    ValueError,
+)
+
+
+def build_classifier(
+    network: str,
+    num_classes: int,
+    options: dict[str, Any] | None = None,
+    stem_stride: int | None = None,
+) -> nn.Module:
+    """Build a network with random weights.
+
+    GoogLeNet and Inception v3 of torchvision have no auxiliary heads, and take images normalised as for all
+    the other networks (``transform_input`` is on, as for the published weights).
+
+    Args:
+        network: A name of torchvision, e.g. ``resnet18``, or else of timm, e.g. ``resnet10t``; or with its
+            library, ``torchvision/resnet18`` or ``timm/resnet18``.
+        num_classes: Number of classes K.
+        options: Further arguments of the network, e.g. ``{"width_mult": 0.5}`` of ``mobilenet_v2``.
+        stem_stride: Pixels per step of the stem's output, as for `set_stem_stride`; None leaves the
+            network's own.
+
+    Returns:
+        The library's own module, (B, 3, H, W) -> logits (B, K).
+
+    Raises:
+        AttnlabError: For an unknown network or option, a network that is no CNN (`is_cnn`), or a stem that
+            cannot have that stride.
+    """
+    library, name = find_network(network)
+    module = _build(library, name, num_classes, dict(options or {}))
+    if not is_cnn(module):
+        raise AttnlabError(
+            f"'{name}' of {library} is no CNN: it does not mix neighbouring positions mainly by convolution, "
+            "all the way through, so it has few maps for an attention module or none. Choose a convolutional "
+            "network, e.g. resnet18, mobilenet_v2 or convnext_tiny."
+        )
+    if stem_stride is not None:
+        set_stem_stride(module, stem_stride, network)
+    return module
+
+
+def find_network(network: str) -> tuple[str, str]:
+    """Library and name of a network.
+
+    Args:
+        network: ``NAME``, ``torchvision/NAME`` or ``timm/NAME``.
+
+    Raises:
+        AttnlabError: If no library has it.
+    """
+    import timm
+
+    torchvision_names = _torchvision_names()
+    library, slash, name = network.rpartition("/")
+    if slash and library not in LIBRARIES:
+        raise unknown("library of networks", library, LIBRARIES, "Write e.g. torchvision/resnet18.")
+    if library != "timm" and name in torchvision_names:
+        return "torchvision", name
+    if library != "torchvision" and name and timm.is_model(name):
+        return "timm", name
+    names = {"torchvision": torchvision_names, "timm": timm.list_models()}
+    if slash:
+        raise unknown(f"network of {library}", name, names[library])
+    raise unknown(
+        "network",
+        network,
+        {*names["torchvision"], *names["timm"]},
+        "These are the classification networks of torchvision and timm.",
+    )
+
+
+def is_cnn(network: nn.Module) -> bool:
+    """Whether a network mixes positions mainly by convolution, from its first to its last layers.
+
+    Of the layers with a matrix of weights, those count that are convolutions whose windows overlap (kernel
+    larger than stride, so that neither 1x1 convolutions count nor those that cut an image into patches). In a
+    CNN
+
+    - they are at least one in eight: Swin and MLP-Mixer have none, MaxViT has few;
+    - the last of them stands in the second half: LeViT, or a ViT on a ResNet, has them in front;
+    - they are more than twice as many as self-attentions (modules with ``num_heads``): PVT v2 or XCiT has
+      depthwise convolutions throughout, but as many attentions. A ResNet with attention in its last stage
+      (BoTNet) is a CNN.
+    """
+    modules = list(network.modules())
+    layers = [module for module in modules if _has_matrix(module)]
+    mixing = [index for index, module in enumerate(layers) if _overlaps(module)]
+    attentions = sum(isinstance(getattr(module, "num_heads", None), int) for module in modules)
+    return (
+        len(mixing) * 8 >= len(layers) and len(mixing) > 2 * attentions and (mixing[-1] + 1) * 2 > len(layers)
+    )
+
+
+def head_name(network: nn.Module, num_classes: int) -> str:
+    """Name of the layer that makes the logits, e.g. ``fc`` or ``classifier.1``.
+
+    It is the last linear layer or convolution with K outputs in a run of the network on one image.
+
+    Args:
+        network: The network; a copy of it runs.
+        num_classes: Number of classes K.
+
+    Raises:
+        AttnlabError: If there is none, or the network cannot run.
+    """
+    for call in reversed(_calls(network)):
+        if isinstance(call.module, nn.Linear | nn.Conv2d) and isinstance(call.output, tuple):
+            channels = call.output[-1] if isinstance(call.module, nn.Linear) else call.output[1]
+            if channels == num_classes:
+                return call.name
+    raise AttnlabError(
+        f"{type(network).__name__} has no linear layer or convolution that makes {num_classes} logits."
+    )
+
+
+def set_stem_stride(network: nn.Module, stride: int, name: str) -> None:
+    """Change how far the stem reduces the image, in place.
+
+    In networks of the ResNet family (with children ``conv1`` and ``maxpool``): 4 is the usual stem; 2 is a
+    3x3 convolution of stride 2 without pooling; 1 is a 3x3 convolution of stride 1 without pooling, as is
+    usual for images of 32 or 64 pixels. In others the stem is the first convolution alone: one of stride 2
+    can get stride 1, and whatever follows it, such as a pooling, stays.
+
+    Args:
+        network: The network, without attention.
+        stride: Pixels per step of the stem's output.
+        name: How to call the network in messages.
+
+    Raises:
+        AttnlabError: If the stem cannot have that stride.
+    """
+    children = dict(network.named_children())
+    if "conv1" in children and "maxpool" in children:
+        _set_resnet_stem(network, stride, name)
+        return
+    first = next((call for call in _calls(network) if isinstance(call.module, nn.Conv2d)), None)
+    if first is None or first.map_size is None:
+        raise AttnlabError(f"{name} has no convolution to be its stem; leave --model.stem_stride away.")
+    own = round(_SIDE / first.map_size[0])
+    if stride == own:
+        return
+    stem = network.get_submodule(first.name)
+    assert isinstance(stem, nn.Conv2d)
+    if stride == 1 and own == 2 and stem.stride == (2, 2):
+        stem.stride = (1, 1)
+        return
+    takes = "1 or 2" if own == 2 and stem.stride == (2, 2) else str(own)
+    height, width = stem.kernel_size
+    raise AttnlabError(
+        f"The stem of {name} is a {height}x{width} convolution of stride {own} ({first.name}); "
+        f"--model.stem_stride takes {takes} for it, or is left away. It was {stride}."
+    )
+
+
+_SIDE = 224
+
+
+def _torchvision_names() -> list[str]:
+    from torchvision import models
+
+    return models.list_models(module=models)
+
+
+def _build(library: str, name: str, num_classes: int, options: dict[str, Any]) -> nn.Module:
+    """The library's module; options that it refuses or would swallow are named in the error."""
+    build = _constructor(library, name, num_classes)
+    if not options:
+        return build({})
+    for option in options:
+        if option in _OWN_ARGUMENTS:
+            raise AttnlabError(
+                f"'{option}' cannot be an option of {name}: the number of classes comes from the data, "
+                "weights from --model.weights, and the network gives one tensor of logits."
+            )
+    named = _named_options(library, name, build)
+    if _swallows(build):
+        for option in options:
+            if option not in named:
+                raise unknown(f"option of {name}", option, named)
+    try:
+        return build(options)
+    except _REFUSALS as error:
+        refused = [option for option in options if f"'{option}'" in str(error)]
+        if isinstance(error, TypeError) and refused and "unexpected keyword" in str(error):
+            raise unknown(f"option of {name}", refused[0], named) from error
+        raise AttnlabError(f"{library} cannot build {name} with the options {options}: {error}") from error
+
+
+def _constructor(library: str, name: str, num_classes: int) -> Callable[[dict[str, Any]], nn.Module]:
+    """A function of the options that builds a network without weights."""
+    if library == "timm":
+        import timm
+
+        return lambda options: timm.create_model(name, pretrained=False, num_classes=num_classes, **options)
+    from torchvision import models
+
+    fixed: dict[str, Any] = {}
+    if name in ("googlenet", "inception_v3"):
+        fixed = {"aux_logits": False, "transform_input": True, "init_weights": True}
+    return lambda options: models.get_model(
+        name, weights=None, num_classes=num_classes, **{**fixed, **options}
+    )
+
+
+def _without_values(build: Callable[[dict[str, Any]], nn.Module], options: dict[str, Any]) -> nn.Module:
+    """Build on the ``meta`` device where the constructor allows that: it reads no values there."""
+    try:
+        with torch.device("meta"):
+            return build(options)
+    except (NotImplementedError, RuntimeError):
+        return build(options)
+
+
+def _swallows(build: Callable[[dict[str, Any]], nn.Module]) -> bool:
+    """Whether the constructor takes an option that nobody has defined."""
+    try:
+        _without_values(build, {"no_such_option_anywhere": 0})
+    except _REFUSALS:
+        return False
+    return True
+
+
+def _named_options(library: str, name: str, build: Callable[[dict[str, Any]], nn.Module]) -> set[str]:
+    """Arguments by name of a network's class, and of the functions of its file that configure it."""
+    cls = type(_without_values(build, {}))
+    functions: Iterable[Any] = [cls.__init__]
+    if library == "torchvision":
+        file = vars(sys.modules[cls.__module__]).values()
+        functions = [cls.__init__, *(f for f in file if inspect.isfunction(f))]
+    parameters = [p for function in functions for p in inspect.signature(function).parameters.values()]
+    kinds = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
+    return {p.name for p in parameters if p.kind in kinds} - _OWN_ARGUMENTS
+
+
+def _has_matrix(module: nn.Module) -> bool:
+    weight = getattr(module, "weight", None)
+    return isinstance(weight, torch.Tensor) and weight.ndim >= 2 and next(module.children(), None) is None
+
+
+def _overlaps(module: nn.Module) -> bool:
+    kernel, stride = getattr(module, "kernel_size", None), getattr(module, "stride", 1)
+    if not isinstance(kernel, tuple) or len(kernel) != 2:
+        return False
+    strides = stride if isinstance(stride, tuple) else (stride, stride)
+    return any(k > s for k, s in zip(kernel, strides, strict=True))
+
+
+def _calls(network: nn.Module) -> list[Call]:
+    example = torch.zeros(1, 3, _SIDE, _SIDE)
+    observation = observe(network, example)
+    if observation.error is not None:
+        observation = observe(network, example, for_real=True)
+    if observation.error is not None:
+        raise AttnlabError(
+            f"{type(network).__name__} does not run on one {_SIDE} x {_SIDE} image: {observation.error}"
+        ) from observation.error
+    return observation.calls
+
+
+def _set_resnet_stem(network: nn.Module, stride: int, name: str) -> None:
+    if stride == 4:
+        return
+    path, first = next(
+        (path, module) for path, module in network.named_modules() if isinstance(module, nn.Conv2d)
+    )
+    if stride not in (1, 2) or not path.startswith("conv1"):
+        raise AttnlabError(
+            f"The stem of {name} is a convolution of stride 2 ({path}) and a pooling of stride 2; "
+            f"--model.stem_stride takes 1, 2 or 4 for it, or is left away. It was {stride}."
+        )
+    if max(first.kernel_size) > 3:
+        smaller = nn.Conv2d(
+            first.in_channels, first.out_channels, 3, padding=1, bias=first.bias is not None,
+            device=first.weight.device, dtype=first.weight.dtype,
+        )  # fmt: skip
+        # As both libraries start the convolutions of a ResNet.
+        nn.init.kaiming_normal_(smaller.weight, mode="fan_out", nonlinearity="relu")
+        parent, _, child = path.rpartition(".")
+        setattr(network.get_submodule(parent), child, smaller)
+        first = smaller
+    first.stride = (stride, stride)
+    network.add_module("maxpool", nn.Identity())
