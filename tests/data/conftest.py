@@ -40,3 +40,20 @@ def voc_folder(tmp_path: Path) -> Path:
     splits = {"train": [f"t{k}" for k in range(5)], "val": ["v0", "v1", "v2"]}
     splits["trainval"] = splits["train"] + splits["val"]
     return write_voc_folder(tmp_path / "VOCdevkit" / "VOC2012", sizes, splits)
+
+
+FOLDER_COLOURS = {"ant": (250, 10, 10), "bee": (10, 250, 10), "cat": (10, 10, 250)}
+"""The classes of `class_folders`: each picture is of its class's colour."""
+
+
+@pytest.fixture
+def class_folders(tmp_path: Path) -> Path:
+    """Three classes in ImageNet's layout, three training and two validation pictures each, of many sizes."""
+    root = tmp_path / "leaves"
+    for split, count in (("train", 3), ("val", 2)):
+        for number, (name, colour) in enumerate(FOLDER_COLOURS.items()):
+            (root / split / name).mkdir(parents=True)
+            for k in range(count):
+                picture = Image.new("RGB", (40 + 5 * k, 36 + 4 * number), colour)
+                picture.save(root / split / name / f"{split}_{k}.JPEG", quality=95)
+    return root

@@ -149,3 +149,90 @@ def test_find_images(tmp_path):
     for source in ("empty", "nowhere", "*.gif"):
         with pytest.raises(AttnlabError, match=r"No "):
             names(source)
+
+
+KINDS = (
+    {"progressive": True},
+    {"quality": 20, "optimize": True},
+    {"restart_marker_blocks": 2},
+    {"comment": b"a remark"},
+    {"icc_profile": b"\0" * 70_000},
+)
+COLOUR_KINDS = ({"subsampling": 0}, {"subsampling": 1}, {"subsampling": 2}, {"keep_rgb": True})
+
+
+@pytest.mark.parametrize(
+    ("mode", "options"),
+    [("L", kind) for kind in KINDS] + [("RGB", kind) for kind in (*KINDS, *COLOUR_KINDS)],
+)
+def test_jpegs_of_all_kinds_are_as_pillow_reads_them(tmp_path, mode, options):
+    smooth_photo(mode).resize((131, 77)).save(tmp_path / "a.jpg", **options)
+    with Image.open(tmp_path / "a.jpg") as stored:
+        expected = np.asarray(stored.convert("RGB")).astype(int)
+    assert np.abs(as_array(read_image(tmp_path / "a.jpg")) - expected).max() <= 1
+
+
+def test_jpegs_are_read_without_torchvisions_operator_too(tmp_path, monkeypatch):
+    smooth_photo().save(tmp_path / "a.jpg")
+    swift = read_image(tmp_path / "a.jpg")
+    monkeypatch.setattr("attnlab.data.images._JPEG_OP", None)
+    assert (read_image(tmp_path / "a.jpg").int() - swift.int()).abs().max() <= 1
+
+
+def test_plain_jpegs_do_not_go_through_pillow(tmp_path, monkeypatch):
+    """Pictures of photo tools hold EXIF data that says upright, or mentions no orientation at all."""
+    exif = Image.Exif()
+    exif[0x0112] = 1
+    exif[0x010F] = "A camera's maker"
+    smooth_photo().save(tmp_path / "a.jpg", exif=exif)
+    monkeypatch.setattr("attnlab.data.images._decode", None)
+    assert read_image(tmp_path / "a.jpg").shape == (3, 37, 50)
+
+
+def test_orientation_in_xmp_counts(tmp_path):
+    packet = b'<x:xmpmeta><rdf:Description tiff:Orientation="6"/></x:xmpmeta>'
+    smooth_photo().save(tmp_path / "a.jpg", xmp=packet)
+    assert read_image(tmp_path / "a.jpg").shape == (3, 50, 37)
+    assert read_image(tmp_path / "a.jpg", exif=False).shape == (3, 37, 50)
+
+
+@pytest.mark.parametrize("suffix", ["webp", "gif", "bmp", "tif"])
+def test_other_formats_equal_pillow(tmp_path, suffix):
+    smooth_photo().save(tmp_path / f"a.{suffix}")
+    with Image.open(tmp_path / f"a.{suffix}") as stored:
+        expected = np.asarray(stored.convert("RGB"))
+    assert np.array_equal(as_array(read_image(tmp_path / f"a.{suffix}")), expected)
+
+
+def test_damaged_headers_are_left_to_pillow(tmp_path):
+    """Bytes of the header changed one by one: what Pillow reads must be read, and what it refuses refused."""
+    path = tmp_path / "a.jpg"
+    Image.fromarray(COLOURS).save(path)
+    whole = path.read_bytes()
+    for position in range(2, 200, 3):
+        data = bytearray(whole)
+        data[position] ^= 0x5A
+        path.write_bytes(data)
+        try:
+            with Image.open(path) as stored:
+                expected = np.asarray(stored.convert("RGB"))
+        except Exception:
+            expected = None
+        try:
+            read = as_array(read_image(path))
+        except AttnlabError:
+            read = None
+        assert (read is None) == (expected is None)
+        if read is not None:
+            assert np.abs(read.astype(int) - expected).max() <= 1
+
+
+@pytest.mark.real_data
+def test_real_photographs_are_as_pillow_reads_them(shared_data):
+    paths = [*sorted((shared_data / "imagenet-sample").rglob("*.JPEG"))[::25]]
+    paths += sorted((shared_data / "voc2007-images").iterdir())
+    assert len(paths) > 40
+    for path in paths:
+        with Image.open(path) as stored:
+            expected = np.asarray(ImageOps.exif_transpose(stored).convert("RGB")).astype(int)
+        assert np.abs(as_array(read_image(path)) - expected).max() <= 1

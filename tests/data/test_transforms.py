@@ -3,9 +3,10 @@ from __future__ import annotations
 import pytest
 import torch
 from torchvision import tv_tensors
+from torchvision.transforms import v2
 from torchvision.transforms.v2 import functional as F
 
-from attnlab.data.transforms import RandomScaleCrop
+from attnlab.data.transforms import RandomResizedCropFlip, RandomScaleCrop, ResizeCentreCrop
 from attnlab.errors import AttnlabError
 
 
@@ -72,3 +73,62 @@ def test_all_parts_of_an_image_are_met():
 def test_impossible_options_are_refused(size, scale):
     with pytest.raises(AttnlabError, match="must be"):
         RandomScaleCrop(size, scale)
+
+
+@pytest.mark.parametrize(("height", "width"), [(300, 400), (97, 64), (20, 500), (500, 20), (1, 1)])
+@pytest.mark.parametrize("scale", [(0.08, 1.0), (0.5, 1.0), (1.0, 1.0)])
+def test_windows_are_torchvisions(height, width, scale):
+    """The same random numbers give the same windows, also where none of ten fits."""
+    reference, ours = v2.RandomResizedCrop(32, scale), RandomResizedCropFlip(32, scale)
+    image = torch.zeros(3, height, width, dtype=torch.uint8)
+    for seed in range(100):
+        torch.manual_seed(seed)
+        params = reference.make_params([image])
+        torch.manual_seed(seed)
+        assert ours.window(height, width) == tuple(params[key] for key in ("top", "left", "height", "width"))
+
+
+@pytest.mark.parametrize("interleaved", [True, False])
+def test_crop_and_flip_are_torchvisions(interleaved):
+    image = photo(150, 200)
+    if interleaved:
+        image = tv_tensors.Image(image.permute(1, 2, 0).contiguous().permute(2, 0, 1))
+    for seed in range(20):
+        torch.manual_seed(seed)
+        out = RandomResizedCropFlip(48, flip=0.0)(image)
+        torch.manual_seed(seed)
+        params = v2.RandomResizedCrop(48).make_params([image])
+        window = [params[key] for key in ("top", "left", "height", "width")]
+        expected = F.resized_crop(image, *window, [48, 48], antialias=True)
+        assert isinstance(out, tv_tensors.Image)
+        assert out.dtype == torch.uint8
+        assert (out.int() - expected.int()).abs().max() <= 1
+        torch.manual_seed(seed)
+        assert torch.equal(RandomResizedCropFlip(48, flip=1.0)(image), out.flip(-1))
+
+
+def test_half_of_the_pictures_are_flipped():
+    torch.manual_seed(0)
+    image = torch.zeros(3, 8, 8, dtype=torch.uint8)
+    image[..., 4:] = 255
+    transform = RandomResizedCropFlip(8, (1.0, 1.0), (1.0, 1.0))
+    flips = sum(bool(transform(image)[0, 0, 0] > 127) for _ in range(400))
+    assert 160 < flips < 240  # Four standard deviations.
+
+
+@pytest.mark.parametrize(("height", "width"), [(90, 120), (121, 77), (64, 64)])
+@pytest.mark.parametrize("resize", [None, 57, 64])
+def test_resize_and_centre_crop_are_torchvisions(height, width, resize):
+    image = photo(height, width)
+    steps = ([] if resize is None else [v2.Resize(resize, antialias=True)]) + [v2.CenterCrop(51)]
+    expected = v2.Compose(steps)(image)
+    out = ResizeCentreCrop(resize, 51)(image)
+    assert out.shape == (3, 51, 51)
+    assert (out.int() - expected.int()).abs().max() <= 1
+
+
+def test_a_centre_crop_is_not_padded():
+    with pytest.raises(AttnlabError, match="60 x 50 pixels is smaller than the crop of 51 x 51"):
+        ResizeCentreCrop(None, 51)(photo(50, 60))
+    with pytest.raises(AttnlabError, match="eval_resize is 50, smaller than crop_size, 51"):
+        ResizeCentreCrop(50, 51)

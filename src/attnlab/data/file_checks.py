@@ -52,8 +52,11 @@ def find_bad_files(
     def look(position: int) -> str | None:
         path = paths[position]
         try:
-            if depth == "full" or not _looks_whole(path):
+            whole = _looks_whole(path)
+            if depth == "full" or not whole:
                 height, width = read_image(path).shape[-2:]
+                if not whole and _filled_up(path):
+                    return f"The image '{path}' is cut short, and filled up with zeros."
             elif crop_size is not None:
                 height, width = _size(path)
             else:
@@ -81,6 +84,15 @@ def _looks_whole(path: Path) -> bool:
     if start.startswith(JPEG_SIGNATURE):
         return _JPEG_END in tail
     return start == _PNG_SIGNATURE and _PNG_END in tail
+
+
+def _filled_up(path: Path) -> bool:
+    """Whether a JPEG's data goes over into zeros without an end, which decoders take for a grey area."""
+    data = path.read_bytes()
+    body = data.rstrip(b"\0")
+    return (
+        data.startswith(JPEG_SIGNATURE) and len(data) - len(body) >= _TAIL and _JPEG_END not in body[-_TAIL:]
+    )
 
 
 def _size(path: Path) -> tuple[int, int]:

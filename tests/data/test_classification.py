@@ -1,0 +1,424 @@
+from __future__ import annotations
+
+import shutil
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from torchvision.transforms import v2
+
+from attnlab.data import ClassificationDataModule, ImageFolderDataModule, ShapesClassificationDataModule
+from attnlab.data.classification_sets import PackedStrings
+from attnlab.data.imagefolder import list_pictures, shown_names
+from attnlab.errors import AttnlabError
+from tests.data.conftest import FOLDER_COLOURS
+
+SHAPES = {"num_train": 12, "num_val": 7, "image_size": 40}
+
+
+@pytest.fixture(scope="session")
+def shapes_root(tmp_path_factory) -> Path:
+    root = tmp_path_factory.mktemp("shapes")
+    ShapesClassificationDataModule(str(root), **SHAPES).prepare_data()
+    return root
+
+
+def equal(first: list[dict], second: list[dict]) -> bool:
+    return all(
+        torch.equal(a[key], b[key])
+        for a, b in zip(first, second, strict=True)
+        for key in ("image", "label", "index")
+    )
+
+
+def epoch_of(data: ClassificationDataModule, epoch: int = 0) -> list[dict]:
+    loader = data.train_dataloader()
+    loader.sampler.set_epoch(epoch)
+    return list(loader)
+
+
+class ClassificationTester:
+    """What every classification data module does; ``make(**options)`` builds the one under test."""
+
+    make: Callable[..., ClassificationDataModule]
+    classes: list[str]
+    train_size: int
+
+    def test_attributes(self):
+        data = self.make()
+        assert data.class_names == data.synsets == self.classes
+        assert data.num_classes == len(self.classes)
+        assert data.crop_size == 32
+        assert data.skipped == []
+        assert data.remembered() == {"classes": {name: name for name in self.classes}}
+
+    def test_training_batches(self):
+        data = self.make()
+        data.setup("fit")
+        loader = data.train_dataloader()
+        assert len(loader) == self.train_size // 4
+        batch = next(iter(loader))
+        assert set(batch) == {"image", "label", "index", "counted"}
+        assert batch["image"].dtype == torch.uint8
+        batch = data.on_after_batch_transfer(batch, 0)
+        assert batch["image"].shape == (4, 3, 32, 32)
+        assert batch["image"].dtype == torch.float32
+        assert batch["image"].is_contiguous()
+        assert batch["label"].shape == (4,)
+        assert batch["label"].dtype == batch["index"].dtype == torch.int64
+        assert batch["counted"].tolist() == [True] * 4
+
+    def test_evaluation_is_torchvisions_and_complete(self):
+        data = self.make(eval_resize=36)
+        data.setup("test")
+        reference = v2.Compose([v2.Resize(36, antialias=True), v2.CenterCrop(32)])
+        seen = []
+        for batch in data.test_dataloader():
+            assert set(batch) == {"image", "label", "index", "counted", "name"}
+            for image, label, name in zip(batch["image"], batch["label"], batch["name"], strict=True):
+                assert name.split("/")[0] == self.classes[label]
+                (item,) = (item for item in data.items("test") if item.name == name)
+                with Image.open(item.path) as stored:
+                    pixels = torch.from_numpy(np.array(stored)).permute(2, 0, 1)
+                assert torch.equal(image, reference(pixels))
+            seen += batch["index"][batch["counted"]].tolist()
+        assert seen == list(range(len(data.items("test"))))
+
+    def test_samples_do_not_depend_on_workers_or_history(self):
+        # RandAugment draws from torch; the recipe does too.
+        alone, helped = (self.make(num_workers=n, augment=[v2.RandAugment()]) for n in (0, 2))
+        for data in (alone, helped):
+            data.setup("fit")
+        epoch_of(alone, 0)
+        torch.manual_seed(99)
+        first = epoch_of(alone, 1)
+        assert equal(first, epoch_of(helped, 1))
+        assert not equal(first, epoch_of(alone, 2))
+
+    def test_the_runs_seed_changes_the_augmentation(self, monkeypatch):
+        batches = []
+        for seed in ("1", "2", "1"):
+            monkeypatch.setenv("PL_GLOBAL_SEED", seed)
+            data = self.make()
+            data.setup("fit")
+            batches.append(epoch_of(data))
+        assert equal(batches[0], batches[2])
+        assert not equal(batches[0], batches[1])
+
+    @pytest.mark.parametrize(
+        ("stage", "splits"),
+        [
+            ("fit", {"train", "val"}),
+            ("validate", {"val"}),
+            ("test", {"test"}),
+            (None, {"train", "val", "test"}),
+        ],
+    )
+    def test_setup_prepares_what_a_stage_needs(self, stage, splits):
+        data = self.make()
+        data.setup(stage)
+        assert set(data.datasets) == splits
+        missing = ({"train", "val", "test"} - splits or {"predict"}).pop()
+        with pytest.raises(AttnlabError, match=r"call setup\(\)"):
+            getattr(data, f"{missing}_dataloader")()
+
+    def test_prediction_needs_no_data_set(self, tmp_path):
+        exif = Image.Exif()
+        exif[0x0112] = 6
+        shots = tmp_path / "shots"
+        shots.mkdir()
+        # Stored lying: its red half is on the left, and above once it is turned upright.
+        lying = Image.new("RGB", (80, 40), "blue")
+        lying.paste("red", (0, 0, 40, 40))
+        lying.save(shots / "a.jpg", exif=exif)
+        Image.new("L", (50, 60), 7).save(shots / "b.png")
+        remembered = self.make().remembered()
+        data = self.make(root="nowhere", predict_images=str(shots), eval_resize="auto", **remembered)
+        assert data.class_names == self.classes
+        data.setup("predict")
+        (batch,) = data.predict_dataloader()
+        assert set(batch) == {"image", "path", "index", "counted"}
+        assert [Path(path).name for path in batch["path"]] == ["a.jpg", "b.png"]
+        top, bottom = batch["image"][0, :, 4, 16].tolist(), batch["image"][0, :, 28, 16].tolist()
+        assert (top[0] > 200, top[2] < 50, bottom[0] < 50, bottom[2] > 200) == (True,) * 4
+        assert (batch["image"][1] == 7).all()
+
+    def test_prediction_on_nothing_is_an_error(self):
+        with pytest.raises(AttnlabError, match="predict_images"):
+            self.make().setup("predict")
+
+    def test_own_transforms_replace_the_recipe(self):
+        own = [v2.Resize((24, 30)), v2.ToDtype(torch.float32, scale=True), v2.Normalize([0.5] * 3, [0.5] * 3)]
+        data = self.make(train_transforms=own, eval_transforms=own)
+        data.setup("fit")
+        batch = next(iter(data.train_dataloader()))
+        assert batch["image"].shape == (4, 3, 24, 30)
+        assert torch.equal(data.on_after_batch_transfer(dict(batch), 0)["image"], batch["image"])
+        assert next(iter(data.val_dataloader()))["image"].dtype == torch.float32
+
+    def test_other_classes_than_remembered_are_refused(self):
+        renamed = dict.fromkeys([*self.classes[1:], "dodo"], "x")
+        for stage in ("fit", "validate", "test"):
+            with pytest.raises(AttnlabError, match=rf"Missing: dodo\. Not expected: {self.classes[0]}\."):
+                self.make(classes=renamed).setup(stage)
+
+    @pytest.mark.parametrize(
+        ("options", "message"),
+        [
+            ({"train_transforms": [], "scale": (0.5, 1.0)}, "scale belongs to the recipe"),
+            ({"train_transforms": [], "flip": 0.5}, "flip belongs to the recipe"),
+            ({"train_transforms": [], "augment": []}, "augment belongs to the recipe"),
+            ({"eval_transforms": [], "eval_resize": 64}, "eval_resize and data.eval_transforms"),
+            ({"eval_resize": 31}, "eval_resize is 31, smaller than crop_size, 32"),
+            ({"eval_resize": "big"}, "eval_resize is 'big'"),
+            ({"check": "none", "on_bad_image": "skip"}, "check is none"),
+            ({"check": "fast"}, "quick, full, none"),
+            ({"classes": {}}, "classes is empty"),
+            ({"batch_size": 0}, "batch_size is 0"),
+            ({"crop_size": 0}, "crop_size is 0"),
+            ({"flip": 1.5}, "probability"),
+            ({"scale": (0.5, 1.5)}, "scale is"),
+            ({"std": (1.0, 0.0, 1.0)}, "std"),
+        ],
+    )
+    def test_options_that_cannot_work_are_refused(self, options, message):
+        with pytest.raises(AttnlabError, match=message):
+            self.make(**options)
+
+
+class TestImageFolder(ClassificationTester):
+    classes: list[str] = list(FOLDER_COLOURS)  # noqa: RUF012
+    train_size = 9
+
+    @pytest.fixture(autouse=True)
+    def _make(self, class_folders):
+        self.root = class_folders
+        defaults = {"root": str(class_folders), "batch_size": 4, "num_workers": 0, "crop_size": 32}
+        self.make = lambda **options: ImageFolderDataModule(**{**defaults, **options})
+
+    def test_labels_belong_to_pictures(self):
+        data = self.make()
+        data.setup()
+        for split in ("train", "val"):
+            loader = data.train_dataloader() if split == "train" else data.val_dataloader()
+            for batch in loader:
+                assert (batch["image"].float().mean((2, 3)).argmax(1) == batch["label"]).all()
+
+    def test_an_order_of_classes_that_is_given_holds(self):
+        data = self.make(classes={"cat": "Katze", "ant": "Ameise", "bee": "Biene"})
+        data.setup("fit")
+        assert data.class_names == ["Katze", "Ameise", "Biene"]
+        for batch in data.val_dataloader():
+            colour = batch["image"].float().mean((2, 3)).argmax(1)  # 0 ant, 1 bee, 2 cat
+            assert torch.equal(torch.tensor([1, 2, 0])[colour], batch["label"])
+
+    def test_nested_folders_and_what_is_passed_over(self):
+        folder = self.root / "train" / "bee"
+        (folder / "old" / "older").mkdir(parents=True)
+        (folder / ".thumbs").mkdir()
+        for place in ("old/older/z.png", "old/a.jpg", ".thumbs/t.jpg", "._bee.jpg", "notes.txt"):
+            shutil.copy(folder / "train_0.JPEG", folder / place)
+        (self.root / "train" / ".ipynb_checkpoints").mkdir()
+        names = [item.name for item in self.make().items("train") if item.label == 1]
+        nested = ["bee/old/a.jpg", "bee/old/older/z.png"]
+        assert names == [*nested, "bee/train_0.JPEG", "bee/train_1.JPEG", "bee/train_2.JPEG"]
+        assert all(item.path == self.root / "train" / item.name for item in self.make().items("train"))
+        assert list_pictures(folder)[1] == 2
+
+    def test_testing_needs_no_training_data(self):
+        shutil.rmtree(self.root / "train")
+        data = self.make()
+        assert data.class_names == self.classes
+        data.setup("test")
+        with pytest.raises(AttnlabError, match=r"no '.*train'.*--data\.train_folder"):
+            data.setup("fit")
+
+    def test_other_folder_names(self):
+        (self.root / "train").rename(self.root / "tr")
+        shutil.copytree(self.root / "val", self.root / "held_out")
+        (self.root / "held_out" / "cat" / "val_1.JPEG").unlink()
+        data = self.make(train_folder="tr", test_folder="held_out")
+        data.setup()
+        assert [len(data.datasets[split]) for split in ("train", "val", "test")] == [9, 6, 5]
+
+    def break_layout(self, kind: str) -> str:
+        """Make a layout that cannot be used; returns what the message must say."""
+        train, val = self.root / "train", self.root / "val"
+        if kind == "no root":
+            shutil.rmtree(self.root)
+            return r"There is no folder '.*leaves'\. Set --data\.root"
+        if kind == "no val":
+            shutil.rmtree(val)
+            return r"There is no '.*leaves/val'.*--data\.val_folder"
+        if kind == "classes in root":
+            for folder in train.iterdir():
+                folder.rename(self.root / folder.name)
+            shutil.rmtree(train)
+            shutil.rmtree(val)
+            return r"none of the splits' folders, but ant, bee, cat\. Expected .*train/<class>/<picture>"
+        if kind == "empty root":
+            shutil.rmtree(train)
+            shutil.rmtree(val)
+            return r"There is no '.*'\. Expected"
+        if kind == "missing":
+            shutil.rmtree(val / "bee")
+            return r"val' are not the 3 classes.*Missing: bee\."
+        if kind == "surplus":
+            (val / "dog").mkdir()
+            return r"val' are not the 3 classes.*Not expected: dog\."
+        if kind == "both":
+            (val / "bee").rename(val / "wasp")
+            return r"Missing: bee\. Not expected: wasp\."
+        if kind == "no classes":
+            shutil.rmtree(train)
+            train.mkdir()
+            return r"train' holds no class folders"
+        if kind == "empty":
+            for file in (train / "bee").iterdir():
+                file.unlink()
+            return r"1 of 3 class folders hold no picture: bee\. Looked for"
+        for file in (train / "bee").iterdir():
+            file.rename(file.with_suffix(".npy"))
+        return r"hold no picture: bee \(3 files of other kinds\)\."
+
+    @pytest.mark.parametrize(
+        "kind",
+        [
+            *("no root", "no val", "classes in root", "empty root", "missing", "surplus", "both"),
+            *("no classes", "empty", "other kinds"),
+        ],
+    )
+    def test_layouts_that_cannot_be_used(self, kind):
+        message = self.break_layout(kind)
+        with pytest.raises(AttnlabError, match=message):
+            self.make().setup("fit")
+
+    def test_classes_of_missing_data_are_an_error(self):
+        with pytest.raises(AttnlabError, match=r"no folder 'nowhere'"):
+            _ = self.make(root="nowhere").class_names
+
+    def test_bad_files_are_found_before_training(self):
+        path = self.root / "train" / "bee" / "train_1.JPEG"
+        path.write_bytes(path.read_bytes()[:-40])
+        with pytest.raises(AttnlabError, match=r"(?s)1 of 9 files of the 'train' images.*bee/train_1\.JPEG"):
+            self.make().setup("fit")
+        self.make().setup("test")  # Its files are good.
+
+    def test_bad_files_are_skipped_on_request(self):
+        for split in ("train", "val"):
+            (self.root / split / "bee" / f"{split}_1.JPEG").write_bytes(b"")
+        data = self.make(on_bad_image="skip")
+        with pytest.warns(UserWarning, match="left out") as warned:
+            data.setup("fit")
+        texts = [str(w.message) for w in warned if "left out" in str(w.message)]
+        assert len(texts) == 2
+        data.setup("test")  # The same files as validation's: no second warning.
+        assert data.skipped == ["bee/train_1.JPEG", "bee/val_1.JPEG"]
+        assert [len(data.datasets[split]) for split in ("train", "val", "test")] == [8, 5, 5]
+        assert data.datasets["train"].labels.tolist() == [0, 0, 0, 1, 1, 2, 2, 2]
+        assert "bee/val_1.JPEG" not in list(data.datasets["val"].names)
+
+    def test_skipping_all_is_an_error(self):
+        for path in self.root.glob("train/*/*"):
+            path.write_bytes(b"x")
+        with pytest.raises(AttnlabError, match="No image is left"):
+            self.make(on_bad_image="skip").setup("fit")
+
+    def test_without_the_check_reading_names_the_file(self):
+        (self.root / "train" / "bee" / "train_1.JPEG").write_bytes(b"x")
+        data = self.make(check="none", batch_size=9)
+        data.setup("fit")
+        with pytest.raises(AttnlabError, match=r"train_1\.JPEG"):
+            epoch_of(data)
+
+    def test_unresized_pictures_must_hold_the_crop(self, tmp_path):
+        """The validation pictures are 40 or 45 wide and 36, 40 or 44 high."""
+        self.make(crop_size=36, eval_resize="none").setup("fit")
+        with pytest.raises(
+            AttnlabError,
+            match=r"(?s)2 of 6 files of the 'val'.*40 x 36 pixels is smaller than the crop of 38",
+        ):
+            self.make(crop_size=38, eval_resize="none").setup("fit")
+        Image.new("RGB", (30, 90)).save(tmp_path / "slim.png")
+        shots = str(tmp_path / "slim.png")
+        with pytest.raises(AttnlabError, match=r"slim\.png.*30 x 90"):
+            self.make(eval_resize="none", predict_images=shots).setup("predict")
+        unchecked = self.make(eval_resize="none", predict_images=shots, check="none")
+        unchecked.setup("predict")
+        with pytest.raises(AttnlabError, match=r"slim\.png.*30 x 90"):
+            next(iter(unchecked.predict_dataloader()))
+
+    def test_sizes_that_cannot_be_stacked_are_explained(self):
+        data = self.make(train_transforms=[v2.Identity()], eval_transforms=[])
+        data.setup("fit")
+        with pytest.raises(
+            AttnlabError, match=r"train_transforms yields images of different sizes.*\d+ x \d+"
+        ):
+            epoch_of(data)
+        with pytest.raises(AttnlabError, match=r"eval_transforms yields images of different sizes"):
+            list(data.val_dataloader())
+
+    def test_exif_orientation_is_applied_in_every_split(self):
+        exif = Image.Exif()
+        exif[0x0112] = 3  # Upside down.
+        picture = Image.new("RGB", (64, 64), "blue")
+        picture.paste("red", (0, 32, 64, 64))  # Red is above once it is turned.
+        for path in self.root.glob("*/*/*"):
+            picture.save(path, exif=exif)
+        data = self.make(scale=(1.0, 1.0), predict_images=str(self.root / "val"))
+        data.setup()
+        data.setup("predict")
+        for split in ("train", "val", "test", "predict"):
+            image = data.datasets[split][0]["image"]
+            assert image[0, 4].float().mean() > 200
+            assert image[2, -4].float().mean() > 200
+
+
+class TestShapesClassification(ClassificationTester):
+    classes: list[str] = ["cross", "disc", "ring", "square", "star", "triangle"]  # noqa: RUF012
+    train_size = 12
+
+    @pytest.fixture(autouse=True)
+    def _make(self, shapes_root):
+        defaults = {**SHAPES, "root": str(shapes_root), "batch_size": 4, "num_workers": 0, "crop_size": 32}
+        self.make = lambda **options: ShapesClassificationDataModule(**{**defaults, **options})
+
+
+def test_packed_strings():
+    strings = ["a", "", "ünïcode/ß.JPEG", "\udcff.jpg", "z" * 300]
+    packed = PackedStrings(strings)
+    assert [packed[k] for k in range(len(packed))] == strings == list(packed)
+    with pytest.raises(IndexError):
+        packed[5]
+    assert list(PackedStrings([])) == []
+
+
+def test_shown_names():
+    shown = shown_names(["n01440764", "n02012849", "n03126707", "leaf", "n99999999"])
+    assert list(shown.values()) == ["tench", "crane (n02012849)", "crane (n03126707)", "leaf", "n99999999"]
+    assert list(shown) == ["n01440764", "n02012849", "n03126707", "leaf", "n99999999"]
+    assert shown_names(["tench", "n01440764"]) == {"tench": "tench", "n01440764": "tench (n01440764)"}
+
+
+@pytest.mark.real_data
+def test_real_imagenet_classes(shared_data):
+    data = ImageFolderDataModule(str(shared_data / "imagenet-sample"), num_workers=0, eval_batch_size=4)
+    assert len(data.class_names) == len(set(data.class_names)) == 1000
+    # Indices and words as in every published list of ImageNet's classes.
+    assert [data.class_names[k] for k in (0, 1, 281, 999)] == ["tench", "goldfish", "tabby", "toilet tissue"]
+    data.setup("validate")
+    batch = data.on_after_batch_transfer(next(iter(data.val_dataloader())), 0)
+    assert batch["image"].shape == (4, 3, 224, 224)
+    assert abs(batch["image"].mean()) < 2
+
+
+@pytest.mark.real_data
+def test_real_training_images(shared_data):
+    data = ImageFolderDataModule(str(shared_data / "tiny-imagenet-20"), num_workers=0, crop_size=64)
+    data.setup("fit")
+    assert Counter(data.datasets["train"].labels.tolist()) == dict.fromkeys(range(20), 500)
+    assert next(iter(data.train_dataloader()))["image"].shape == (64, 3, 64, 64)
