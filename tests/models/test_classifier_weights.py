@@ -116,7 +116,7 @@ def test_auxiliary_classifiers_may_be_left_over(published):
         (lambda w: w.update({"fc.weight": torch.ones(10, 4)}), r"fc.weight: \(10, 4\) in the file"),
         (
             lambda w: w.update({"layer1.0.conv1.weight": torch.ones(8, 1, 3, 3)}),
-            r"layer1.0.conv1.weight: \(8, 1, 3, 3\) in the file, \(8, 8, 3, 3\) in the network",
+            r"layer1.0.conv1.weight: \(8, 1, 3, 3\) in the file, \(8, 64, 3, 3\) in the network",
         ),
         (
             lambda w: w.update({"conv1.weight": torch.ones(64, 3, 3, 3)}),
@@ -190,7 +190,7 @@ class TestLibrary:
 @pytest.mark.real_data
 @pytest.mark.skipif(not REAL.is_file(), reason=f"no real weights at {REAL}")
 class TestRealMobileNet:
-    @pytest.fixture(scope="class")
+    @pytest.fixture
     def state(self):
         return read_state_dict(REAL)
 
