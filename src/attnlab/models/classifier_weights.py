@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from torch import Tensor, nn
 
@@ -91,15 +91,11 @@ def load_classifier(
             then. Auxiliary classifiers may be left over.
     """
     heads = {key for key in network.state_dict() if key.rpartition(".")[0] == head}
-    fit = compare(network, state, {*new, *heads})
+    fit = compare(network, state, new)
     replaced = _head_replaced(fit, head)
+    unused = [key for key in fit.fitting if key in heads] if replaced else []
     if replaced:
-        for key in heads & fit.shapes.keys():
-            del fit.shapes[key]
-        unused = [key for key in fit.fitting if key in heads]
-    else:
-        fit.missing.extend(key for key in fit.new if key in heads)
-        unused = []
+        fit = _without(fit, heads)
     stem = _first_convolution(network, new)
     if stem in fit.shapes and (len(fit.shapes) == 1 or _kernels_differ(fit, stem)):
         theirs, ours = fit.shapes[stem]
@@ -108,17 +104,13 @@ def load_classifier(
             f"the file and {ours} in the network. Leave --model.stem_stride away, or train from scratch with "
             "--model.weights none."
         )
-    stray = [key for key in fit.left if not _is_auxiliary(key)]
-    if problems := fit.problems(stray):
+    if problems := fit.problems([key for key in fit.left if not _is_auxiliary(key)]):
         raise AttnlabError(
             f"The weights of {source} do not fit {type(network).__name__}: {problems}. Choose the network "
             "they were trained with, with the same options."
         )
-    taken = {key: value for key, value in fit.fitting.items() if key not in unused}
-    network.load_state_dict(taken, strict=False)
-    return ClassifierWeightsReport(
-        source, len(taken), [key for key in fit.new if key not in heads], [*unused, *fit.left], replaced
-    )
+    network.load_state_dict(fit.fitting, strict=False)
+    return ClassifierWeightsReport(source, len(fit.fitting), fit.new, [*unused, *fit.left], replaced)
 
 
 def _from_torchvision(name: str) -> dict[str, Tensor] | None:
@@ -145,6 +137,16 @@ def _head_replaced(fit: Fit, head: str) -> str | None:
     if theirs[0] == ours[0]:
         return None
     return f"the classifier {head} starts anew: {ours[0]} classes here, {theirs[0]} in the file"
+
+
+def _without(fit: Fit, keys: Collection[str]) -> Fit:
+    """The same comparison, with some of the network's keys left out of it."""
+    return replace(
+        fit,
+        fitting={key: value for key, value in fit.fitting.items() if key not in keys},
+        missing=[key for key in fit.missing if key not in keys],
+        shapes={key: shapes for key, shapes in fit.shapes.items() if key not in keys},
+    )
 
 
 def _first_convolution(network: nn.Module, new: Collection[str]) -> str:

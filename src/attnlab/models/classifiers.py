@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 import sys
 from collections.abc import Callable, Iterable
+from difflib import get_close_matches
 from typing import Any
 
 import torch
@@ -22,6 +23,8 @@ _OWN_ARGUMENTS = frozenset(
         *("cache_dir", "features_only", "out_indices"),
     }
 )
+# Side of the image that networks are observed on, in pixels.
+_SIDE = 224
 # What constructors raise for arguments that they cannot use.
 _REFUSALS = (
     ArithmeticError,
@@ -93,14 +96,12 @@ def find_network(network: str) -> tuple[str, str]:
         return "torchvision", name
     if library != "torchvision" and name and timm.is_model(name):
         return "timm", name
-    names = {"torchvision": torchvision_names, "timm": timm.list_models()}
     if slash:
-        raise unknown(f"network of {library}", name, names[library])
+        choices = torchvision_names if library == "torchvision" else timm.list_models()
+        raise unknown(f"network of {library}", name, choices)
+    near = get_close_matches(network.lower(), timm.list_models(), n=3, cutoff=0.5)
     raise unknown(
-        "network",
-        network,
-        {*names["torchvision"], *names["timm"]},
-        "These are the classification networks of torchvision and timm.",
+        "network", network, {*torchvision_names, *near}, "All others of timm.list_models() are known too."
     )
 
 
@@ -138,13 +139,19 @@ def head_name(network: nn.Module, num_classes: int) -> str:
     Raises:
         AttnlabError: If there is none, or the network cannot run.
     """
-    for call in reversed(_calls(network)):
+    calls = _calls(network)
+    if calls[0].output != (1, num_classes):
+        raise AttnlabError(
+            f"{type(network).__name__} makes {calls[0].output} of one image, not the logits of {num_classes} "
+            "classes."
+        )
+    for call in reversed(calls):
         if isinstance(call.module, nn.Linear | nn.Conv2d) and isinstance(call.output, tuple):
             channels = call.output[-1] if isinstance(call.module, nn.Linear) else call.output[1]
             if channels == num_classes:
                 return call.name
     raise AttnlabError(
-        f"{type(network).__name__} has no linear layer or convolution that makes {num_classes} logits."
+        f"{type(network).__name__} has no linear layer or convolution that makes its {num_classes} logits."
     )
 
 
@@ -185,9 +192,6 @@ def set_stem_stride(network: nn.Module, stride: int, name: str) -> None:
         f"The stem of {name} is a {height}x{width} convolution of stride {own} ({first.name}); "
         f"--model.stem_stride takes {takes} for it, or is left away. It was {stride}."
     )
-
-
-_SIDE = 224
 
 
 def _torchvision_names() -> list[str]:
