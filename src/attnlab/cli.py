@@ -10,6 +10,7 @@ from attnlab import __version__
 from attnlab.errors import AttnlabError
 
 TRAINER_COMMANDS = ("fit", "validate", "test", "predict")
+OWN_COMMANDS = ("attention", "profile")
 
 HELP = """\
 usage: python main.py COMMAND [options]
@@ -26,6 +27,7 @@ look at attention
   attention list            Every module: paper, options, parameters, MACs
   attention show NAME       One module: its options and defaults, and how to name it in a YAML
   attention sites NETWORK   Where a placement puts it in a network, and what it costs there
+  profile NETWORK ...       What each module costs in a network: parameters, MACs, memory, time
 
 Every command explains its options:  python main.py fit --help
 An option on the command line beats the YAML, and the YAML beats what a checkpoint remembers:
@@ -66,7 +68,7 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 
 def _run(command: str, arguments: list[str]) -> None:
-    if command == "attention":
+    if command in OWN_COMMANDS:
         from attnlab.commands import run
 
         status = run(arguments)
@@ -79,7 +81,7 @@ def _run(command: str, arguments: list[str]) -> None:
     else:
         from attnlab.errors import unknown
 
-        raise unknown("command", command, (*TRAINER_COMMANDS, "attention"), "See python main.py --help.")
+        raise unknown("command", command, (*TRAINER_COMMANDS, *OWN_COMMANDS), "See python main.py --help.")
 
 
 def _readable(error: BaseException) -> str | None:

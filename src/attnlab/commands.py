@@ -1,14 +1,17 @@
-"""attnlab's own sub-commands, beside Lightning's: ``main.py attention list | show | sites``.
+"""attnlab's own sub-commands, beside Lightning's: ``main.py attention list | show | sites`` and ``profile``.
 
 Nothing but argparse is imported until a command runs, and a command imports only what it needs: the attention
-modules need torch, and only ``sites`` needs the libraries of networks.
+modules need torch, and only ``sites`` and ``profile`` need the libraries of networks.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
-from collections.abc import Sequence
+import shlex
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from pathlib import Path
 from typing import Any
 
 from attnlab.errors import AttnlabError
@@ -23,12 +26,22 @@ examples:
   main.py attention sites torchvision/resnet18 timm/regnety_004 smp/Unet:resnet18 --markdown
 """
 
+_PROFILE_HELP = """\
+NETWORK is torchvision/NAME, timm/NAME or smp/ARCHITECTURE:ENCODER. Networks come before --attention.
+
+examples:
+  main.py profile torchvision/resnet18
+  main.py profile torchvision/mobilenet_v2 --attention none se:reduction=32 ca ela_l --no-time
+  main.py profile timm/resnet50 --attention ela_b eca --at resnet.conv2 --device cuda --batch 128
+  main.py profile --config configs/voc_deeplab_ela.yaml --size 512 --batch 4 --markdown - --csv cost.csv
+"""
+
 
 def run(argv: Sequence[str]) -> int:
     """Run one command.
 
     Args:
-        argv: The words after ``main.py``, e.g. ``["attention", "show", "ela_b"]``.
+        argv: The words after ``main.py``, e.g. ``["attention", "show", "ela_b"]`` or ``["profile", ...]``.
 
     Returns:
         The exit status, 0.
@@ -38,6 +51,7 @@ def run(argv: Sequence[str]) -> int:
         SystemExit: From argparse, for ``--help`` (0) and for words that it does not know (2).
     """
     arguments = _parser().parse_args(list(argv))
+    arguments.command = shlex.join(["python", "main.py", *argv])
     arguments.run(arguments)
     return 0
 
@@ -90,7 +104,104 @@ def _parser() -> argparse.ArgumentParser:
     )
     sites.add_argument("--markdown", action="store_true", help="print the summary as a Markdown table")
     sites.set_defaults(run=_sites)
+    _add_profile(rooms.add_parser)
     return parser
+
+
+def _add_profile(add_parser: Callable[..., argparse.ArgumentParser]) -> None:
+    profile = add_parser(
+        "profile",
+        help="what attention modules cost in a network: parameters, MACs, memory, time",
+        description="What attention modules cost in a network: parameters, multiply-accumulates, memory held "
+        "for the backward pass, and time of a forward pass and of a forward and backward pass.",
+        epilog=_PROFILE_HELP,
+        formatter_class=_Help,
+    )
+    add = profile.add_argument
+    add(
+        "networks",
+        metavar="NETWORK",
+        nargs="*",
+        default=argparse.SUPPRESS,
+        help="networks, without pretrained weights; one table each",
+    )
+    add(
+        "--config",
+        action="append",
+        default=argparse.SUPPRESS,
+        metavar="FILE",
+        help="the network of a training YAML, and its attention, placement and mode; may be repeated",
+    )
+    add(
+        "--attention",
+        nargs="+",
+        default=argparse.SUPPRESS,
+        metavar="NAME",
+        help="names of `attention list`, with options as NAME:KEY=VALUE[,KEY=VALUE]; none is always there "
+        "(default: none se eca cbam ca sa ela_t ela_b ela_s ela_l; for --config, the YAML's own)",
+    )
+    add(
+        "--at",
+        action="append",
+        default=argparse.SUPPRESS,
+        metavar="PLACE",
+        help="placement, module name or pattern; may be repeated (default: auto, or the YAML's own)",
+    )
+    add(
+        "--mode",
+        default=argparse.SUPPRESS,
+        help="replace, residual or rezero (default: replace, or the YAML's own)",
+    )
+    add(
+        "--classes",
+        type=int,
+        default=argparse.SUPPRESS,
+        metavar="K",
+        help="number of classes (default: the library's own; for --config 1000 in classification; 21 in "
+        "segmentation and for smp)",
+    )
+    add("--size", type=int, default=224, metavar="PIXELS", help="height and width of the images")
+    add(
+        "--batch",
+        type=int,
+        default=16,
+        metavar="N",
+        help="images in a batch; MACs are those of one image, memory and time are divided by N",
+    )
+    add(
+        "--rounds",
+        type=int,
+        default=10,
+        metavar="N",
+        help="rounds in which the network with none and with each attention is timed once",
+    )
+    add("--no-time", action="store_true", help="count only, without times")
+    add("--device", choices=("cpu", "cuda"), default="cpu", help="where times are taken")
+    add(
+        "--channels-last",
+        action="store_true",
+        help="take times with the channels innermost in memory, in images and weights",
+    )
+    add(
+        "--threads",
+        type=int,
+        default=argparse.SUPPRESS,
+        metavar="N",
+        help="threads of one operation on the CPU (default: PyTorch's choice)",
+    )
+    add(
+        "--markdown",
+        default=argparse.SUPPRESS,
+        metavar="FILE",
+        help="write the tables as Markdown, too; - prints Markdown instead of the tables",
+    )
+    add(
+        "--csv",
+        default=argparse.SUPPRESS,
+        metavar="FILE",
+        help="write all figures as CSV: one line a network and attention, units in the header",
+    )
+    profile.set_defaults(run=_profile)
 
 
 class _Help(argparse.ArgumentDefaultsHelpFormatter, argparse.RawDescriptionHelpFormatter):
@@ -135,6 +246,59 @@ def _sites(arguments: argparse.Namespace) -> None:
         make_console().print(sites.sites_table(reports[0], arguments.attention))
     else:
         make_console().print(sites.summary_table(reports, arguments.attention))
+
+
+def _profile(arguments: argparse.Namespace) -> None:
+    from rich.console import Console
+
+    from attnlab.analysis import profile, profile_subjects, profile_table
+    from attnlab.analysis.attention_table import make_console
+
+    given = vars(arguments)
+    markdown, csv = given.get("markdown"), given.get("csv")
+    for path in filter(None, (None if markdown == "-" else markdown, csv)):
+        _check_writable(Path(path))
+    setup = profile.Setup(
+        arguments.size,
+        arguments.batch,
+        arguments.rounds,
+        arguments.device,
+        arguments.channels_last,
+        given.get("threads"),
+        timed=not arguments.no_time,
+    )
+    subjects = profile_subjects.read_subjects(
+        given.get("networks", ()),
+        given.get("config", ()),
+        given.get("attention"),
+        given.get("at"),
+        given.get("mode"),
+        given.get("classes"),
+    )
+    with Console(stderr=True).status("") as status:
+        profiles = profile.profile(subjects, setup, status.update)
+    conditions = profile_table.Conditions.here(setup, arguments.command)
+    as_markdown = profile_table.profile_markdown(profiles, conditions)
+    if markdown == "-":
+        print(as_markdown)
+    else:
+        make_console().print(profile_table.profile_table(profiles, conditions))
+    if markdown and markdown != "-":
+        Path(markdown).write_text(as_markdown + "\n", encoding="utf-8")
+    if csv:
+        Path(csv).write_text(profile_table.profile_csv(profiles, conditions), encoding="utf-8")
+
+
+def _check_writable(path: Path) -> None:
+    """Refuse a file that cannot be written before the time is spent on what goes into it."""
+    existed = path.exists()
+    try:
+        path.open("a").close()
+    except OSError as error:
+        raise AttnlabError(f"Cannot write {path}: {error.strerror or error}.") from error
+    if not existed:
+        with suppress(OSError):
+            path.unlink()
 
 
 def _option(text: str) -> tuple[str, Any]:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from rich.console import Group, RenderableType
@@ -43,29 +44,33 @@ class SiteReport:
         return self.parameters + sum(site.parameters for site in self.sites)
 
 
-def build_network(name: str) -> nn.Module:
-    """A network without weights, on the ``meta`` device where it allows that.
+def build_network(
+    name: str, num_classes: int | None = None, device: Literal["meta", "cpu"] = "meta"
+) -> nn.Module:
+    """A network without pretrained weights.
 
     Args:
         name: ``torchvision/resnet18`` (any name of ``torchvision.models``), ``timm/regnety_004``, or
             ``smp/DeepLabV3Plus:resnet18`` (architecture and encoder of segmentation_models_pytorch).
+        num_classes: Number of classes; None is its library's default.
+        device: ``meta``, which takes no memory, where the network allows that; ``cpu`` for random weights.
 
     Returns:
-        The network, with its library's default number of classes.
+        The network.
 
     Raises:
-        AttnlabError: If the library has no such network.
+        AttnlabError: If the library has no such network, or the network takes no number of classes.
     """
     library, _, network = name.partition("/")
     if library not in LIBRARIES:
         hint = "Write LIBRARY/NETWORK, e.g. torchvision/resnet18 or smp/Unet:resnet18."
         raise unknown("library of networks", library, LIBRARIES, hint)
     build = {"torchvision": _from_torchvision, "timm": _from_timm, "smp": _from_smp}[library]
-    try:
-        with torch.device("meta"):
-            return build(network)
-    except (NotImplementedError, RuntimeError):  # its constructor reads values, which meta tensors have not
-        return build(network)
+    if device == "meta":
+        # A constructor that reads values, which meta tensors have not, ends in one of these errors.
+        with suppress(NotImplementedError, RuntimeError), torch.device("meta"):
+            return build(network, num_classes)
+    return build(network, num_classes)
 
 
 def report_sites(
@@ -94,9 +99,29 @@ def report_sites(
     """
     network = build_network(name)
     parameters = sum(parameter.numel() for parameter in network.parameters())
-    before = _macs(name, network, size)
+    before = macs_of(name, network, size)
     sites = attach(network, attention, at, mode, options=options, example=torch.zeros(1, 3, size, size))
-    return SiteReport(name, sites, parameters, before, _macs(name, network, size))
+    return SiteReport(name, sites, parameters, before, macs_of(name, network, size))
+
+
+def macs_of(name: str, network: nn.Module, size: int) -> int:
+    """Multiply-accumulates of a network on one image.
+
+    Args:
+        name: The network's name, for the error.
+        network: (1, 3, size, size) -> anything.
+        size: Height and width of the image.
+
+    Raises:
+        AttnlabError: If it does not run on the ``meta`` device.
+    """
+    try:
+        return count_macs(network, 1, 3, size, size)
+    except Exception as error:
+        raise AttnlabError(
+            f"{name} does not run on the meta device with one {size} x {size} image, so its MACs cannot be "
+            f"counted: {error}"
+        ) from error
 
 
 def sites_table(report: SiteReport, attention: str) -> RenderableType:
@@ -151,17 +176,7 @@ def _more(before: int, after: int) -> str:
     return f"{100 * (after - before) / before:+.2f}%"
 
 
-def _macs(name: str, network: nn.Module, size: int) -> int:
-    try:
-        return count_macs(network, 1, 3, size, size)
-    except Exception as error:
-        raise AttnlabError(
-            f"{name} does not run on the meta device with one {size} x {size} image, so its MACs cannot be "
-            f"counted: {error}"
-        ) from error
-
-
-def _from_torchvision(name: str) -> nn.Module:
+def _from_torchvision(name: str, num_classes: int | None) -> nn.Module:
     import inspect
 
     from torchvision import models
@@ -169,35 +184,42 @@ def _from_torchvision(name: str) -> nn.Module:
     if name not in models.list_models():
         raise unknown("network of torchvision", name, models.list_models())
     builder = models.get_model_builder(name)
-    no_weights = {
+    options: dict[str, Any] = {
         key: None for key in ("weights", "weights_backbone") if key in inspect.signature(builder).parameters
     }
-    return builder(**no_weights)
+    if num_classes is None:
+        return builder(**options)
+    try:
+        return builder(**options, num_classes=num_classes)
+    except TypeError as error:
+        raise AttnlabError(f"torchvision's {name} takes no number of classes: {error}") from error
 
 
-def _from_timm(name: str) -> nn.Module:
+def _from_timm(name: str, num_classes: int | None) -> nn.Module:
     try:
         import timm
     except ImportError as error:
         raise AttnlabError("Networks of timm need it installed: pip install timm.") from error
     if not timm.is_model(name):
         raise unknown("network of timm", name, timm.list_models())
-    return timm.create_model(name)
+    options: dict[str, Any] = {} if num_classes is None else {"num_classes": num_classes}
+    return timm.create_model(name, **options)
 
 
-def _from_smp(name: str) -> nn.Module:
+def _from_smp(name: str, num_classes: int | None) -> nn.Module:
     import segmentation_models_pytorch as smp
 
     architecture, _, encoder = name.partition(":")
-    classes = {
+    architectures = {
         cls.__name__: cls
         for cls in vars(smp).values()
         if isinstance(cls, type) and issubclass(cls, nn.Module)
     }
-    if architecture not in classes:
-        raise unknown("architecture of segmentation_models_pytorch", architecture, classes)
+    if architecture not in architectures:
+        raise unknown("architecture of segmentation_models_pytorch", architecture, architectures)
+    options: dict[str, Any] = {} if num_classes is None else {"classes": num_classes}
     try:
-        return classes[architecture](encoder or "resnet34", encoder_weights=None)
+        return architectures[architecture](encoder or "resnet34", encoder_weights=None, **options)
     except KeyError as error:
         raise unknown(
             "encoder", encoder, smp.encoders.get_encoder_names(), "Or tu- and a name of timm."

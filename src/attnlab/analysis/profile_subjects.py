@@ -1,0 +1,234 @@
+"""What ``profile`` measures: attentions with options, in networks of libraries and of configurations."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import yaml
+from torch import nn
+
+from attnlab.analysis.sites import build_network
+from attnlab.attention import Mode, get_attention
+from attnlab.attention.wrapper import MODES
+from attnlab.errors import AttnlabError, unknown
+
+DEFAULT_ATTENTIONS = ("none", "se", "eca", "cbam", "ca", "sa", "ela_t", "ela_b", "ela_s", "ela_l")
+DEFAULT_CLASSES = {"classification": 1000, "segmentation": 21}
+
+
+@dataclass(frozen=True)
+class Variant:
+    """One attention module with options.
+
+    Attributes:
+        label: What the table calls it: the words of the user, e.g. ``se:reduction=32``.
+        name: A name of the registry, or an import path.
+        options: Its options.
+    """
+
+    label: str
+    name: str
+    options: Mapping[str, Any]
+
+    @classmethod
+    def parse(cls, text: str) -> Variant:
+        """Read ``NAME`` or ``NAME:KEY=VALUE[,KEY=VALUE]``.
+
+        Args:
+            text: The variant as typed; a value that is no JSON is text.
+
+        Raises:
+            AttnlabError: For an unknown attention or option, or words that are no KEY=VALUE.
+        """
+        name, colon, rest = text.partition(":")
+        if "/" in name:
+            raise AttnlabError(
+                f"--attention names attentions, got '{text}'. Write networks before --attention."
+            )
+        options: dict[str, Any] = {}
+        for word in rest.split(",") if colon else ():
+            key, equals, value = word.partition("=")
+            if not (key and equals):
+                raise AttnlabError(
+                    f"--attention takes NAME:KEY=VALUE[,KEY=VALUE], e.g. se:reduction=32, got '{text}'."
+                )
+            try:
+                options[key] = json.loads(value)
+            except json.JSONDecodeError:
+                options[key] = value
+        return cls.of(name, options, text)
+
+    @classmethod
+    def of(cls, name: str, options: Mapping[str, Any], label: str = "") -> Variant:
+        """A variant whose name and options are checked.
+
+        Args:
+            name: A name of the registry, or an import path.
+            options: Its options.
+            label: What the table calls it; by default name and options.
+
+        Raises:
+            AttnlabError: For an unknown attention or option.
+        """
+        get_attention(name).check(options)
+        words = ",".join(f"{key}={json.dumps(value)}" for key, value in options.items())
+        return cls(label or (f"{name}:{words}" if words else name), name, dict(options))
+
+
+@dataclass(frozen=True)
+class Subject:
+    """A network to profile, and what goes into it.
+
+    Attributes:
+        name: What the table calls it.
+        build: Builds it without attention, on the device named; one that cannot be built on ``meta`` may
+            come back on the CPU.
+        variants: The attentions.
+        at: Placement, as for :func:`attnlab.attention.attach`.
+        mode: Mode, as for :func:`attnlab.attention.attach`.
+    """
+
+    name: str
+    build: Callable[[Literal["meta", "cpu"]], nn.Module]
+    variants: Sequence[Variant]
+    at: str | Sequence[str] = "auto"
+    mode: Mode = "replace"
+
+
+def read_subjects(
+    networks: Sequence[str],
+    configs: Sequence[str] = (),
+    attentions: Sequence[str] | None = None,
+    at: str | Sequence[str] | None = None,
+    mode: Mode | None = None,
+    num_classes: int | None = None,
+) -> list[Subject]:
+    """The words of the command line, read and checked as far as that needs no network.
+
+    Args:
+        networks: Names as for :func:`attnlab.analysis.sites.build_network`.
+        configs: YAML files of trainings.
+        attentions: As for :meth:`Variant.parse`; None stands for the configurations' own, and for all the
+            published ones in other networks.
+        at: Placement; None stands for the configurations' own, and for ``auto``.
+        mode: Mode; None stands for the configurations' own, and for ``replace``.
+        num_classes: Number of classes; None stands for the default of each network.
+
+    Raises:
+        AttnlabError: If there is nothing to profile, or one of the words cannot work.
+    """
+    given = None if attentions is None else list(map(Variant.parse, attentions))
+    if not networks and not configs:
+        raise AttnlabError("profile needs a network, e.g. torchvision/resnet18, or --config FILE.")
+    if num_classes is not None and num_classes < 1:
+        raise AttnlabError(f"--classes is at least 1, got {num_classes}.")
+    if mode is not None and mode not in MODES:
+        raise unknown("attention mode", mode, MODES)
+    usual = given or list(map(Variant.parse, DEFAULT_ATTENTIONS))
+    return [
+        *(library_subject(name, usual, at or "auto", mode or "replace", num_classes) for name in networks),
+        *(config_subject(path, given, at, mode, num_classes) for path in configs),
+    ]
+
+
+def library_subject(
+    name: str, variants: Sequence[Variant], at: str | Sequence[str], mode: Mode, num_classes: int | None
+) -> Subject:
+    """A network of a library, as for :func:`attnlab.analysis.sites.build_network`.
+
+    Args:
+        name: Library and network.
+        variants: The attentions.
+        at: Placement.
+        mode: Mode.
+        num_classes: Number of classes; by default 21 for ``smp``, and the library's own for the others.
+    """
+    if num_classes is None and name.startswith("smp/"):
+        num_classes = DEFAULT_CLASSES["segmentation"]
+    return Subject(name, lambda device: build_network(name, num_classes, device), variants, at, mode)
+
+
+def config_subject(
+    path: str,
+    variants: Sequence[Variant] | None = None,
+    at: str | Sequence[str] | None = None,
+    mode: Mode | None = None,
+    num_classes: int | None = None,
+) -> Subject:
+    """The network of a training configuration, and its attention beside none.
+
+    Args:
+        path: The YAML.
+        variants: The attentions, instead of the configuration's.
+        at: Placement, instead of the configuration's.
+        mode: Mode, instead of the configuration's.
+        num_classes: Number of classes; by default 1000 for classification, 21 for segmentation.
+
+    Raises:
+        AttnlabError: If the file cannot be read, or does not say which network it trains.
+    """
+    content = _read_yaml(path)
+    task = content.get("task", "segmentation")
+    if task not in DEFAULT_CLASSES:
+        raise unknown(f"task of {path}", str(task), DEFAULT_CLASSES)
+    model = _block(content, "model", path)
+    attention = _block(model, "attention", path, "model.")
+    for key in attention:
+        if key not in ("name", "at", "mode", "options"):
+            raise unknown(f"key of model.attention in {path}", str(key), ("name", "at", "mode", "options"))
+    if variants is None:
+        variants = [Variant.of(attention.get("name", "none"), attention.get("options") or {})]
+    return Subject(
+        path,
+        _builder(task, model, num_classes or DEFAULT_CLASSES[task], path),
+        variants,
+        at or attention.get("at", "auto"),
+        mode or attention.get("mode", "replace"),
+    )
+
+
+def _builder(task: str, model: Mapping[str, Any], num_classes: int, path: str) -> Callable[[str], nn.Module]:
+    """Builds the network of a model block, always on the CPU: segmenters are tried out while built."""
+    if task == "classification":
+        from attnlab.models.classifiers import build_classifier
+
+        network = _named(model, "network", path)
+        options, stem_stride = model.get("network_options"), model.get("stem_stride")
+        return lambda device: build_classifier(network, num_classes, options, stem_stride)
+    from attnlab.models import build_segmenter
+
+    architecture, encoder = _named(model, "architecture", path), _named(model, "encoder", path)
+    options = model.get("architecture_options")
+    return lambda device: build_segmenter(architecture, encoder, num_classes, options)
+
+
+def _named(model: Mapping[str, Any], key: str, path: str) -> str:
+    if not isinstance(model.get(key), str):
+        raise AttnlabError(f"{path} names no model.{key}, so its network cannot be built.")
+    return model[key]
+
+
+def _block(content: Mapping[str, Any], key: str, path: str, prefix: str = "") -> dict[str, Any]:
+    """A mapping within a configuration; a missing one is empty, a written-out class gives its arguments."""
+    block = content.get(key) or {}
+    if isinstance(block, dict):
+        block = block.get("init_args", block)
+    if not isinstance(block, dict):
+        raise AttnlabError(f"{prefix}{key} of {path} holds no keys but {block!r}.")
+    return block
+
+
+def _read_yaml(path: str) -> dict[str, Any]:
+    try:
+        content = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
+    except OSError as error:
+        raise AttnlabError(f"Cannot read the configuration {path}: {error.strerror or error}.") from error
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise AttnlabError(f"The configuration {path} is no YAML: {error}") from error
+    if not isinstance(content, dict):
+        raise AttnlabError(f"The configuration {path} is no YAML with keys such as model and data.")
+    return content
