@@ -248,6 +248,11 @@ class TestStem:
         assert conv.bias is None
         assert conv.weight.std().item() == pytest.approx((2 / (9 * 64)) ** 0.5, rel=0.05)  # He, fan out
 
+    def test_branches_beside_the_first_convolution(self):
+        """RepVGG's stem adds a 3x3 and a 1x1 convolution, both of stride 2."""
+        with pytest.raises(AttnlabError, match=r"stem of timm/repvgg_a0 cannot get stride 1: other layers"):
+            on_meta("timm/repvgg_a0", stem_stride=1)
+
     def test_four_changes_nothing(self):
         own, four = on_meta("resnet18"), on_meta("resnet18", stem_stride=4)
         assert str(own) == str(four)

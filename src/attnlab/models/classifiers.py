@@ -185,6 +185,14 @@ def set_stem_stride(network: nn.Module, stride: int, name: str) -> None:
     assert isinstance(stem, nn.Conv2d)
     if stride == 1 and own == 2 and stem.stride == (2, 2):
         stem.stride = (1, 1)
+        try:
+            _calls(network)
+        except AttnlabError as error:
+            stem.stride = (2, 2)
+            raise AttnlabError(
+                f"The stem of {name} cannot get stride 1: other layers reduce the image beside "
+                f"{first.name}, and their maps would no longer fit. Leave --model.stem_stride away."
+            ) from error
         return
     takes = "1 or 2" if own == 2 and stem.stride == (2, 2) else str(own)
     height, width = stem.kernel_size
