@@ -1,5 +1,9 @@
 from __future__ import annotations
 
+import random
+from random import Random
+
+import numpy as np
 import pytest
 import torch
 from torchvision import tv_tensors
@@ -75,40 +79,64 @@ def test_impossible_options_are_refused(size, scale):
         RandomScaleCrop(size, scale)
 
 
-@pytest.mark.parametrize(("height", "width"), [(300, 400), (97, 64), (20, 500), (500, 20), (1, 1)])
-@pytest.mark.parametrize("scale", [(0.08, 1.0), (0.5, 1.0), (1.0, 1.0)])
-def test_windows_are_torchvisions(height, width, scale):
-    """The same random numbers give the same windows, also where none of ten fits."""
-    reference, ours = v2.RandomResizedCrop(32, scale), RandomResizedCropFlip(32, scale)
+def largest_gap(first: np.ndarray, second: np.ndarray) -> float:
+    """Kolmogorov and Smirnov's statistic: the largest difference of two samples' distribution functions."""
+    points = np.concatenate([first, second])
+    shares = [
+        np.searchsorted(np.sort(sample), points, side="right") / len(sample) for sample in (first, second)
+    ]
+    return float(np.abs(shares[0] - shares[1]).max())
+
+
+@pytest.mark.parametrize(("height", "width"), [(300, 400), (97, 64), (40, 90), (20, 500), (500, 20)])
+@pytest.mark.parametrize("scale", [(0.08, 1.0), (0.5, 1.0)])
+def test_windows_are_distributed_as_torchvisions(height, width, scale):
     image = torch.zeros(3, height, width, dtype=torch.uint8)
-    for seed in range(100):
-        torch.manual_seed(seed)
-        params = reference.make_params([image])
-        torch.manual_seed(seed)
-        assert ours.window(height, width) == tuple(params[key] for key in ("top", "left", "height", "width"))
+    reference, ours = v2.RandomResizedCrop(32, scale), RandomResizedCropFlip(32, scale)
+    torch.manual_seed(0)
+    rng = Random(0)
+    number = 3000
+    params = (reference.make_params([image]) for _ in range(number))
+    theirs = np.array([[p[key] for key in ("top", "left", "height", "width")] for p in params])
+    drawn = np.array([ours.window(height, width, rng) for _ in range(number)])
+    assert (drawn[:, :2] >= 0).all()
+    assert (drawn[:, :2] + drawn[:, 2:] <= [height, width]).all()
+    for measure in (
+        *(lambda w, k=k: w[:, k] for k in range(4)),
+        lambda w: w[:, 2] * w[:, 3],
+        lambda w: w[:, 3] / w[:, 2],
+    ):
+        assert (
+            largest_gap(measure(drawn), measure(theirs)) < 1.95 * (2 / number) ** 0.5
+        )  # 1 in 1000 by chance
+
+
+def test_a_picture_that_holds_no_window_gives_its_centre():
+    wide, tall = (
+        RandomResizedCropFlip(8, (0.9, 1.0)).window(*size, Random(0)) for size in ((30, 200), (200, 30))
+    )
+    assert wide == (0, 80, 30, 40)
+    assert tall == (80, 0, 40, 30)
+    assert RandomResizedCropFlip(8).window(1, 1, Random(0)) == (0, 0, 1, 1)
 
 
 @pytest.mark.parametrize("interleaved", [True, False])
-def test_crop_and_flip_are_torchvisions(interleaved):
+def test_the_window_is_resized_as_torchvision_does(interleaved):
     image = photo(150, 200)
     if interleaved:
         image = tv_tensors.Image(image.permute(1, 2, 0).contiguous().permute(2, 0, 1))
     for seed in range(20):
-        torch.manual_seed(seed)
-        out = RandomResizedCropFlip(48, flip=0.0)(image)
-        torch.manual_seed(seed)
-        params = v2.RandomResizedCrop(48).make_params([image])
-        window = [params[key] for key in ("top", "left", "height", "width")]
+        out = RandomResizedCropFlip(48, flip=0.0)(image, Random(seed))
+        window = RandomResizedCropFlip(48).window(150, 200, Random(seed))
         expected = F.resized_crop(image, *window, [48, 48], antialias=True)
         assert isinstance(out, tv_tensors.Image)
         assert out.dtype == torch.uint8
         assert (out.int() - expected.int()).abs().max() <= 1
-        torch.manual_seed(seed)
-        assert torch.equal(RandomResizedCropFlip(48, flip=1.0)(image), out.flip(-1))
+        assert torch.equal(RandomResizedCropFlip(48, flip=1.0)(image, Random(seed)), out.flip(-1))
 
 
 def test_half_of_the_pictures_are_flipped():
-    torch.manual_seed(0)
+    random.seed(0)
     image = torch.zeros(3, 8, 8, dtype=torch.uint8)
     image[..., 4:] = 255
     transform = RandomResizedCropFlip(8, (1.0, 1.0), (1.0, 1.0))

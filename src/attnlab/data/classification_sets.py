@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable, Sequence
 from pathlib import Path
+from random import Random
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -15,6 +16,7 @@ from torchvision import tv_tensors
 
 from attnlab.data.images import read_image
 from attnlab.data.sampling import SampleKey, seeded
+from attnlab.data.transforms import RandomResizedCropFlip
 from attnlab.errors import AttnlabError
 
 
@@ -78,8 +80,14 @@ class TrainSet(Dataset[dict[str, Any]]):
     def __getitem__(self, key: int | SampleKey) -> dict[str, Any]:
         key = SampleKey.of(key)
         image = read_image(self.paths[key.index])
+        stream = (self.seed, key.epoch, key.index)
+        transforms = self.transforms
+        if transforms and isinstance(transforms[0], RandomResizedCropFlip):
+            # Spares the usual recipe, of this alone, the seeding of three libraries' generators.
+            image = transforms[0](image, Random("{} {} {}".format(*stream)))
+            transforms = transforms[1:]
         return {
-            "image": _changed(image, self.transforms, (self.seed, key.epoch, key.index)),
+            "image": _changed(image, transforms, stream),
             "label": int(self.labels[key.index]),
             "index": key.index,
             "counted": key.counted,
@@ -188,6 +196,8 @@ def _seen(path: str, transforms: Sequence[nn.Module], index: int) -> Tensor:
 
 def _changed(image: Tensor, transforms: Sequence[nn.Module], stream: tuple[int, ...]) -> Tensor:
     """The image after the transforms, with the random numbers of a stream."""
+    if not transforms:
+        return image
     changed: Any = tv_tensors.Image(image)
     with seeded(*stream):
         for transform in transforms:
