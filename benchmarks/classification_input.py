@@ -1,6 +1,6 @@
 """How fast classification samples come, beside torchvision's usual pipeline and beside decoding alone.
 
-Run: ``python benchmarks/classification_input.py [FOLDER] [--upscale 500] [--crop 224] [--batch 64] [--rounds 7]``
+Run: ``python benchmarks/classification_input.py [FOLDER] [--upscale 500] [--batch 64] [--rounds 7]``
 
 ``FOLDER`` holds class folders of JPEGs. Three things are measured in turn, several times, in one run, so that
 other load on the machine meets all alike:
@@ -127,7 +127,8 @@ def main() -> None:
 
     height, width = (sum(size[axis] for size in sizes) / len(sizes) for axis in (0, 1))
     print(
-        f"{len(paths)} images, on average {width:.0f} x {height:.0f}; crop {options.crop}, batch {options.batch}"
+        f"{len(paths)} images, on average {width:.0f} x {height:.0f}; crop {options.crop}, "
+        f"batch {options.batch}, {options.rounds} rounds"
     )
     for name, taken in times.items():
         print(f"{name:<34} {len(paths) / median(taken):6.0f} images/s")
