@@ -10,7 +10,7 @@ import re
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from jsonargparse import Namespace
 from lightning.pytorch import LightningModule, Trainer
@@ -18,17 +18,11 @@ from lightning.pytorch.callbacks import LearningRateMonitor, ModelCheckpoint, Pr
 from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCLI, SaveConfigCallback
 
 from attnlab import __version__, checkpoints
-from attnlab.callbacks import (
-    AtomicCheckpointIO,
-    CostReport,
-    RunReport,
-    SegmentationPictures,
-    SegmentationWriter,
-)
+from attnlab.callbacks import AtomicCheckpointIO, CostReport, RunReport
 from attnlab.data import DataModule
 from attnlab.errors import AttnlabError
 from attnlab.shorthand import expand
-from attnlab.tasks import SegmentationTask
+from attnlab.task_kinds import DEFAULT_TASK, TASK_KINDS, TaskKind, data_is_named, task_asked_for
 
 LOGGER = {
     "class_path": "lightning.pytorch.loggers.TensorBoardLogger",
@@ -40,9 +34,9 @@ KNOWN_NOISE = (
     r"`isinstance\(treespec, LeafSpec\)` is deprecated",
     r"[\s\S]*(instantiate_classes|skip_none)[\s\S]*deprecated",
 )
-DATA_MODULES = ("VOCSegmentationDataModule", "ShapesSegmentationDataModule")
 # These come from the data, whatever a checkpoint remembers of them.
 FROM_DATA = ("class_names", "ignore_index", "num_classes")
+OF_THE_TASK = ("--model", "--data", "--pictures", "--predictions")
 
 
 class RememberData(SaveConfigCallback):
@@ -57,7 +51,22 @@ class RememberData(SaveConfigCallback):
     ) -> None:
         """Add the data's options."""
         data = _plain(self.config.data)
-        checkpoint["attnlab"] = {"version": __version__, "data": data}
+        module = trainer.datamodule  # type: ignore[attr-defined]
+        if isinstance(module, DataModule) and isinstance(data, dict):
+            data["init_args"] = {**(data.get("init_args") or {}), **module.remembered()}
+        checkpoint.setdefault("attnlab", {}).update({"version": __version__, "data": data})
+
+
+class AnotherTask(Exception):
+    """The checkpoint is of another task than the parser was built for.
+
+    Args:
+        kind: The checkpoint's.
+    """
+
+    def __init__(self, kind: TaskKind) -> None:
+        super().__init__(kind.name)
+        self.kind = kind
 
 
 class AttnlabCLI(LightningCLI):
@@ -66,7 +75,13 @@ class AttnlabCLI(LightningCLI):
     What it adds to Lightning's: short flags for the task's blocks; classes that flow from the data to the
     network; the callbacks of every run, with their options; ``--ckpt_path last|best|FILE``, where a
     checkpoint fills in what neither the YAML nor a flag says; and one clear error instead of a traceback.
+
+    Attributes:
+        kind: The task that the options are of. It is found before the parser is built: from ``--task``, from
+            the YAML, or from the checkpoint.
     """
+
+    kind: TaskKind
 
     @classmethod
     def run_command(cls, argv: Sequence[str]) -> AttnlabCLI:
@@ -78,12 +93,26 @@ class AttnlabCLI(LightningCLI):
         Raises:
             AttnlabError: For input that cannot work.
         """
-        subcommand = argv[0]
         for message in KNOWN_NOISE:
             warnings.filterwarnings("ignore", message=message)
-        only = type(cls.__name__, (cls,), {"subcommands": staticmethod(lambda: _arguments_of(subcommand))})
+        asked = task_asked_for(argv)
+        try:
+            return cls._run_task(TASK_KINDS[asked or DEFAULT_TASK], argv)
+        except AnotherTask as other:
+            if asked is None:
+                return cls._run_task(other.kind, argv)
+            raise AttnlabError(
+                f"The checkpoint is of a {other.kind.name} task, and the arguments or the YAML ask for "
+                f"{asked}. Leave --task and --config away to take all from the checkpoint."
+            ) from None
+
+    @classmethod
+    def _run_task(cls, kind: TaskKind, argv: Sequence[str]) -> AttnlabCLI:
+        subcommand = argv[0]
+        members = {"kind": kind, "subcommands": staticmethod(lambda: _arguments_of(subcommand))}
+        only = type(cls.__name__, (cls,), members)
         return only(
-            SegmentationTask,
+            kind.task,
             DataModule,
             subclass_mode_data=True,
             args=list(argv),
@@ -108,7 +137,13 @@ class AttnlabCLI(LightningCLI):
         """Add the callbacks' options and the links from data to task."""
         # The subcommand's own parser: the one whose flags a typing error is compared with.
         self.flags = parser
-        parser.set_defaults({"data": {"class_path": "attnlab.data.ShapesSegmentationDataModule"}})
+        parser.add_argument(
+            "--task",
+            type=Literal[tuple(TASK_KINDS)],
+            default=self.kind.name,
+            help="What is trained for. It decides which options --model, --data, --pictures and "
+            "--predictions have: see --task TASK --help.",
+        )
         parser.add_class_arguments(
             ModelCheckpoint,
             "checkpoint",
@@ -117,18 +152,18 @@ class AttnlabCLI(LightningCLI):
         parser.set_defaults(
             {
                 "checkpoint.filename": "best",
-                "checkpoint.monitor": SegmentationTask.monitor,
+                "checkpoint.monitor": self.kind.task.monitor,
                 "checkpoint.mode": "max",
                 "checkpoint.enable_version_counter": False,
                 "checkpoint.save_on_train_epoch_end": True,
             }
         )
-        parser.add_lightning_class_args(SegmentationPictures, "pictures")
+        parser.add_lightning_class_args(self.kind.pictures, "pictures")
         parser.add_lightning_class_args(CostReport, "cost")
-        parser.add_lightning_class_args(SegmentationWriter, "predictions")
+        parser.add_lightning_class_args(self.kind.writer, "predictions")
         parser.add_lightning_class_args(RunReport, "report")
-        parser.link_arguments("data.class_names", "model.class_names", apply_on="instantiate")
-        parser.link_arguments("data.ignore_index", "model.ignore_index", apply_on="instantiate")
+        for name in self.kind.from_data:
+            parser.link_arguments(f"data.{name}", f"model.{name}", apply_on="instantiate")
 
     def parse_arguments(self, parser: LightningArgumentParser, args: ArgsType) -> None:
         """Parse, and fill in from the checkpoint what neither YAML nor flags say."""
@@ -137,18 +172,21 @@ class AttnlabCLI(LightningCLI):
         if {"-h", "--help"} & set(rest):
             self._print_help(parser, subcommand)
         self.checkpoint: Path | None = None
-        # First without the options of model and data: they may be options of what the checkpoint remembers.
-        config = self._parse(parser, [subcommand, *_without(rest, ("--model", "--data"))])[subcommand]
+        # First without the options that are the task's or the data's, which the checkpoint may have to say.
+        config = self._parse(parser, [subcommand, *_without(rest, OF_THE_TASK)])[subcommand]
         wanted = config.get("ckpt_path")
         if not wanted:
             self.config = self._parse(parser, [subcommand, *rest])
             return
         self.checkpoint = checkpoints.resolve(wanted, _log_folder(config.trainer.logger))
         content = checkpoints.read(self.checkpoint)
+        task = content.get("attnlab", {}).get("task", DEFAULT_TASK)
+        if task != self.kind.name:
+            raise AnotherTask(TASK_KINDS[task])
         remembered: dict[str, Any] = {
             "model": {k: v for k, v in content["hyper_parameters"].items() if k not in FROM_DATA}
         }
-        if "attnlab" in content:
+        if "data" in content.get("attnlab", {}):
             remembered["data"] = content["attnlab"]["data"]
         flags = [f"--config={json.dumps(remembered)}", *rest]
         run_folder = self.checkpoint.parent.parent
@@ -166,14 +204,20 @@ class AttnlabCLI(LightningCLI):
     def _print_help(self, parser: LightningArgumentParser, subcommand: str) -> None:
         """The subcommand's options, and after them those of the data modules, which depend on the class."""
         self.flags.print_help()
-        for data in DATA_MODULES:
+        for data in self.kind.data:
             print(f"\nOptions of --data={data}:\n")
             with contextlib.suppress(SystemExit):
                 parser.parse_args([subcommand, f"--data.help={data}"])
         raise SystemExit(0)
 
     def _parse(self, parser: LightningArgumentParser, argv: list[str]) -> Any:
-        """Parse, with near matches for what is not known."""
+        """Parse, with near matches for what is not known.
+
+        The task's own data comes in by an argument: of a default, the parser would keep the options when
+        another class is named.
+        """
+        if not data_is_named(argv):
+            argv = [argv[0], f"--data=attnlab.data.{self.kind.data[0]}", *argv[1:]]
         try:
             return parser.parse_args(argv)
         except argparse.ArgumentError as error:

@@ -7,13 +7,15 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 # Here and not in the first test: Lightning's log handler keeps the stream it finds when it is imported.
 import attnlab.lightning_cli  # noqa: F401
 from attnlab.cli import main
-from tests.data.conftest import write_voc_folder
+from tests.data.conftest import shared_data, write_voc_folder  # noqa: F401
 
 
 @dataclass
@@ -51,6 +53,20 @@ def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFi
         return Outcome(status, captured.out, captured.err)
 
     return call
+
+
+def write_class_folders(root: Path, classes: int, train: int, val: int) -> Path:
+    """Noise of a colour of its own a class, in folders train/classK and val/classK."""
+    rng = np.random.default_rng(0)
+    for split, count in (("train", train), ("val", val)):
+        for k in range(classes):
+            (root / split / f"class{k}").mkdir(parents=True)
+            for n in range(count):
+                colour = np.array([40 * k, 250 - 40 * k, 128])
+                pixels = colour + rng.normal(0, 20, (40 + n, 52 - n, 3))
+                picture = Image.fromarray(pixels.clip(0, 255).astype(np.uint8))
+                picture.save(root / split / f"class{k}" / f"{n:02}.jpg")
+    return root
 
 
 @pytest.fixture

@@ -11,7 +11,13 @@ from attnlab.attention import attach, attention_modules
 from attnlab.errors import AttnlabError
 from attnlab.models import build_segmenter
 from attnlab.tasks import OptimizerConfig, ScheduleConfig
-from attnlab.tasks.optimization import Schedule, apply_config, build_optimizer, parameter_groups
+from attnlab.tasks.optimization import (
+    Schedule,
+    apply_config,
+    batch_factor,
+    build_optimizer,
+    parameter_groups,
+)
 
 
 def schedule(total=100, **options):
@@ -58,7 +64,7 @@ def network():
 
 def groups_of(net, config):
     new = [p for _, site in attention_modules(net) for p in site.new_parameters()]
-    return {g["name"]: g for g in parameter_groups(net, net.encoder, new, config)}
+    return {g["name"]: g for g in parameter_groups(net, net.encoder.parameters(), new, config)}
 
 
 def test_every_parameter_is_in_one_group():
@@ -127,3 +133,31 @@ def test_a_restored_optimizer_takes_the_configured_values_again():
         old_schedule.step()
         new_schedule.step()
         assert new.param_groups[0]["lr"] == lr * old.param_groups[0]["lr"]
+
+
+class TestDecay:
+    def test_norms_and_biases_are_spared_on_request(self):
+        net = network()
+        groups = groups_of(net, OptimizerConfig(weight_decay=0.1, decay_norms_and_biases=False))
+        ids = [id(p) for group in groups.values() for p in group["params"]]
+        assert sorted(ids) == sorted({id(p) for p in net.parameters()})
+        flat = {id(p) for m in net.modules() if isinstance(m, nn.BatchNorm2d) for p in m.parameters()}
+        spared = {id(p) for g in groups.values() if g["weight_decay"] == 0 for p in g["params"]}
+        assert flat <= spared
+        assert all(p.ndim > 1 for g in groups.values() if g["weight_decay"] == 0.1 for p in g["params"])
+        assert {"head", "backbone_no_decay", "attention", "attention_no_decay"} <= set(groups)
+
+    def test_everything_decays_by_default(self):
+        groups = groups_of(network(), OptimizerConfig(weight_decay=0.1))
+        assert {group["weight_decay"] for group in groups.values()} == {0.1}
+        assert set(groups) == {"head", "backbone", "attention"}
+
+
+class TestBatchFactor:
+    @pytest.mark.parametrize(("rule", "factor"), [("none", 1.0), ("linear", 4.0), ("sqrt", 2.0)])
+    def test_rules(self, rule, factor):
+        assert batch_factor(OptimizerConfig(lr_scaling=rule, lr_batch_size=256), 1024) == factor
+
+    def test_a_batch_of_nothing(self):
+        with pytest.raises(AttnlabError, match="lr_batch_size"):
+            batch_factor(OptimizerConfig(lr_scaling="linear", lr_batch_size=0), 8)

@@ -3,6 +3,7 @@
 from attnlab.data.base import DataModule
 from attnlab.data.classification import ClassificationDataModule
 from attnlab.data.imagefolder import ImageFolderDataModule
+from attnlab.data.imagenet import ImageNetDataModule
 from attnlab.data.segmentation import SegmentationDataModule
 from attnlab.data.shapes import ShapesSegmentationDataModule
 from attnlab.data.shapes_classification import ShapesClassificationDataModule
@@ -12,6 +13,7 @@ __all__ = [
     "ClassificationDataModule",
     "DataModule",
     "ImageFolderDataModule",
+    "ImageNetDataModule",
     "SegmentationDataModule",
     "ShapesClassificationDataModule",
     "ShapesSegmentationDataModule",

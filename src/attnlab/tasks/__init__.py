@@ -1,13 +1,17 @@
 """LightningModules, one a task."""
 
 from attnlab.tasks.base import BaseTask
+from attnlab.tasks.classification import ClassificationTask
 from attnlab.tasks.configs import AttentionConfig, OptimizerConfig, ScheduleConfig
 from attnlab.tasks.losses import SegmentationLossConfig
+from attnlab.tasks.mixing import MixingConfig
 from attnlab.tasks.segmentation import SegmentationTask
 
 __all__ = [
     "AttentionConfig",
     "BaseTask",
+    "ClassificationTask",
+    "MixingConfig",
     "OptimizerConfig",
     "ScheduleConfig",
     "SegmentationLossConfig",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import asdict, is_dataclass
 from typing import Any, TypeVar
 
@@ -14,13 +14,18 @@ from lightning.pytorch.utilities.types import OptimizerLRSchedulerConfig
 from torch import nn
 from torch.optim.lr_scheduler import LambdaLR
 
-from attnlab.attention import Site, attach, attention_keys, attention_modules, describe
+from attnlab.attention import Site, attach, attention_modules, describe
 from attnlab.data.sampling import run_seed
 from attnlab.errors import AttnlabError
-from attnlab.models import library_encoder_weights, load_backbone, read_state_dict
 from attnlab.tasks.configs import AttentionConfig, OptimizerConfig
 from attnlab.tasks.identity import refuse_another_network
-from attnlab.tasks.optimization import Schedule, apply_config, build_optimizer, parameter_groups
+from attnlab.tasks.optimization import (
+    Schedule,
+    apply_config,
+    batch_factor,
+    build_optimizer,
+    parameter_groups,
+)
 
 ConfigT = TypeVar("ConfigT")
 AnyBatchNorm = nn.BatchNorm1d | nn.BatchNorm2d | nn.BatchNorm3d | nn.SyncBatchNorm
@@ -53,6 +58,8 @@ class BaseTask(LightningModule):
     restored: bool = False
     network: nn.Module
     sites: list[Site]
+    # What the command line calls the task; checkpoints keep it.
+    kind: str
     # The metric that decides which checkpoint is best; more is better.
     monitor: str
 
@@ -70,10 +77,9 @@ class BaseTask(LightningModule):
         """The part of the network that pretrained weights are for."""
         raise AttnlabError(f"{type(self).__name__} names no backbone.")
 
-    @property
-    def example_size(self) -> int:
-        """Side in pixels of the square image on which sites are found and costs counted."""
-        return 224
+    def backbone_parameters(self) -> Iterable[nn.Parameter]:
+        """The parameters that pretrained weights are for."""
+        return self.backbone.parameters()
 
     def attach_attention(self) -> None:
         """Put the configured attention into the network and say where.
@@ -103,29 +109,32 @@ class BaseTask(LightningModule):
         weights = self.hparams.get("weights")
         if self.restored or self._weights_ready or weights in (None, "none"):
             return
-        if weights == "imagenet":
-            encoder = self.hparams["encoder"]
-            state = library_encoder_weights(encoder, depth=len(self.backbone.out_channels) - 1)  # type: ignore[arg-type]
-            source = f"the ImageNet weights of '{encoder}'"
-        else:
-            state, source = read_state_dict(weights), str(weights)
-        report = load_backbone(
-            self.backbone,
-            state,
-            source,
-            new=attention_keys(self.backbone),
-            dropped=getattr(self.network, "dropped", ()),
-        )
+        report = self.load_weights(weights)
         self._weights_ready = True
         rank_zero_info(str(report))
+
+    def load_weights(self, weights: str) -> object:
+        """Load pretrained weights into the backbone.
+
+        Args:
+            weights: ``imagenet``, or a file's path.
+
+        Returns:
+            What was done; its text is logged.
+
+        Raises:
+            AttnlabError: When they cannot be fetched or read, or do not fit.
+        """
+        raise NotImplementedError
 
     def configure_optimizers(self) -> OptimizerLRSchedulerConfig:
         """One optimizer over the groups head, backbone and attention; one schedule, stepped every update."""
         groups = parameter_groups(
             self.network,
-            self.backbone,
+            self.backbone_parameters(),
             [p for _, site in attention_modules(self.network) for p in site.new_parameters()],
             self.optimizer_config,
+            self._lr_factor(),
         )
         optimizer = build_optimizer(self.optimizer_config, groups)
         # A plain function is not saved with the scheduler's state: what is configured now decides, and a
@@ -136,6 +145,25 @@ class BaseTask(LightningModule):
             for group in optimizer.param_groups
         ]
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
+
+    def _lr_factor(self) -> float:
+        """The factor of the learning rates for this run's global batch."""
+        config = self.optimizer_config
+        if config.lr_scaling == "none":
+            return 1.0
+        batch_size = getattr(self.trainer.datamodule, "batch_size", None)  # type: ignore[attr-defined]
+        if not isinstance(batch_size, int):
+            raise AttnlabError(
+                f"--model.optimizer.lr_scaling {config.lr_scaling} needs data that tells its batch_size. "
+                "Use lr_scaling none, or one of attnlab's data modules."
+            )
+        global_batch = batch_size * self.trainer.world_size * self.trainer.accumulate_grad_batches
+        factor = batch_factor(config, global_batch)
+        rank_zero_info(
+            f"Learning rate {config.lr} for batch {config.lr_batch_size}, {config.lr_scaling} rule: "
+            f"{config.lr * factor:g} for batch {global_batch}."
+        )
+        return factor
 
     def on_train_start(self) -> None:
         """Tell the schedule how long training is, and let what is configured beat what was restored."""
@@ -163,6 +191,31 @@ class BaseTask(LightningModule):
         if self.device.type == "cuda":
             torch.cuda.manual_seed(seed)
 
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Say which task the checkpoint is of."""
+        checkpoint.setdefault("attnlab", {})["task"] = self.kind
+
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Refuse a checkpoint of another network, and say what differs."""
         refuse_another_network(self, checkpoint)
+
+
+def names_of(num_classes: int | None, class_names: list[str] | None) -> list[str]:
+    """Class names, made up where only their number is known.
+
+    Raises:
+        AttnlabError: When neither is given, or they contradict each other.
+    """
+    if class_names is None:
+        if num_classes is None:
+            raise AttnlabError(
+                "The number of classes is not known: give num_classes, or class_names, or data that has them."
+            )
+        return [f"class {index}" for index in range(num_classes)]
+    if num_classes is not None and num_classes != len(class_names):
+        first = ", ".join(class_names[:30]) + (", …" if len(class_names) > 30 else "")
+        raise AttnlabError(
+            f"--model.num_classes {num_classes} contradicts the data, which has {len(class_names)} classes: "
+            f"{first}. Leave it away: it comes from the data."
+        )
+    return list(class_names)

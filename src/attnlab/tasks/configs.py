@@ -41,7 +41,13 @@ class OptimizerConfig:
         name: An optimizer of ``torch.optim``, e.g. SGD or AdamW. On the command line
             ``--model.optimizer=NAME`` is short for this key, and drops the options of another optimizer.
         lr: Base learning rate, that of the head.
+        lr_scaling: none: ``lr`` is used as it stands. linear: it is multiplied by the global batch (images a
+            step over all processes and accumulated batches) over ``lr_batch_size`` (arXiv 1706.02677,
+            section 2.1). sqrt: by the root of that.
+        lr_batch_size: The global batch that ``lr`` is meant for, where it is scaled.
         weight_decay: L2 penalty (SGD) or decoupled decay (AdamW).
+        decay_norms_and_biases: Let the decay act on scales, offsets and biases, too: on every parameter. If
+            not, parameters of one dimension or none are spared.
         backbone_lr_factor: Learning rate of the backbone over the base learning rate.
         attention_lr_factor: Learning rate of the attention modules over the base learning rate, wherever
             they stand.
@@ -50,7 +56,10 @@ class OptimizerConfig:
 
     name: str = "AdamW"
     lr: float = 1e-3
+    lr_scaling: Literal["none", "linear", "sqrt"] = "none"
+    lr_batch_size: int = 256
     weight_decay: float = 0.01
+    decay_norms_and_biases: bool = True
     backbone_lr_factor: float = 1.0
     attention_lr_factor: float = 1.0
     options: dict[str, Any] = field(default_factory=dict)

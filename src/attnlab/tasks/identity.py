@@ -10,7 +10,16 @@ from lightning.pytorch import LightningModule
 from attnlab.errors import AttnlabError
 
 # What makes a network another one even where every tensor fits: same keys, other function or meaning.
-IDENTITY = ("architecture", "encoder", "architecture_options", "class_names", "ignore_index")
+IDENTITY = (
+    "architecture",
+    "encoder",
+    "architecture_options",
+    "network",
+    "network_options",
+    "stem_stride",
+    "class_names",
+    "ignore_index",
+)
 
 
 def refuse_another_network(task: LightningModule, checkpoint: Mapping[str, Any]) -> None:

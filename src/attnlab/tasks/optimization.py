@@ -17,40 +17,71 @@ from attnlab.tasks.configs import OptimizerConfig, ScheduleConfig
 
 
 def parameter_groups(
-    network: nn.Module, backbone: nn.Module, attention: Iterable[nn.Parameter], config: OptimizerConfig
+    network: nn.Module,
+    backbone: Iterable[nn.Parameter],
+    attention: Iterable[nn.Parameter],
+    config: OptimizerConfig,
+    lr_factor: float = 1.0,
 ) -> list[dict[str, Any]]:
     """Trainable parameters as groups named ``head``, ``backbone`` and ``attention``, empty ones left out.
 
-    A parameter of the attention belongs to ``attention`` even inside the backbone.
+    A parameter of the attention belongs to ``attention`` even inside the backbone. Where norms and biases are
+    spared the decay, those of each group are a group of their own, ``head_no_decay`` and so on.
 
     Args:
         network: All of it.
-        backbone: The part of it that pretrained weights are for.
+        backbone: The parameters that pretrained weights are for.
         attention: The parameters that attaching attention has added to it.
         config: Learning rates and decay.
+        lr_factor: Multiplies every learning rate, see `batch_factor`.
     """
     in_attention = {id(p) for p in attention}
-    in_backbone = {id(p) for p in backbone.parameters()} - in_attention
-    split: dict[str, list[nn.Parameter]] = {"head": [], "backbone": [], "attention": []}
-    for parameter in network.parameters():
-        if not parameter.requires_grad:
-            continue
-        if id(parameter) in in_attention:
-            split["attention"].append(parameter)
-        elif id(parameter) in in_backbone:
-            split["backbone"].append(parameter)
-        else:
-            split["head"].append(parameter)
+    in_backbone = {id(p) for p in backbone} - in_attention
     factors = {
         "head": 1.0,
         "backbone": config.backbone_lr_factor,
         "attention": config.attention_lr_factor,
     }
+    split: dict[tuple[str, bool], list[nn.Parameter]] = {
+        (part, decayed): [] for part in factors for decayed in (True, False)
+    }
+    for parameter in network.parameters():
+        if not parameter.requires_grad:
+            continue
+        part = "head"
+        if id(parameter) in in_attention:
+            part = "attention"
+        elif id(parameter) in in_backbone:
+            part = "backbone"
+        split[part, config.decay_norms_and_biases or parameter.ndim > 1].append(parameter)
     return [
-        {"params": parameters, "name": name, "lr": config.lr * factors[name]}
-        for name, parameters in split.items()
+        {
+            "params": parameters,
+            "name": part if decayed else f"{part}_no_decay",
+            "lr": config.lr * lr_factor * factors[part],
+            "weight_decay": config.weight_decay if decayed else 0.0,
+        }
+        for (part, decayed), parameters in split.items()
         if parameters
     ]
+
+
+def batch_factor(config: OptimizerConfig, global_batch: int) -> float:
+    """What the learning rate is multiplied with for a global batch, by the configured rule.
+
+    Args:
+        config: The rule, and the batch that the configured rate is meant for.
+        global_batch: Images of one optimizer step, over all processes and accumulated batches.
+
+    Raises:
+        AttnlabError: ``lr_batch_size`` is below 1.
+    """
+    if config.lr_scaling == "none":
+        return 1.0
+    if config.lr_batch_size < 1:
+        raise AttnlabError(f"optimizer.lr_batch_size is {config.lr_batch_size}; it must be at least 1.")
+    ratio = global_batch / config.lr_batch_size
+    return ratio if config.lr_scaling == "linear" else math.sqrt(ratio)
 
 
 def build_optimizer(config: OptimizerConfig, groups: list[dict[str, Any]]) -> Optimizer:

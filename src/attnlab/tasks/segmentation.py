@@ -9,10 +9,18 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torchmetrics import MeanMetric
 
+from attnlab.attention import attention_keys
 from attnlab.errors import AttnlabError
 from attnlab.metrics import SegmentationResult, SegmentationScores
-from attnlab.models import Segmenter, build_segmenter
-from attnlab.tasks.base import BaseTask, as_config
+from attnlab.models import (
+    Segmenter,
+    WeightsReport,
+    build_segmenter,
+    library_encoder_weights,
+    load_backbone,
+    read_state_dict,
+)
+from attnlab.tasks.base import BaseTask, as_config, names_of
 from attnlab.tasks.configs import AttentionConfig, OptimizerConfig, ScheduleConfig
 from attnlab.tasks.losses import SegmentationLoss, SegmentationLossConfig
 
@@ -47,6 +55,7 @@ class SegmentationTask(BaseTask):
         AttnlabError: For anything unknown or contradictory.
     """
 
+    kind = "segmentation"
     monitor = "val/mIoU"
 
     def __init__(
@@ -66,7 +75,7 @@ class SegmentationTask(BaseTask):
         ignore_index: int = 255,
     ) -> None:
         super().__init__()
-        self.class_names = _names_of(num_classes, class_names)
+        self.class_names = names_of(num_classes, class_names)
         self.remember(
             architecture=architecture,
             encoder=encoder,
@@ -129,6 +138,17 @@ class SegmentationTask(BaseTask):
                 f"left. Use at least {self.network.stride}, better several times that."
             )
         super().setup(stage)
+
+    def load_weights(self, weights: str) -> WeightsReport:
+        """Load the encoder's published weights (``imagenet``), or a file's."""
+        if weights == "imagenet":
+            encoder = self.hparams["encoder"]
+            state = library_encoder_weights(encoder, depth=len(self.network.encoder.out_channels) - 1)  # type: ignore[arg-type]
+            source = f"the ImageNet weights of '{encoder}'"
+        else:
+            state, source = read_state_dict(weights), weights
+        new = attention_keys(self.backbone)
+        return load_backbone(self.backbone, state, source, new=new, dropped=self.network.dropped)
 
     def forward(self, image: Tensor) -> Tensor:
         """Logits (B, K, H, W) of normalised images (B, 3, H, W)."""
@@ -251,19 +271,3 @@ def class_map(logits: Tensor) -> Tensor:
     The same as ``argmax(1)``, whose CPU kernel takes eight times as long along this dimension.
     """
     return logits.max(1).indices
-
-
-def _names_of(num_classes: int | None, class_names: list[str] | None) -> list[str]:
-    """Class names, made up where only their number is known."""
-    if class_names is None:
-        if num_classes is None:
-            raise AttnlabError(
-                "The number of classes is not known: give num_classes, or class_names, or data that has them."
-            )
-        return [f"class {index}" for index in range(num_classes)]
-    if num_classes is not None and num_classes != len(class_names):
-        raise AttnlabError(
-            f"--model.num_classes {num_classes} contradicts the data, which has {len(class_names)} classes: "
-            f"{', '.join(class_names)}. Leave it away: it comes from the data."
-        )
-    return list(class_names)
