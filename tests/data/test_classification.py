@@ -84,7 +84,7 @@ class ClassificationTester:
                 (item,) = (item for item in data.items("test") if item.name == name)
                 with Image.open(item.path) as stored:
                     pixels = torch.from_numpy(np.array(stored)).permute(2, 0, 1)
-                assert torch.equal(image, reference(pixels))
+                assert (image.int() - reference(pixels).int()).abs().max() <= 1
             seen += batch["index"][batch["counted"]].tolist()
         assert seen == list(range(len(data.items("test"))))
 
