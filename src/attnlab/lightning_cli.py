@@ -36,7 +36,7 @@ KNOWN_NOISE = (
 )
 # These come from the data, whatever a checkpoint remembers of them.
 FROM_DATA = ("class_names", "ignore_index", "num_classes")
-OF_THE_TASK = ("--model", "--data", "--pictures", "--predictions")
+OF_THE_TASK = ("--model", "--data", "--pictures", "--predictions", "--class_table")
 
 
 class RememberData(SaveConfigCallback):
@@ -162,6 +162,8 @@ class AttnlabCLI(LightningCLI):
         parser.add_lightning_class_args(CostReport, "cost")
         parser.add_lightning_class_args(self.kind.writer, "predictions")
         parser.add_lightning_class_args(RunReport, "report")
+        for name, callback in self.kind.more.items():
+            parser.add_lightning_class_args(callback, name)
         for name in self.kind.from_data:
             parser.link_arguments(f"data.{name}", f"model.{name}", apply_on="instantiate")
 

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +12,7 @@ import yaml
 from lightning.pytorch import Callback
 
 from attnlab.callbacks import (
+    ClassTable,
     ClassificationPictures,
     ClassificationWriter,
     SegmentationPictures,
@@ -31,6 +32,7 @@ class TaskKind:
         pictures: The callback that draws.
         writer: The callback that writes predictions.
         from_data: Arguments of the task that the data module's attributes of the same name fill.
+        more: Further callbacks, by what the command line calls their options.
     """
 
     task: type[BaseTask]
@@ -38,6 +40,7 @@ class TaskKind:
     pictures: type[Callback]
     writer: type[Callback]
     from_data: tuple[str, ...]
+    more: Mapping[str, type[Callback]] = field(default_factory=dict)
 
     @property
     def name(self) -> str:
@@ -61,6 +64,7 @@ TASK_KINDS = {
             ClassificationPictures,
             ClassificationWriter,
             ("class_names",),
+            {"class_table": ClassTable},
         ),
     )
 }

@@ -13,7 +13,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from torch.utils.data import DataLoader
 
 from attnlab.callbacks import ClassificationPictures
-from attnlab.callbacks.classification_pictures import Kept, merged, mistakes_sheet, samples_sheet
+from attnlab.callbacks.classification_pictures import Kept, merged, mistakes_sheet, samples_sheet, spread
 from attnlab.callbacks.sheets import RIGHT, WRONG
 from attnlab.callbacks.thumbnails import thumbnail
 from attnlab.errors import AttnlabError
@@ -40,7 +40,7 @@ def logits_of(shares):
 
 
 def kept_of(shares, labels, count=0, mistakes=10, **batch):
-    kept = Kept(count, mistakes)
+    kept = Kept(frozenset(range(count)), mistakes)
     kept.add(logits_of(shares), batch_of(labels, **batch), MEAN, STD, 16)
     return kept
 
@@ -67,15 +67,22 @@ def test_fillers_are_ignored_everywhere():
     assert (images, wrong) == (2, 1)
 
 
+@pytest.mark.parametrize(
+    ("length", "count", "positions"), [(10, 3, {0, 3, 6}), (2, 5, {0, 1}), (7, 0, set()), (1000, 2, {0, 500})]
+)
+def test_samples_are_spread_over_the_set(length, count, positions):
+    assert spread(length, count) == positions
+
+
 def test_memory_is_bounded_and_the_worst_stay():
     generator = torch.Generator().manual_seed(0)
-    kept, losses = Kept(3, 5), {}
+    kept, losses = Kept(frozenset(range(3)), 5), {}
     for start in range(0, 200, 10):
         logits = torch.randn(10, 3, generator=generator)
         labels = torch.randint(0, 3, (10,), generator=generator).tolist()
         kept.add(logits, batch_of(labels, start), MEAN, STD, 16)
         assert len(kept.worst) <= 5
-        assert len(kept.first) == 3
+        assert len(kept.samples) == 3
         for i, label in enumerate(labels):
             share = logits[i].softmax(0)
             if share.argmax() != label:
@@ -94,7 +101,7 @@ def test_processes_together_keep_what_one_keeps(processes):
     labels = torch.randint(0, 3, (15,), generator=generator).repeat_interleave(2)
 
     def run(parts):
-        kept = [Kept(7, 5) for _ in range(parts)]
+        kept = [Kept(frozenset(range(7)), 5) for _ in range(parts)]
         for rank, part in enumerate(kept):
             batch = batch_of(labels[rank::parts].tolist(), rank, step=parts)
             part.add(logits[rank::parts], batch, MEAN, STD, 16)
@@ -116,7 +123,7 @@ def test_logits_that_are_no_numbers_are_the_worst_mistakes():
 
 def test_the_same_image_twice_is_no_trouble():
     """As a sampler of one's own may have it."""
-    kept = Kept(0, 3)
+    kept = Kept(frozenset(), 3)
     for _ in range(3):
         kept.add(logits_of([[0.1, 0.9, 0.0]] * 2), batch_of([0, 0], step=0), MEAN, STD, 16)
     assert [seen.index for seen in merged([kept])[1]] == [0, 0, 0]
@@ -124,7 +131,7 @@ def test_the_same_image_twice_is_no_trouble():
 
 def test_nothing_is_kept_that_is_not_asked_for():
     kept = kept_of([[0.1, 0.9, 0.0]] * 4, [0, 0, 1, 1], count=1, mistakes=0)
-    assert len(kept.first) == 1
+    assert len(kept.samples) == 1
     assert kept.worst == []
 
 

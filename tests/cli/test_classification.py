@@ -62,6 +62,10 @@ class TestOneRun:
         assert "test top-1" in outcome.out
         assert "accuracy class2" in outcome.out
         assert "ela_t at" in outcome.out
+        (table,) = tmp_path.rglob("classes_test.csv")
+        with table.open() as file:
+            rows = list(csv.DictReader(file))
+        assert [(row["synset"], row["images"]) for row in rows] == [(f"class{k}", "3") for k in range(6)]
         assert run("validate", "--ckpt_path=best", *QUIET).status == 0
 
     def test_predict_needs_no_data_set(self, run, small, folder, tmp_path):

@@ -1,6 +1,7 @@
 """What runs beside training: pictures, cost, checkpoints, predictions, the closing table."""
 
 from attnlab.callbacks.checkpoint_io import AtomicCheckpointIO
+from attnlab.callbacks.class_table import ClassTable
 from attnlab.callbacks.classification_pictures import ClassificationPictures
 from attnlab.callbacks.classification_writer import ClassificationWriter
 from attnlab.callbacks.cost import CostReport
@@ -11,6 +12,7 @@ from attnlab.callbacks.segmentation_writer import SegmentationWriter
 
 __all__ = [
     "AtomicCheckpointIO",
+    "ClassTable",
     "ClassificationPictures",
     "ClassificationWriter",
     "CostReport",

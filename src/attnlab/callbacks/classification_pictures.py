@@ -55,20 +55,20 @@ class Seen:
 
 @dataclass
 class Kept:
-    """What one process keeps of an epoch: the first images and the worst mistakes, and no more.
+    """What one process keeps of an epoch: the chosen images and the worst mistakes, and no more.
 
     Attributes:
-        count: Images of smaller index are kept.
+        chosen: Positions in the data set of the images that are kept whatever becomes of them.
         mistakes: How many mistakes are kept.
-        first: The first images.
+        samples: The chosen images.
         worst: The worst mistakes, as a heap with the least bad on top.
         images: How many images were seen.
         wrong: How many of them were classified wrongly.
     """
 
-    count: int
+    chosen: frozenset[int]
     mistakes: int
-    first: list[Seen] = field(default_factory=list)
+    samples: list[Seen] = field(default_factory=list)
     worst: list[Seen] = field(default_factory=list)
     images: int = 0
     wrong: int = 0
@@ -99,11 +99,11 @@ class Kept:
             self.wrong += wrong
             loss = math.inf if math.isnan(log_own) else -log_own
             rank = (loss, -indices[i])
-            early = indices[i] < self.count
+            chosen = indices[i] in self.chosen
             bad = (
                 wrong and self.mistakes > 0 and (len(self.worst) < self.mistakes or rank > self.worst[0].rank)
             )
-            if not (early or bad):
+            if not (chosen or bad):
                 continue
             seen = Seen(
                 index=indices[i],
@@ -115,20 +115,30 @@ class Kept:
                 loss=loss,
                 image=thumbnail(batch["image"][i], mean, std, max_side),
             )
-            if early:
-                self.first.append(seen)
+            if chosen:
+                self.samples.append(seen)
             if bad:
                 heapq.heappush(self.worst, seen)
                 if len(self.worst) > self.mistakes:
                     heapq.heappop(self.worst)
 
 
+def spread(length: int, count: int) -> frozenset[int]:
+    """Positions spread evenly over a set: class folders follow each other, so the first ones are of one class.
+
+    Args:
+        length: Number of images in the set.
+        count: How many are wanted; all where there are fewer.
+    """
+    return frozenset(k * length // count for k in range(count))
+
+
 def merged(parts: list[Kept]) -> tuple[list[Seen], list[Seen], int, int]:
-    """The first images in order, the worst mistakes worst first, and the numbers of images and mistakes."""
-    first = sorted((seen for part in parts for seen in part.first), key=lambda seen: seen.index)
+    """The chosen images in order, the worst mistakes worst first, and the numbers of images and mistakes."""
+    samples = sorted((seen for part in parts for seen in part.samples), key=lambda seen: seen.index)
     worst = sorted((seen for part in parts for seen in part.worst), reverse=True)
     images, wrong = sum(part.images for part in parts), sum(part.wrong for part in parts)
-    return first, worst[: parts[0].mistakes], images, wrong
+    return samples, worst[: parts[0].mistakes], images, wrong
 
 
 def guess_line(one: Seen, names: list[str], colour: Colour) -> Line:
@@ -146,7 +156,7 @@ def samples_sheet(seen: list[Seen], names: list[str]) -> Pixels:
         lines = (Line(names[one.truth]), guess_line(one, names, colour))
         cards.append(Card(one.image, lines, colour))
     right = sum(one.guess == one.truth for one in seen)
-    return sheet(cards, f"First images of the set, {right} of {len(seen)} right: truth -> predicted")
+    return sheet(cards, f"Samples of the set, {right} of {len(seen)} right: truth -> predicted")
 
 
 def mistakes_sheet(seen: list[Seen], names: list[str], images: int, wrong: int) -> Pixels:
@@ -174,8 +184,8 @@ class ClassificationPictures(PicturesCallback):
     ``val_mistakes.png`` and ``val_confusion.png``, or ``test...`` after a test.
 
     Args:
-        count: How many images are drawn with truth and prediction (the first ones of the set, always the
-            same); 0 draws none.
+        count: How many images are drawn with truth and prediction, spread evenly over the set and always the
+            same; 0 draws none.
         mistakes: How many wrongly classified images are drawn, those of the whole set to whose true class the
             network gave the least probability, worst first; 0 draws none.
         confusion: Draw the confusion matrix.
@@ -203,25 +213,28 @@ class ClassificationPictures(PicturesCallback):
         self.mistakes = mistakes
         self.confusion = confusion
         self.max_side = max_side
-        self._kept = Kept(count, mistakes)
+        self._kept: Kept | None = None
 
     def collect(self, trainer: Trainer, outputs: Any, batch: dict[str, Any]) -> None:
-        """Keep the first images and the worst mistakes so far."""
+        """Keep the chosen images and the worst mistakes so far."""
         if self.count or self.mistakes:
             data = trainer.datamodule  # type: ignore[attr-defined]
+            if self._kept is None:
+                loader: Any = trainer.test_dataloaders if trainer.testing else trainer.val_dataloaders
+                self._kept = Kept(spread(len(loader.dataset), self.count), self.mistakes)
             self._kept.add(outputs["logits"], batch, data.mean, data.std, self.max_side)
 
     def draw(self, trainer: Trainer, task: LightningModule, stage: str) -> None:
         """Gather from all processes what was kept; the first one draws."""
-        kept, self._kept = self._kept, Kept(self.count, self.mistakes)
+        kept, self._kept = self._kept or Kept(frozenset(), self.mistakes), None
         parts = gathered(kept) if self.count or self.mistakes else []
         if not trainer.is_global_zero:
             return
         names = trainer.datamodule.class_names  # type: ignore[attr-defined]
         if parts:
-            first, worst, images, wrong = merged(parts)
-            if first:
-                self.save(trainer, stage, samples_sheet(first, names), tag=f"{stage}/samples")
+            samples, worst, images, wrong = merged(parts)
+            if samples:
+                self.save(trainer, stage, samples_sheet(samples, names), tag=f"{stage}/samples")
             if self.mistakes and images:
                 drawn = mistakes_sheet(worst, names, images, wrong)
                 self.save(trainer, f"{stage}_mistakes", drawn, tag=f"{stage}/mistakes")
