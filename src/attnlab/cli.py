@@ -21,7 +21,7 @@ train and use a network
   fit        Train from a YAML:        python main.py fit --config configs/quickstart_segmentation.yaml
   validate   Score on the val split:   python main.py validate --ckpt_path best
   test       Score on the test split:  python main.py test --ckpt_path best
-  predict    Masks for any pictures:   python main.py predict --ckpt_path best --data.predict_images photos/
+  predict    Use on any pictures:      python main.py predict --ckpt_path best --data.predict_images photos/
 
 look at attention
   attention list            Every module: paper, options, parameters, MACs
@@ -32,7 +32,9 @@ look at attention
 Every command explains its options:  python main.py fit --help
 An option on the command line beats the YAML, and the YAML beats what a checkpoint remembers:
   --model.attention=cbam --model.attention.reduction=8     another attention module, with an option of it
-  --model.encoder=mobilenet_v2                             another backbone
+  --model.network=mobilenet_v2                             another classifier
+  --model.encoder=mobilenet_v2                             another backbone, in segmentation
+  --task=classification                                    another task than segmentation, where no YAML says
   --ckpt_path last|best|FILE                               resume, test or predict from a checkpoint
 
 -h, --help     this page

@@ -12,9 +12,9 @@ import yaml
 from lightning.pytorch import Callback
 
 from attnlab.callbacks import (
-    ClassTable,
     ClassificationPictures,
     ClassificationWriter,
+    ClassTable,
     SegmentationPictures,
     SegmentationWriter,
 )

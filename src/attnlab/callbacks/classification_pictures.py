@@ -124,7 +124,7 @@ class Kept:
 
 
 def spread(length: int, count: int) -> frozenset[int]:
-    """Positions spread evenly over a set: class folders follow each other, so the first ones are of one class.
+    """Positions spread evenly over a set: as class folders follow each other, the first are of one class.
 
     Args:
         length: Number of images in the set.
