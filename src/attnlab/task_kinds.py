@@ -5,10 +5,8 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
-import yaml
 from lightning.pytorch import Callback
 
 from attnlab.callbacks import (
@@ -18,8 +16,9 @@ from attnlab.callbacks import (
     SegmentationPictures,
     SegmentationWriter,
 )
-from attnlab.errors import AttnlabError, unknown
+from attnlab.errors import unknown
 from attnlab.tasks import BaseTask, ClassificationTask, SegmentationTask
+from attnlab.yaml_files import read_yaml
 
 
 @dataclass(frozen=True)
@@ -121,10 +120,4 @@ def _content(config: str) -> dict[str, Any]:
     """A YAML's content; that of one written into the arguments themselves, too."""
     if config.lstrip().startswith("{"):
         return json.loads(config)
-    try:
-        content = yaml.safe_load(Path(config).read_text(encoding="utf-8"))
-    except OSError as error:
-        raise AttnlabError(f"Cannot read the configuration '{config}': {error.strerror or error}.") from error
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise AttnlabError(f"The configuration '{config}' is no YAML: {error}") from error
-    return content if isinstance(content, dict) else {}
+    return read_yaml(config)

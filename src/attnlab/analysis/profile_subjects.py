@@ -5,16 +5,15 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, Literal
 
-import yaml
 from torch import nn
 
 from attnlab.analysis.sites import build_network
 from attnlab.attention import Mode, get_attention
 from attnlab.attention.wrapper import MODES
 from attnlab.errors import AttnlabError, unknown
+from attnlab.yaml_files import read_yaml
 
 DEFAULT_ATTENTIONS = ("none", "se", "eca", "cbam", "ca", "sa", "ela_t", "ela_b", "ela_s", "ela_l")
 DEFAULT_CLASSES = {"classification": 1000, "segmentation": 21}
@@ -171,7 +170,7 @@ def config_subject(
     Raises:
         AttnlabError: If the file cannot be read, or does not say which network it trains.
     """
-    content = _read_yaml(path)
+    content = read_yaml(path)
     task = content.get("task", "segmentation")
     if task not in DEFAULT_CLASSES:
         raise unknown(f"task of {path}", str(task), DEFAULT_CLASSES)
@@ -220,15 +219,3 @@ def _block(content: Mapping[str, Any], key: str, path: str, prefix: str = "") ->
     if not isinstance(block, dict):
         raise AttnlabError(f"{prefix}{key} of {path} holds no keys but {block!r}.")
     return block
-
-
-def _read_yaml(path: str) -> dict[str, Any]:
-    try:
-        content = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
-    except OSError as error:
-        raise AttnlabError(f"Cannot read the configuration {path}: {error.strerror or error}.") from error
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise AttnlabError(f"The configuration {path} is no YAML: {error}") from error
-    if not isinstance(content, dict):
-        raise AttnlabError(f"The configuration {path} is no YAML with keys such as model and data.")
-    return content

@@ -59,7 +59,7 @@ def class_rows(
         names: K names.
         synsets: K folder names.
     """
-    rows = []
+    rows: list[tuple[object, ...]] = []
     for index, (name, synset, counts) in enumerate(zip(names, synsets, matrix.tolist(), strict=True)):
         others = [0 if other == index else count for other, count in enumerate(counts)]
         most = max(others, default=0)

@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 from lightning import LightningDataModule
+from lightning.pytorch.trainer.states import TrainerFn
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
@@ -91,6 +92,21 @@ class DataModule(LightningDataModule):
         if self.trainer is None:
             return 1, 0
         return self.trainer.world_size, self.trainer.global_rank
+
+    def prepare_data(self) -> None:
+        """Put the data set in place, unless only pictures of one's own are predicted on.
+
+        Lightning calls this on one process a node.
+        """
+        if self.trainer is None or self.trainer.state.fn != TrainerFn.PREDICTING:
+            self.fetch()
+
+    def fetch(self) -> None:
+        """Put the data set in place: download it, or make it. By default nothing is done.
+
+        Raises:
+            AttnlabError: That failed; the message says what else can be done.
+        """
 
     def dataset(self, split: str) -> Dataset[Any]:
         """The data set of a split.

@@ -8,7 +8,6 @@ from functools import cached_property, partial
 from pathlib import Path
 from typing import Any, Literal
 
-from lightning.pytorch.trainer.states import TrainerFn
 from lightning.pytorch.utilities import rank_zero_warn
 from torch import nn
 from torch.utils.data import DataLoader
@@ -202,21 +201,6 @@ class ClassificationDataModule(DataModule):
     def remembered(self) -> dict[str, Any]:
         """The classes, so that a checkpoint is enough to name what is predicted."""
         return {"classes": dict(self._known_classes)}
-
-    def prepare_data(self) -> None:
-        """Put the data set in place, unless only pictures of one's own are predicted on.
-
-        Lightning calls this on one process a node.
-        """
-        if self.trainer is None or self.trainer.state.fn != TrainerFn.PREDICTING:
-            self.fetch()
-
-    def fetch(self) -> None:
-        """Put the data set in place: download it, or make it. By default nothing is done.
-
-        Raises:
-            AttnlabError: That failed; the message says what else can be done.
-        """
 
     def setup(self, stage: str | None = None) -> None:
         """List and check the files of the splits that a stage needs. Those set up before are kept.

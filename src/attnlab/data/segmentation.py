@@ -6,13 +6,12 @@ from abc import abstractmethod
 from functools import partial
 from typing import Any, Literal
 
-from lightning.pytorch.trainer.states import TrainerFn
 from lightning.pytorch.utilities import rank_zero_warn
 from torch import Tensor, device, nn
 from torch.utils.data import DataLoader
 from torchvision.transforms import v2
 
-from attnlab.data.base import IMAGENET_MEAN, IMAGENET_STD, DataModule, Triple
+from attnlab.data.base import IMAGENET_MEAN, IMAGENET_STD, STAGE_SPLITS, DataModule, Triple
 from attnlab.data.checks import find_problems, summary
 from attnlab.data.images import find_images
 from attnlab.data.sampling import run_seed
@@ -28,14 +27,6 @@ from attnlab.data.segmentation_sets import (
 from attnlab.data.transforms import train_recipe
 from attnlab.data.vocfolder import colour_map
 from attnlab.errors import AttnlabError
-
-_STAGE_SPLITS = {
-    "fit": ("train", "val"),
-    "validate": ("val",),
-    "test": ("test",),
-    "predict": ("predict",),
-    None: ("train", "val", "test"),
-}
 
 
 class SegmentationDataModule(DataModule):
@@ -165,21 +156,6 @@ class SegmentationDataModule(DataModule):
             AttnlabError: The data set or the split is not there.
         """
 
-    def prepare_data(self) -> None:
-        """Put the data set in place, unless only pictures of one's own are predicted on.
-
-        Lightning calls this on one process a node.
-        """
-        if self.trainer is None or self.trainer.state.fn != TrainerFn.PREDICTING:
-            self.fetch()
-
-    def fetch(self) -> None:
-        """Put the data set in place: download it, or make it. By default nothing is done.
-
-        Raises:
-            AttnlabError: That failed; the message says what else can be done.
-        """
-
     def setup(self, stage: str | None = None) -> None:
         """List and check the files of the splits that a stage needs. Those set up before are kept.
 
@@ -191,7 +167,7 @@ class SegmentationDataModule(DataModule):
                 ``on_bad_image`` is ``"error"``.
         """
         seed = run_seed()
-        for split in _STAGE_SPLITS[stage]:
+        for split in STAGE_SPLITS[stage]:
             if split in self.datasets:
                 continue
             if split == "predict":
