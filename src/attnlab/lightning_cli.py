@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import difflib
+import io
 import json
 import re
 import warnings
@@ -36,6 +37,8 @@ KNOWN_NOISE = (
 )
 # These come from the data, whatever a checkpoint remembers of them.
 FROM_DATA = ("class_names", "ignore_index", "num_classes")
+# Longer lists of the classes that an option takes are left out of the help page.
+MANY_CLASSES = 20
 OF_THE_TASK = ("--model", "--data", "--pictures", "--predictions", "--class_table")
 
 
@@ -205,11 +208,12 @@ class AttnlabCLI(LightningCLI):
 
     def _print_help(self, parser: LightningArgumentParser, subcommand: str) -> None:
         """The subcommand's options, and after them those of the data modules, which depend on the class."""
-        self.flags.print_help()
+        print(_readable(self.flags.format_help()))
         for data in self.kind.data:
-            print(f"\nOptions of --data={data}:\n")
-            with contextlib.suppress(SystemExit):
+            page = io.StringIO()
+            with contextlib.suppress(SystemExit), contextlib.redirect_stdout(page):
                 parser.parse_args([subcommand, f"--data.help={data}"])
+            print(f"\nOptions of --data={data}:\n\n{_readable(page.getvalue())}")
         raise SystemExit(0)
 
     def _parse(self, parser: LightningArgumentParser, argv: list[str]) -> Any:
@@ -267,6 +271,15 @@ class AttnlabCLI(LightningCLI):
                 "Leave it away; each process then normalises over its own images."
             )
         return built
+
+
+def _readable(page: str) -> str:
+    """A help page without the lists of a hundred classes that fit an option, such as all of torch.nn."""
+
+    def shortened(match: re.Match[str]) -> str:
+        return match[0] if match[0].count(",") <= MANY_CLASSES else ")"
+
+    return re.sub(r",\s+known\s+subclasses:[^)]*\)", shortened, page)
 
 
 def _arguments_of(subcommand: str) -> dict[str, set[str]]:

@@ -52,6 +52,14 @@ class TestHelp:
         for flag in ("--data.train_split", "--data.num_train"):
             assert flag in outcome.out
 
+    @pytest.mark.parametrize("task", ["segmentation", "classification"])
+    def test_it_is_a_page_that_can_be_read(self, run, task):
+        """Not one with all of torch.nn at every option that takes a module."""
+        page = run("fit", f"--task={task}", "--help").out
+        assert "torch.nn.Softmin" not in page
+        assert "--data.augment" in page or task == "segmentation"
+        assert page.count("\n") < 1000
+
     @pytest.mark.parametrize("command", ["fit", "validate", "test", "predict"])
     def test_each_command_has_help(self, run, command):
         assert "--ckpt_path" in run(command, "--help").out
