@@ -89,8 +89,15 @@ def test_scenes_that_cannot_be_drawn_are_refused(tmp_path, options, message):
         make(tmp_path, **options)
 
 
-def test_a_crop_larger_than_the_scenes_is_refused(tmp_path):
-    data = make(tmp_path, crop_size=33)
+def test_scenes_are_brought_to_the_crop_and_not_cut_unless_that_is_asked_for(tmp_path):
+    data = make(tmp_path, crop_size=16)
     data.prepare_data()
+    data.setup("validate")
+    scene = Image.open(data.items("val")[0].path)
+    small = data.datasets["val"][0]["image"].float()
+    expected = np.asarray(scene.resize((16, 16), Image.Resampling.BILINEAR)).transpose(2, 0, 1)
+    assert np.abs(small.numpy() - expected).max() <= 2
+
+    data = make(tmp_path, crop_size=33, eval_resize="none")
     with pytest.raises(AttnlabError, match="32 x 32 pixels is smaller than the crop of 33 x 33"):
         data.setup("validate")

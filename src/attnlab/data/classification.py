@@ -66,7 +66,8 @@ class ClassificationDataModule(DataModule):
 
     default_crop_size: int = 224
     default_scale: tuple[float, float] = (0.08, 1.0)
-    default_eval_resize: Literal["auto", "none"] = "auto"
+    # What eval_resize "auto" makes of the crop's side: as if 256 were cut to 224.
+    eval_enlargement: float = 256 / 224
 
     def __init__(
         self,
@@ -136,7 +137,7 @@ class ClassificationDataModule(DataModule):
     def _evaluation(self, replacement: list[nn.Module] | None, resize: int | str) -> list[nn.Module]:
         """Resizing and central crop, or what replaces them."""
         if replacement is not None:
-            if resize != self.default_eval_resize:
+            if resize != "auto":
                 raise AttnlabError(
                     "data.eval_resize and data.eval_transforms are both set, but the latter replaces the "
                     "former: put torchvision.transforms.v2.Resize among the transforms instead."
@@ -145,7 +146,7 @@ class ClassificationDataModule(DataModule):
         if resize == "none":
             return [ResizeCentreCrop(None, self.crop_size)]
         if resize == "auto":
-            return [ResizeCentreCrop(round(self.crop_size * 256 / 224), self.crop_size)]
+            return [ResizeCentreCrop(round(self.crop_size * self.eval_enlargement), self.crop_size)]
         if isinstance(resize, str):
             raise AttnlabError(f"data.eval_resize is '{resize}'; it must be a number, auto or none.")
         return [ResizeCentreCrop(resize, self.crop_size)]

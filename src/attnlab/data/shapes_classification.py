@@ -6,7 +6,7 @@ import os
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from PIL import Image
 
@@ -38,13 +38,14 @@ class ShapesClassificationDataModule(ImageFolderDataModule):
         object_size: Smallest and largest diameter of the form, as a share of the side.
         batch_size: Training images a process and step.
         eval_batch_size: Images a process and step in evaluation.
-        eval_resize: As in `ClassificationDataModule`; scenes need no resizing.
         **options: The other options of `ImageFolderDataModule`, without its folders. Where ``crop_size`` and
-            ``scale`` are None they mean ``image_size``, and 0.5 and 1.
+            ``scale`` are None they mean ``image_size``, and 0.5 and 1; ``eval_resize`` auto means
+            ``crop_size``.
     """
 
     default_scale = (0.5, 1.0)
-    default_eval_resize = "none"
+    # Nothing of a scene is cut off; pictures of one's own to predict on are brought to its size.
+    eval_enlargement = 1.0
 
     def __init__(
         self,
@@ -58,7 +59,6 @@ class ShapesClassificationDataModule(ImageFolderDataModule):
         object_size: tuple[float, float] = (0.3, 0.7),
         batch_size: int = 32,
         eval_batch_size: int = 50,
-        eval_resize: int | Literal["auto", "none"] = "none",
         **options: Any,
     ) -> None:
         # Refused before the base is built, which would speak of a crop of such a size.
@@ -84,7 +84,6 @@ class ShapesClassificationDataModule(ImageFolderDataModule):
             test_folder=None,
             batch_size=batch_size,
             eval_batch_size=eval_batch_size,
-            eval_resize=eval_resize,
             **options,
         )
         self.scene_options = scene_options

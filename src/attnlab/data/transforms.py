@@ -211,8 +211,9 @@ class ResizeCentreCrop(nn.Module):
         height, width = out.shape[-2:]
         if self.resize is not None:
             shorter = min(height, width)
-            height, width = self.resize * height // shorter, self.resize * width // shorter
-            out = _resize(out, height, width)
+            if self.resize != shorter:
+                height, width = self.resize * height // shorter, self.resize * width // shorter
+                out = _resize(out, height, width)
         if min(height, width) < self.size:
             raise AttnlabError(too_small(height, width, self.size))
         top, left = round((height - self.size) / 2), round((width - self.size) / 2)
