@@ -331,7 +331,7 @@ def test_counts_alone(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Non
         ("timm/test_resnet --threads 0", "--threads is at least 1"),
         ("timm/test_resnet --classes 0", "--classes is at least 1"),
         ("timm/test_resnet --no-time --csv /nowhere/x.csv", "Cannot write /nowhere/x.csv"),
-        ("--config nowhere.yaml", "Cannot read the configuration nowhere.yaml"),
+        ("--config nowhere.yaml", "Cannot read the configuration 'nowhere.yaml'"),
         (
             "torchvision/resnet18 --attention se --size 32 --batch 1",
             "cannot take a training step with a batch of 1",
