@@ -36,6 +36,7 @@ def test_the_flag_beats_the_yaml_and_the_last_yaml_beats_the_first(yaml_of) -> N
     ("arguments", "message"),
     [
         (["--task=clasification"], "Did you mean 'classification'"),
+        (['--config={"task": ["segmentation"]}'], "Unknown task"),
         (["--config=nowhere.yaml"], "Cannot read the configuration 'nowhere.yaml'"),
     ],
 )

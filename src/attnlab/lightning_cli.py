@@ -186,6 +186,11 @@ class AttnlabCLI(LightningCLI):
         self.checkpoint = checkpoints.resolve(wanted, _log_folder(config.trainer.logger))
         content = checkpoints.read(self.checkpoint)
         task = content.get("attnlab", {}).get("task", DEFAULT_TASK)
+        if task not in TASK_KINDS:
+            raise AttnlabError(
+                f"{self.checkpoint} is of a {task} task, which this version of attnlab ({__version__}) has "
+                f"not: it has {', '.join(TASK_KINDS)}."
+            )
         if task != self.kind.name:
             raise AnotherTask(TASK_KINDS[task])
         remembered: dict[str, Any] = {

@@ -84,7 +84,7 @@ def task_asked_for(argv: Sequence[str]) -> str | None:
     contents = map(_content, _values(argv, "--config", "-c"))
     named = [content["task"] for content in contents if "task" in content] + _values(argv, "--task")
     asked = named[-1] if named else None
-    if asked is not None and asked not in TASK_KINDS:
+    if asked is not None and (not isinstance(asked, str) or asked not in TASK_KINDS):
         raise unknown("task", str(asked), TASK_KINDS)
     return asked
 

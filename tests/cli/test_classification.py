@@ -99,6 +99,15 @@ class TestOneRun:
         assert outcome.status == 2
         assert "class5" in outcome.err
 
+    def test_a_task_of_another_version(self, run, small, tmp_path):
+        assert run("fit", *small).status == 0
+        content = torch.load(checkpoint(tmp_path), weights_only=True)
+        content["attnlab"]["task"] = "captioning"
+        torch.save(content, tmp_path / "other.ckpt")
+        outcome = run("test", "--ckpt_path=other.ckpt", *QUIET)
+        assert outcome.status == 2
+        assert "is of a captioning task" in outcome.err
+
     def test_another_task_than_the_checkpoints(self, run, small):
         assert run("fit", *small).status == 0
         outcome = run("test", "--task=segmentation", "--ckpt_path=last", *QUIET)
