@@ -164,6 +164,34 @@ def test_sharing_gives_one_attention_to_each_width() -> None:
     assert sum(site.parameters for site in sites) == parameters(network) - parameters(resnet18())
 
 
+class Neck(nn.Module):
+    """Two maps in, one merged: the shape of YOLOX's neck."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.inputs = nn.ModuleDict({"c3": nn.Identity(), "c4": nn.Identity()})
+        self.merge = nn.ModuleDict({"p3": nn.Identity()})
+        self.outputs = nn.ModuleDict({"p3": nn.Conv2d(16, 8, 1)})
+
+    def forward(self, c3: Tensor, c4: Tensor) -> Tensor:
+        c3, c4 = self.inputs["c3"](c3), self.inputs["c4"](c4)
+        return self.outputs["p3"](self.merge["p3"](torch.cat([c3, c4[..., :8, :8]], 1)))
+
+
+def test_yolox_neck_shares_by_itself_and_on_request_does_not() -> None:
+    example = (torch.zeros(1, 8, 8, 8), torch.zeros(1, 8, 8, 8))
+    network = Neck()
+    sites = attach(network, "se", at=["yolox.neck", "fpn"], example=example)
+    assert [site.name for site in sites] == ["inputs.c3", "inputs.c4", "merge.p3", "outputs.p3"]
+    assert network.inputs["c3"].attention is network.inputs["c4"].attention
+    # The pyramid's output has as many channels, but is no site of the sharing placement.
+    assert network.outputs["p3"].attention is not network.inputs["c3"].attention
+    assert [site.parameters > 0 for site in sites] == [True, False, True, True]
+    network = Neck()
+    sites = attach(network, "se", at="yolox.neck", shared=False, example=example)
+    assert all(site.parameters for site in sites)
+
+
 def test_a_module_with_two_names_is_wrapped_under_both() -> None:
     network = nn.Sequential(nn.Conv2d(3, 3, 1), nn.Conv2d(3, 3, 1))
     network[1] = network[0]

@@ -47,6 +47,19 @@ class TestSchedule:
         f = schedule(total=110, name="poly", power=1.0, warmup_steps=10, warmup_factor=0.1)
         assert [f(s) for s in (0, 5, 10, 60, 110)] == pytest.approx([0.1, 0.55, 1, 0.5, 0])
 
+    def test_cosine_that_ends_at_a_share(self):
+        f = schedule(name="cosine", final_factor=0.01)
+        assert [f(s) for s in (0, 50, 100)] == pytest.approx([1, 0.505, 0.01])
+
+    def test_quadratic_warmup_in_epochs(self):
+        f = Schedule(ScheduleConfig(name="constant", warmup_epochs=2, warmup_factor=0.0, warmup_power=2))
+        f.start(100, epoch_steps=5)
+        assert [f(s) for s in (0, 5, 10, 50)] == pytest.approx([0, 0.25, 1, 1])
+        with pytest.raises(AttnlabError, match="warmup_epochs"):
+            f.start(100)
+        with pytest.raises(AttnlabError, match="one of the two"):
+            Schedule(ScheduleConfig(warmup_epochs=1, warmup_steps=5))
+
     def test_never_falls_below_zero_after_the_end(self):
         assert schedule(name="poly")(250) == 0
         assert schedule(total=5, name="poly", warmup_steps=10)(10) == 0

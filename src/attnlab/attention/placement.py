@@ -44,7 +44,7 @@ def attach(
     mode: Mode = "replace",
     *,
     options: Mapping[str, Any] | None = None,
-    shared: bool = False,
+    shared: bool | None = None,
     example: Any = None,
 ) -> list[Site]:
     """Put attention into a network, in place.
@@ -64,7 +64,8 @@ def attach(
         mode: ``replace``: y = A(x). ``residual``: y = x + A(x). ``rezero``: y = x + a(A(x) - x) with a learnt
             a = 0, so that the network's outputs are at first unchanged.
         options: Options of the attention.
-        shared: One attention for all sites of the same channels, instead of one for each site.
+        shared: One attention for all sites of the same channels (true), or one for each site (false). None
+            leaves it to the placement: only ``yolox.neck`` shares.
         example: What the network takes, if it is not one 224 x 224 image: a tensor, or a tuple of arguments.
 
     Returns:
@@ -88,10 +89,12 @@ def attach(
     sites: list[Site] = []
     for target, channels in _find(network, [at] if isinstance(at, str) else at, example).items():
         old = modules[target.name]
-        is_new = not (shared and channels in built)
-        if is_new:
-            built[channels] = _like(old, network, build(channels))
-        wrapper = wrappers[old] = Attended(old, built[channels], mode, target.before)
+        shares = target.shared if shared is None else shared
+        is_new = not (shares and channels in built)
+        module = _like(old, network, build(channels)) if is_new else built[channels]
+        if shares:
+            built[channels] = module
+        wrapper = wrappers[old] = Attended(old, module, mode, target.before)
         wrapper.training = old.training
         added = sum(parameter.numel() for parameter in wrapper.new_parameters())
         if not is_new:

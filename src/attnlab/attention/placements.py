@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import Any
 
 from torch import nn
 
@@ -23,17 +24,19 @@ class Target:
     Attributes:
         name: Name of the module, as in the state dict.
         before: The place is the module's first input, not its output.
+        shared: The placement gives all its targets of the same channels one module, unless asked otherwise.
     """
 
     name: str
     before: bool = False
+    shared: bool = field(default=False, compare=False)
 
 
 Placement = Callable[[Observation], list[Target]]
 
 _placements: dict[str, Placement] = {}
 
-AUTO = ("resnet.block", "mobilenetv2.depthwise", "stage")
+AUTO = ("resnet.block", "mobilenetv2.depthwise", "yolox.neck", "stage")
 """What ``auto`` tries, in this order."""
 
 NUMBERED_STAGE = re.compile(r"(^|\.)(layer[1-9]|s[1-9]|stages?[._]?\d|block[1-9])$")
@@ -81,7 +84,7 @@ def find_targets(name: str, observation: Observation) -> list[Target]:
 
 @register_placement("auto")
 def auto(observation: Observation) -> list[Target]:
-    """The network family's usual place: resnet.block, else mobilenetv2.depthwise, else stage."""
+    """The network family's usual place: resnet.block, mobilenetv2.depthwise or yolox.neck, else stage."""
     return next((targets for name in AUTO if (targets := find_targets(name, observation))), [])
 
 
@@ -228,6 +231,58 @@ def decoder(observation: Observation) -> list[Target]:
     ]
 
 
+@register_placement("fpn")
+def fpn(observation: Observation) -> list[Target]:
+    """Each map that a feature pyramid gives to the heads: of torchvision's FPN, or of YOLOX's PAFPN.
+
+    The extra, coarser maps that torchvision's detectors pool or convolve from the last one are left out.
+    """
+    return [
+        Target(f"{name}.{maps}.{level}".removeprefix("."))
+        for name, module in observation.modules.items()
+        for maps, sibling in (("layer_blocks", "inner_blocks"), ("outputs", "merge"))
+        if _has(module, maps, sibling)
+        for level, _ in getattr(module, maps).named_children()
+    ]
+
+
+@register_placement("yolox.neck")
+def yolox_neck(observation: Observation) -> list[Target]:
+    """YOLOX's neck: on the three backbone maps and after each concatenation; one module a channel count.
+
+    ELA's authors' placement (their released YOLOX code): the finest map has a module of its own, and each of
+    the other two channel counts shares one between its backbone map and its two concatenations.
+    """
+    return [
+        Target(f"{name}.{part}.{place}".removeprefix("."), shared=True)
+        for name, module in observation.modules.items()
+        if _has(module, "inputs", "merge")
+        for part in ("inputs", "merge")
+        for place, _ in getattr(module, part).named_children()
+    ]
+
+
+@register_placement("yolof.projector")
+def yolof_projector(observation: Observation) -> list[Target]:
+    """YOLOF's encoder: before its projector, and after it. ELA's authors use mode residual there."""
+    return [
+        target
+        for name, module in observation.modules.items()
+        if _has(module, "projector.lateral", "projector.output_norm", "blocks")
+        for target in (
+            Target(f"{name}.projector.lateral".removeprefix("."), before=True),
+            Target(f"{name}.projector.output_norm".removeprefix(".")),
+        )
+    ]
+
+
 def _has(module: nn.Module, *names: str) -> bool:
-    """Whether the module has these children."""
-    return all(isinstance(getattr(module, name, None), nn.Module) for name in names)
+    """Whether the module has these children, or grandchildren by a dotted name."""
+    return all(isinstance(_child(module, name), nn.Module) for name in names)
+
+
+def _child(module: nn.Module, name: str) -> Any:
+    found: Any = module
+    for part in name.split("."):
+        found = getattr(found, part, None)
+    return found

@@ -88,7 +88,9 @@ class BaseTask(LightningModule):
             AttnlabError: For an unknown module, option or placement, or when nothing matches.
         """
         config = self.attention
-        self.sites = attach(self.network, config.name, at=config.at, mode=config.mode, options=config.options)
+        self.sites = attach(
+            self.network, config.name, config.at, config.mode, options=config.options, shared=config.shared
+        )
         if self.sites:
             where = describe(self.sites)
             rank_zero_info(f"{config.name} ({config.mode}) at {len(self.sites)} sites:\n{where}")
@@ -167,7 +169,10 @@ class BaseTask(LightningModule):
 
     def on_train_start(self) -> None:
         """Tell the schedule how long training is, and let what is configured beat what was restored."""
-        self.schedule.start(self.trainer.estimated_stepping_batches)
+        batches = self.trainer.num_training_batches
+        self.schedule.start(
+            self.trainer.estimated_stepping_batches, batches / self.trainer.accumulate_grad_batches
+        )
         scheduler = self.lr_schedulers()
         assert isinstance(scheduler, LambdaLR)
         apply_config(scheduler.optimizer, scheduler, self._configured_groups)

@@ -19,10 +19,12 @@ class AttentionConfig:
             (``my_package.my_module.MyAttention``). On the command line ``--model.attention=NAME`` is short
             for this key, and starts from NAME's default options.
         at: A placement: auto (the usual one for the network's family), resnet.block, resnet.conv2,
-            mobilenetv2.depthwise, stage, aspp, decoder; or a pattern over module names
-            (``*.layer4.*.bn2``, ``re:<regular expression>``); or a list of these.
+            mobilenetv2.depthwise, stage, aspp, decoder, fpn, yolox.neck, yolof.projector; or a pattern over
+            module names (``*.layer4.*.bn2``, ``re:<regular expression>``); or a list of these.
         mode: replace: y = A(x). residual: y = x + A(x). rezero: y = x + a (A(x) - x) with a learned from
             0, so that a pretrained network computes what it did before until training moves a.
+        shared: Whether all sites of the same channels share one module; by default as the placement says
+            (yolox.neck shares, all others do not).
         options: The module's own options (``python main.py attention show NAME``). On the command line
             ``--model.attention.OPTION=VALUE`` is short for ``--model.attention.options.OPTION=VALUE``.
     """
@@ -30,6 +32,7 @@ class AttentionConfig:
     name: str = "none"
     at: str | list[str] = "auto"
     mode: Literal["replace", "residual", "rezero"] = "replace"
+    shared: bool | None = None
     options: dict[str, Any] = field(default_factory=dict)
 
 
@@ -70,23 +73,29 @@ class ScheduleConfig:
     """How the learning rate moves, one value an optimizer step.
 
     With t the share of the steps done after the warm-up, in 0..1, every learning rate is its base value
-    times: poly (1 - t)^power; cosine (1 + cos(pi t)) / 2; step gamma^(number of milestones at or below t);
-    constant 1. The result never falls below ``min_factor``.
+    times: poly (1 - t)^power; cosine f + (1 - f)(1 + cos(pi t)) / 2 with f the ``final_factor``; step
+    gamma^(number of milestones at or below t); constant 1. The result never falls below ``min_factor``.
 
     Attributes:
         name: The curve.
         power: Exponent of poly (0.9 in DeepLab, arXiv 1606.00915, section 4.1.1).
         milestones: Where step multiplies by gamma, as shares of the training in 0..1.
         gamma: Factor of step.
+        final_factor: Where cosine ends, in 0..1.
         min_factor: Lower bound of the factor.
-        warmup_steps: Optimizer steps during which the factor rises linearly from ``warmup_factor`` to 1.
+        warmup_steps: Optimizer steps during which the factor rises from ``warmup_factor`` to 1.
+        warmup_epochs: The same in epochs, for recipes that count so; one of the two is 0.
         warmup_factor: Factor of the first step of the warm-up.
+        warmup_power: Shape of the rise: 1 is linear; 2 is quadratic, as YOLOX does (arXiv 2107.08430's code).
     """
 
     name: Literal["poly", "cosine", "step", "constant"] = "poly"
     power: float = 0.9
     milestones: list[float] = field(default_factory=lambda: [0.3, 0.6, 0.9])
     gamma: float = 0.1
+    final_factor: float = 0.0
     min_factor: float = 0.0
     warmup_steps: int = 0
+    warmup_epochs: float = 0.0
     warmup_factor: float = 0.01
+    warmup_power: float = 1.0

@@ -121,35 +121,56 @@ class Schedule:
     Attributes:
         total_steps: Length of the training in optimizer steps. It is set when training starts: asking the
             Trainer earlier would build the loaders before their state is restored.
+        warmup_steps: Length of the warm-up in optimizer steps; of one given in epochs, set likewise.
+
+    Raises:
+        AttnlabError: The warm-up is given both in steps and in epochs.
     """
 
     def __init__(self, config: ScheduleConfig) -> None:
+        if config.warmup_steps and config.warmup_epochs:
+            raise AttnlabError(
+                f"schedule.warmup_steps is {config.warmup_steps} and schedule.warmup_epochs "
+                f"{config.warmup_epochs}; give the length of the warm-up in one of the two."
+            )
         self.config = config
         self.total_steps: float = math.inf
+        self.warmup_steps = config.warmup_steps
 
     def __call__(self, step: int) -> float:
         """Factor for optimizer step ``step``, counted from 0."""
         config = self.config
-        if step < config.warmup_steps:
-            return config.warmup_factor + (1 - config.warmup_factor) * step / config.warmup_steps
-        length = self.total_steps - config.warmup_steps
-        t = min((step - config.warmup_steps) / length, 1.0) if length > 0 else 1.0
+        if step < self.warmup_steps:
+            rise = (step / self.warmup_steps) ** config.warmup_power
+            return config.warmup_factor + (1 - config.warmup_factor) * rise
+        length = self.total_steps - self.warmup_steps
+        t = min((step - self.warmup_steps) / length, 1.0) if length > 0 else 1.0
         if config.name == "poly":
             factor = (1 - t) ** config.power
         elif config.name == "cosine":
-            factor = (1 + math.cos(math.pi * t)) / 2
+            factor = config.final_factor + (1 - config.final_factor) * (1 + math.cos(math.pi * t)) / 2
         elif config.name == "step":
             factor = config.gamma ** sum(milestone <= t for milestone in config.milestones)
         else:
             factor = 1.0
         return max(factor, config.min_factor)
 
-    def start(self, total_steps: float) -> None:
+    def start(self, total_steps: float, epoch_steps: float = math.inf) -> None:
         """Set the length of the training.
 
+        Args:
+            total_steps: In optimizer steps.
+            epoch_steps: Optimizer steps of one epoch.
+
         Raises:
-            AttnlabError: When the curve needs a length and there is none.
+            AttnlabError: When the curve or the warm-up needs a length and there is none.
         """
+        if self.config.warmup_epochs:
+            if math.isinf(epoch_steps):
+                raise AttnlabError(
+                    "schedule.warmup_epochs needs epochs of a known length; use schedule.warmup_steps."
+                )
+            self.warmup_steps = round(self.config.warmup_epochs * epoch_steps)
         if math.isinf(total_steps) and self.config.name != "constant":
             raise AttnlabError(
                 f"The schedule '{self.config.name}' needs to know how long the training is: set "
