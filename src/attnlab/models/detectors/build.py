@@ -1,0 +1,68 @@
+"""Detectors by name."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Mapping
+from typing import Any, get_type_hints
+
+from attnlab.attention.options import Option, check_options
+from attnlab.errors import AttnlabError, unknown
+from attnlab.models.detectors import torchvision
+from attnlab.models.detectors.built import BuiltDetector
+
+# Functions of the number of classes and, by keyword, the options.
+_BUILDERS: dict[str, Callable[..., BuiltDetector]] = {
+    "faster_rcnn": torchvision.faster_rcnn,
+    "retinanet": torchvision.retinanet,
+    "fcos": torchvision.fcos,
+    "ssdlite": torchvision.ssdlite,
+}
+
+
+def list_detectors() -> list[str]:
+    """The names that `build_detector` knows."""
+    return list(_BUILDERS)
+
+
+def detector_options(network: str) -> list[Option]:
+    """The options of a detector, with their types and defaults, in the order of its builder.
+
+    Args:
+        network: Name of the detector.
+
+    Raises:
+        AttnlabError: For an unknown name.
+    """
+    builder = _find(network)
+    hints = get_type_hints(builder)
+    _, *parameters = inspect.signature(builder).parameters.values()
+    return [Option(p.name, hints[p.name], p.default, "") for p in parameters]
+
+
+def build_detector(network: str, num_classes: int, options: Mapping[str, Any] | None = None) -> BuiltDetector:
+    """Build a detector with random weights.
+
+    Args:
+        network: A name of `list_detectors`, e.g. ``retinanet``.
+        num_classes: Number of classes K, without a background.
+        options: Further arguments of the detector, e.g. ``{"backbone": "resnet18"}``.
+
+    Returns:
+        The detector, with what its user must know of it.
+
+    Raises:
+        AttnlabError: For an unknown name or option, a value that the option does not take, or no classes.
+    """
+    builder = _find(network)
+    if num_classes < 1:
+        raise AttnlabError(f"A detector needs at least one class, got num_classes = {num_classes}.")
+    options = dict(options or {})
+    check_options(f"detector '{network}'", detector_options(network), options)
+    return builder(num_classes, **options)
+
+
+def _find(network: str) -> Callable[..., BuiltDetector]:
+    if network not in _BUILDERS:
+        raise unknown("detector", network, _BUILDERS)
+    return _BUILDERS[network]
