@@ -8,14 +8,17 @@ from __future__ import annotations
 
 import os
 import random
-from collections.abc import Iterator, Sized
+from collections.abc import Iterator, Sequence, Sized
 from contextlib import contextmanager
 from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from numpy.random.mtrand import get_bit_generator, set_bit_generator
+from numpy.typing import NDArray
 from torch.utils.data import DistributedSampler
+
+from attnlab.errors import AttnlabError
 
 _NUMPY_STREAM = np.random.MT19937()
 
@@ -100,9 +103,68 @@ class TrainSampler(_KeySampler):
     """
 
     def __iter__(self) -> Iterator[SampleKey]:
+        return self._share(torch.randperm(self.length, generator=self._generator()).tolist(), self.epoch)
+
+    def _generator(self) -> torch.Generator:
         generator = torch.Generator()
         generator.manual_seed(int(np.random.SeedSequence((self.seed, self.epoch)).generate_state(1)[0]))
-        return self._share(torch.randperm(self.length, generator=generator).tolist(), self.epoch)
+        return generator
+
+
+class AspectGroupedSampler(TrainSampler):
+    """Batches of wide images and batches of tall ones: one of both would be padded to a square.
+
+    An epoch takes `TrainSampler`'s order, so the same images come in it, and the same ones are in the last
+    batch that is not full. The full batches, counted over all processes, are filled from one group each, and
+    then shuffled. What is left of the two groups is at most one batch of both. A wide image is at least as
+    wide as it is high.
+
+    Args:
+        dataset: Anything with a length.
+        num_replicas: Number of processes, at least 1.
+        rank: This process, 0 … num_replicas - 1.
+        seed: The run's seed.
+        batch_size: Samples a process and step.
+        aspects: Width over height of each sample.
+
+    Raises:
+        AttnlabError: There are more or fewer ratios than samples.
+    """
+
+    def __init__(
+        self,
+        dataset: Sized,
+        num_replicas: int = 1,
+        rank: int = 0,
+        seed: int = 0,
+        *,
+        batch_size: int,
+        aspects: Sequence[float],
+    ) -> None:
+        super().__init__(dataset, num_replicas, rank, seed)
+        if len(aspects) != self.length:
+            raise AttnlabError(
+                f"The aspect ratios of {len(aspects)} images were given for a data set of {self.length}."
+            )
+        self.wide = np.asarray(aspects, np.float64) >= 1
+        self.step = batch_size * num_replicas
+
+    def __iter__(self) -> Iterator[SampleKey]:
+        generator = self._generator()
+        order = torch.randperm(self.length, generator=generator).numpy()
+        whole = self.length // self.step * self.step
+        groups = self.wide[order[:whole]]
+        # Where a batch of both is left, its wide images come first: at most one process gets both kinds.
+        parts = [order[:whole][groups], order[:whole][~groups]]
+        full = [part[: len(part) // self.step * self.step] for part in parts]
+        rest = [part[len(taken) :] for part, taken in zip(parts, full, strict=True)]
+        batches = np.concatenate([*full, self._dealt(np.concatenate(rest))]).reshape(-1, self.step)
+        shuffled = batches[torch.randperm(len(batches), generator=generator).numpy()]
+        return self._share([*shuffled.flatten().tolist(), *order[whole:].tolist()], self.epoch)
+
+    def _dealt(self, batch: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Reorder a batch of all processes so that each process is dealt consecutive entries of it."""
+        return batch.reshape(self.num_replicas, -1).T.flatten()
 
 
 class EvalSampler(_KeySampler):
