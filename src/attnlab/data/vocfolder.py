@@ -1,4 +1,4 @@
-"""Pascal VOC's folder layout for segmentation: where images, masks and split lists lie."""
+"""Pascal VOC's folder layout: where images, masks, boxes and split lists lie."""
 
 from __future__ import annotations
 
@@ -10,7 +10,11 @@ from attnlab.data.images import IMAGE_SUFFIXES
 from attnlab.data.segmentation_sets import LabelledImage
 from attnlab.errors import AttnlabError
 
-NEEDED_FOLDERS = ("JPEGImages", "SegmentationClass", "ImageSets/Segmentation")
+NEEDED_FOLDERS = {
+    "Segmentation": ("JPEGImages", "SegmentationClass", "ImageSets/Segmentation"),
+    "Main": ("JPEGImages", "Annotations", "ImageSets/Main"),
+}
+"""What there must be, by the folder of the lists: those of segmentation, or of detection."""
 
 
 def colour_map(num_classes: int) -> list[list[int]]:
@@ -35,36 +39,39 @@ class VOCFolder:
     """A folder in Pascal VOC's layout.
 
     Args:
-        folder: The folder that holds ``JPEGImages``, ``SegmentationClass`` and ``ImageSets``.
+        folder: The folder that holds ``JPEGImages``, ``ImageSets`` and the masks or annotations.
+        lists: The folder in ``ImageSets`` with the split lists.
     """
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, lists: str = "Segmentation") -> None:
         self.folder = folder
+        self.lists = lists
 
     @classmethod
-    def find(cls, root: str, year: str, how_to_get: str) -> VOCFolder:
+    def find(cls, root: str, year: str, how_to_get: str, lists: str = "Segmentation") -> VOCFolder:
         """The layout's folder in a root that is it, or holds ``VOC<year>``, or ``VOCdevkit/VOC<year>``.
 
         Args:
             root: Where to look.
             year: The release that is looked for.
             how_to_get: The last sentence of the error, for when it is not there.
+            lists: The folder in ``ImageSets`` with the split lists: ``"Segmentation"``, or ``"Main"`` for
+                detection.
 
         Raises:
             AttnlabError: There is none, or only part of one, or that of another year.
         """
         top = Path(root)
+        needed = NEEDED_FOLDERS[lists]
         candidates = [top / "VOCdevkit" / f"VOC{year}", top / f"VOC{year}", top]
-        started = [
-            folder for folder in candidates if any((folder / part).is_dir() for part in NEEDED_FOLDERS)
-        ]
+        started = [folder for folder in candidates if any((folder / part).is_dir() for part in needed)]
         if not started:
             raise AttnlabError(
-                f"No Pascal VOC {year} in '{root}'. Looked for {', '.join(NEEDED_FOLDERS)} in "
+                f"No Pascal VOC {year} in '{root}'. Looked for {', '.join(needed)} in "
                 f"{', '.join(str(folder) for folder in candidates)}. {how_to_get}"
             )
         folder = started[0]
-        missing = [part for part in NEEDED_FOLDERS if not (folder / part).is_dir()]
+        missing = [part for part in needed if not (folder / part).is_dir()]
         if missing:
             raise AttnlabError(f"'{folder}' is not complete: {', '.join(missing)} is not there. {how_to_get}")
         other = re.fullmatch(r"VOC(\d{4})", folder.resolve().name)
@@ -72,18 +79,32 @@ class VOCFolder:
             raise AttnlabError(
                 f"'{folder}' is VOC {other[1]}, but data.year is {year}. Set --data.year {other[1]}."
             )
-        return cls(folder)
+        return cls(folder, lists)
 
     def list_file(self, split: str) -> Path:
         """Where the list of a split is, or would be."""
-        return self.folder / "ImageSets" / "Segmentation" / f"{split}.txt"
+        return self.folder / "ImageSets" / self.lists / f"{split}.txt"
 
     def items(self, split: str, masks: str = "SegmentationClass") -> list[LabelledImage]:
-        """The images of a split, in the order of its list. Whether their files are there is not looked at.
+        """The images of a split and their masks, in the order of its list.
+
+        Whether their files are there is not looked at.
 
         Args:
-            split: A list in ``ImageSets/Segmentation``, without ``.txt``.
+            split: A list's name, without ``.txt``.
             masks: The folder with the masks.
+
+        Raises:
+            AttnlabError: There is no such list, it is empty, or names an image twice.
+        """
+        names = self.names(split)
+        return [LabelledImage(name, self.image(name), self.folder / masks / f"{name}.png") for name in names]
+
+    def names(self, split: str) -> list[str]:
+        """The names of a split's images, in the order of its list.
+
+        Args:
+            split: A list's name, without ``.txt``.
 
         Raises:
             AttnlabError: There is no such list, it is empty, or names an image twice.
@@ -103,9 +124,9 @@ class VOCFolder:
                 f"The split list '{path}' names {len(twice)} images more than once, e.g. "
                 f"{', '.join(twice[:3])}. Each would count twice in the metrics."
             )
-        return [LabelledImage(name, self._image(name), self.folder / masks / f"{name}.png") for name in names]
+        return names
 
-    def _image(self, name: str) -> Path:
+    def image(self, name: str) -> Path:
         """An image's file: VOC's own ``.jpg``, or, in data made after VOC's model, any that is there."""
         usual = self.folder / "JPEGImages" / f"{name}.jpg"
         if usual.is_file():
