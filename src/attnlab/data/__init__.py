@@ -2,20 +2,24 @@
 
 from attnlab.data.base import DataModule
 from attnlab.data.classification import ClassificationDataModule
+from attnlab.data.detection import DetectionDataModule
 from attnlab.data.imagefolder import ImageFolderDataModule
 from attnlab.data.imagenet import ImageNetDataModule
 from attnlab.data.segmentation import SegmentationDataModule
 from attnlab.data.shapes import ShapesSegmentationDataModule
 from attnlab.data.shapes_classification import ShapesClassificationDataModule
 from attnlab.data.voc import VOCSegmentationDataModule
+from attnlab.data.voc_detection import VOCDetectionDataModule
 
 __all__ = [
     "ClassificationDataModule",
     "DataModule",
+    "DetectionDataModule",
     "ImageFolderDataModule",
     "ImageNetDataModule",
     "SegmentationDataModule",
     "ShapesClassificationDataModule",
     "ShapesSegmentationDataModule",
+    "VOCDetectionDataModule",
     "VOCSegmentationDataModule",
 ]

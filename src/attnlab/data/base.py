@@ -118,6 +118,13 @@ class DataModule(LightningDataModule):
             raise AttnlabError(f"No '{split}' data yet: call setup() for that stage first.")
         return self.datasets[split]
 
+    def make_sampler(self, split: str) -> Sampler[Any]:
+        """The sampler of a split, for this process: `TrainSampler` for ``"train"``, else `EvalSampler`."""
+        dataset = self.dataset(split)
+        assert isinstance(dataset, Sized)
+        replicas, rank = self.world
+        return (TrainSampler if split == "train" else EvalSampler)(dataset, replicas, rank, run_seed())
+
     def make_loader(self, split: str, collate: Callable[[list[Any]], Any]) -> DataLoader[Any]:
         """The loader of a split, sharded over the trainer's processes.
 
@@ -128,10 +135,8 @@ class DataModule(LightningDataModule):
             collate: Makes a batch of a list of samples.
         """
         dataset = self.dataset(split)
-        assert isinstance(dataset, Sized)
-        replicas, rank = self.world
         train = split == "train"
-        sampler: Sampler[Any] = (TrainSampler if train else EvalSampler)(dataset, replicas, rank, run_seed())
+        sampler = self.make_sampler(split)
         batch_size = self.batch_size if train else self.eval_batch_size
         on_cuda = self.trainer is not None and self.trainer.strategy.root_device.type == "cuda"
         return DataLoader(

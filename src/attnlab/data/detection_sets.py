@@ -101,7 +101,8 @@ class DetectionItems:
         difficult: (M,) bool.
         annotated: False where nobody has said what is in the images, as in COCO's test-dev.
         problems: What is wrong with an image or its annotation, by position, of those that cannot be used.
-        dropped: Number of boxes left out, since they have no area within their image.
+        dropped: How many boxes of an image were left out, since they have no area within it, by position, of
+            those of which any were.
     """
 
     names: PackedStrings
@@ -116,11 +117,14 @@ class DetectionItems:
     difficult: np.ndarray
     annotated: bool = True
     problems: dict[int, str] = field(default_factory=dict)
-    dropped: int = 0
+    dropped: dict[int, int] = field(default_factory=dict)
 
     @classmethod
     def of(
-        cls, images: Iterable[AnnotatedImage], problems: dict[int, str] | None = None, dropped: int = 0
+        cls,
+        images: Iterable[AnnotatedImage],
+        problems: dict[int, str] | None = None,
+        dropped: dict[int, int] | None = None,
     ) -> DetectionItems:
         """Pack images.
 
@@ -159,7 +163,7 @@ class DetectionItems:
             iscrowd=flags([image.iscrowd for image in listed]),
             difficult=flags([image.difficult for image in listed]),
             problems=problems or {},
-            dropped=dropped,
+            dropped=dropped or {},
         )
 
     def __len__(self) -> int:
@@ -181,7 +185,7 @@ class DetectionItems:
             keep: (n,) bool.
 
         Returns:
-            The images for which it is True, without ``problems``.
+            The images for which it is True, without ``problems`` and ``dropped``.
         """
         positions = np.flatnonzero(keep).tolist()
         counts = np.diff(self.ends, prepend=0)
@@ -193,6 +197,7 @@ class DetectionItems:
             sizes=self.sizes[keep],
             ends=np.cumsum(counts[keep], dtype=np.int64),
             problems={},
+            dropped={},
         )
 
     def for_training(self, with_empty: bool) -> DetectionItems:

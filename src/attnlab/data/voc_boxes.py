@@ -132,7 +132,7 @@ def read_items(files: Iterable[VOCFiles], class_names: Sequence[str], option: st
     labels = {name: label for label, name in enumerate(class_names)}
     images: list[AnnotatedImage] = []
     problems: dict[int, str] = {}
-    dropped = 0
+    dropped: dict[int, int] = {}
     for position, item in enumerate(files):
         try:
             annotation = read_annotation(item.annotation)
@@ -147,7 +147,8 @@ def read_items(files: Iterable[VOCFiles], class_names: Sequence[str], option: st
         corners = np.array([entry.box for entry in annotation.objects], np.float32).reshape(-1, 4)
         boxes = corners.clip(0, np.array([width, height, width, height], np.float32))
         keep = (boxes[:, 2:] > boxes[:, :2]).all(1)
-        dropped += int((~keep).sum())
+        if not keep.all():
+            dropped[position] = int((~keep).sum())
         images.append(
             AnnotatedImage(
                 name=item.name,

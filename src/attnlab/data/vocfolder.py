@@ -48,7 +48,9 @@ class VOCFolder:
         self.lists = lists
 
     @classmethod
-    def find(cls, root: str, year: str, how_to_get: str, lists: str = "Segmentation") -> VOCFolder:
+    def find(
+        cls, root: str, year: str, how_to_get: str, lists: str = "Segmentation", itself: bool = True
+    ) -> VOCFolder:
         """The layout's folder in a root that is it, or holds ``VOC<year>``, or ``VOCdevkit/VOC<year>``.
 
         Args:
@@ -57,13 +59,14 @@ class VOCFolder:
             how_to_get: The last sentence of the error, for when it is not there.
             lists: The folder in ``ImageSets`` with the split lists: ``"Segmentation"``, or ``"Main"`` for
                 detection.
+            itself: Whether the root may be the folder itself.
 
         Raises:
             AttnlabError: There is none, or only part of one, or that of another year.
         """
         top = Path(root)
         needed = NEEDED_FOLDERS[lists]
-        candidates = [top / "VOCdevkit" / f"VOC{year}", top / f"VOC{year}", top]
+        candidates = [top / "VOCdevkit" / f"VOC{year}", top / f"VOC{year}", *([top] if itself else [])]
         started = [folder for folder in candidates if any((folder / part).is_dir() for part in needed)]
         if not started:
             raise AttnlabError(

@@ -1,0 +1,396 @@
+"""The base of detection data modules: from lists of files and boxes to batches."""
+
+from __future__ import annotations
+
+import math
+from abc import abstractmethod
+from collections.abc import Sequence
+from functools import cached_property, partial
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from lightning.pytorch.utilities import rank_zero_warn
+from PIL import Image
+from torch import Tensor, nn
+from torch.utils.data import DataLoader, Sampler
+from torchvision.transforms import v2
+
+from attnlab.data.base import STAGE_SPLITS, DataModule
+from attnlab.data.checks import look_at_all, summary
+from attnlab.data.classification_sets import PredictSet
+from attnlab.data.detection_sets import (
+    DetectionItems,
+    EvalSet,
+    TrainSet,
+    collate,
+    from_bits,
+    size_mismatch,
+)
+from attnlab.data.file_checks import find_bad_files
+from attnlab.data.images import find_images
+from attnlab.data.mosaic import MosaicMixup
+from attnlab.data.sampling import AspectGroupedSampler, run_seed
+from attnlab.data.vocfolder import colour_map
+from attnlab.errors import AttnlabError
+
+CHECKS = ("quick", "full", "none")
+DEFAULT_MOSAIC_SIZE = 640
+_COLOURS = 255
+_FLOAT32_BYTES = 4
+
+
+class DetectionDataModule(DataModule):
+    """Base of detection data modules; a subclass says which classes there are and which images.
+
+    Images reach the detector each at its own size, with values in 0..1; resizing, normalising and batching
+    are the detector's own. In evaluation they are as stored, so scores are taken in their own pixels.
+
+    Args:
+        root: Where the data set lies.
+        batch_size: Training images a process and step.
+        eval_batch_size: Images a process and step in validation, test and prediction.
+        num_workers: Loader processes for each process. The samples are the same for any number.
+        train_transforms: Replaces the recipe of a random flip: transforms (torchvision's v2 or any module)
+            applied in turn to a dict of ``image`` (tv_tensors.Image, uint8), ``boxes``
+            (tv_tensors.BoundingBoxes, in pixels) and ``labels``. Boxes are clipped to the image afterwards,
+            and those with a side of less than a pixel left out.
+        flip: Probability of the recipe's left-right flip, 0..1; None means 0.5.
+        augment: More transforms, applied in turn after the recipe's flip, e.g.
+            torchvision.transforms.v2.RandomPhotometricDistort.
+        mosaic: Probability, 0..1, that a training sample is a mosaic of four images.
+        mixup: Probability, 0..1, that another image is blended into a mosaic.
+        mosaic_size: Side of a mosaic in pixels; None means 640.
+        strong_share: Share of the epochs, from the first, in which mosaic and mixup are used, 0..1. In the
+            rest the training samples are single images.
+        train_on_empty: Train on images without objects, too.
+        group_by_aspect: Make training batches of images that are all wide or all high, so that little of a
+            batch is padding.
+        check: How to look at every file before the first step: ``quick`` at its start and end, which finds
+            files that are missing, empty, cut short or no pictures; ``full`` decodes all of them, and
+            compares their sizes with the stated ones; ``none``. Annotations are always read in full.
+        on_bad_image: What to do about images that cannot be used, or whose annotations cannot: stop with an
+            error that names them, or ``skip`` them with one warning.
+        predict_images: What prediction is to read: files, folders (with the folders in them) or patterns such
+            as ``"shots/*.jpg"``, of any picture format, mode and size.
+
+    Attributes:
+        skipped: Names of the images that the check left out, so far.
+    """
+
+    def __init__(
+        self,
+        root: str,
+        batch_size: int = 8,
+        eval_batch_size: int = 1,
+        num_workers: int = 2,
+        train_transforms: list[nn.Module] | None = None,
+        flip: float | None = None,
+        augment: list[nn.Module] | None = None,
+        mosaic: float = 0.0,
+        mixup: float = 0.0,
+        mosaic_size: int | None = None,
+        strong_share: float = 1.0,
+        train_on_empty: bool = False,
+        group_by_aspect: bool = False,
+        check: Literal["quick", "full", "none"] = "quick",
+        on_bad_image: Literal["error", "skip"] = "error",
+        predict_images: str | list[str] | None = None,
+    ) -> None:
+        super().__init__(batch_size, eval_batch_size, num_workers)
+        if check not in CHECKS:
+            raise AttnlabError(f"data.check is '{check}'; it must be one of {', '.join(CHECKS)}.")
+        if on_bad_image == "skip" and check == "none":
+            raise AttnlabError(
+                "data.on_bad_image is 'skip', but data.check is none: nothing would find bad images."
+            )
+        shares = {"flip": flip, "mosaic": mosaic, "mixup": mixup, "strong_share": strong_share}
+        for name, value in shares.items():
+            if value is not None and not 0 <= value <= 1:
+                raise AttnlabError(f"data.{name} is {value}; it must be within 0..1.")
+        self.root = root
+        self.check = check
+        self.on_bad_image = on_bad_image
+        self.predict_images = predict_images
+        self.train_on_empty = train_on_empty
+        self.group_by_aspect = group_by_aspect
+        self.train_transforms = self._training(train_transforms, flip, augment)
+        self.mixing = self._mixing(mosaic, mixup, mosaic_size, strong_share)
+        self.strong_share = strong_share
+        self.skipped: list[str] = []
+        self._looked_at: dict[Path, str | None] = {}
+        self._dropped: dict[str, int] = {}
+
+    def _training(
+        self, replacement: list[nn.Module] | None, flip: float | None, augment: list[nn.Module] | None
+    ) -> list[nn.Module]:
+        """The recipe, or what replaces it; its options have no meaning then, so none may be set."""
+        if replacement is None:
+            return [v2.RandomHorizontalFlip(0.5 if flip is None else flip), *(augment or [])]
+        for name, value in {"flip": flip, "augment": augment}.items():
+            if value is not None:
+                raise AttnlabError(
+                    f"data.{name} belongs to the recipe that data.train_transforms replaces: leave it out, "
+                    "or put torchvision.transforms.v2.RandomHorizontalFlip among the transforms."
+                )
+        return list(replacement)
+
+    def _mixing(
+        self, mosaic: float, mixup: float, size: int | None, strong_share: float
+    ) -> MosaicMixup | None:
+        if mosaic == 0:
+            for name, given in {
+                "mixup": mixup > 0,
+                "mosaic_size": size is not None,
+                "strong_share": strong_share < 1,
+            }.items():
+                if given:
+                    raise AttnlabError(
+                        f"data.{name} belongs to mosaics, but data.mosaic, their probability, is 0: set "
+                        f"data.mosaic, or leave data.{name} out."
+                    )
+            return None
+        return MosaicMixup(DEFAULT_MOSAIC_SIZE if size is None else size, mosaic, mixup)
+
+    @abstractmethod
+    def categories(self) -> dict[int, str]:
+        """The classes in the order of their labels 0, 1, …: the data set's own number of each, and its name.
+
+        The names are unique.
+
+        Raises:
+            AttnlabError: They are to be read from the data set, and it is not there.
+        """
+
+    @abstractmethod
+    def items(self, split: str) -> DetectionItems:
+        """The images of ``"train"``, ``"val"`` or ``"test"``, as listed, whether they are usable or not.
+
+        Raises:
+            AttnlabError: The data set or the split is not there, or of other classes.
+        """
+
+    def annotated(self, split: str) -> bool:
+        """Whether it is known what is in the images of ``"train"``, ``"val"`` or ``"test"``."""
+        return split != "predict"
+
+    @cached_property
+    def _categories(self) -> dict[int, str]:
+        """Read at first use, since the data may have to be made first."""
+        return self.categories()
+
+    @property
+    def class_names(self) -> list[str]:
+        """Names of the classes 0, 1, …, to be shown.
+
+        Raises:
+            AttnlabError: They are to be read from the data, and it is not there.
+        """
+        return list(self._categories.values())
+
+    @property
+    def category_ids(self) -> list[int]:
+        """The data set's own numbers of the classes 0, 1, …; from 1 where it has none.
+
+        Raises:
+            AttnlabError: They are to be read from the data, and it is not there.
+        """
+        return list(self._categories)
+
+    @property
+    def num_classes(self) -> int:
+        """Number of classes."""
+        return len(self._categories)
+
+    @property
+    def dropped_boxes(self) -> int:
+        """Number of boxes left out so far, since they have no area within their image."""
+        return sum(self._dropped.values())
+
+    @property
+    def palette(self) -> list[list[int]]:
+        """A colour for each class, RGB in 0..255: Pascal VOC's, which repeat from the 256th class on."""
+        colours = colour_map(_COLOURS + 1)[1:]
+        return [colours[label % _COLOURS] for label in range(self.num_classes)]
+
+    def setup(self, stage: str | None = None) -> None:
+        """List and check the images of the splits that a stage needs. Those set up before are kept.
+
+        Args:
+            stage: ``"fit"``, ``"validate"``, ``"test"``, ``"predict"``; None for all but the last.
+
+        Raises:
+            AttnlabError: The data set is missing or incomplete, there is nothing to train on, a label is
+                beyond the classes, or images are bad and ``on_bad_image`` is ``"error"``.
+        """
+        for split in STAGE_SPLITS[stage]:
+            if split in self.datasets:
+                continue
+            if split == "predict":
+                self.datasets[split] = PredictSet(self._to_predict(), [])
+                continue
+            strong_epochs = self._strong_epochs() if split == "train" else None
+            items = self._usable(self.items(split), split)
+            if split == "train":
+                kept = self._to_train_on(items)
+                self.datasets[split] = TrainSet(
+                    kept, self.train_transforms, run_seed(), self.mixing, strong_epochs
+                )
+            else:
+                self.datasets[split] = EvalSet(items)
+
+    def _strong_epochs(self) -> int | None:
+        """The number of epochs with mosaics; None means all."""
+        if self.strong_share == 1:
+            return None
+        epochs = None if self.trainer is None else self.trainer.max_epochs
+        if epochs is None or epochs < 0:
+            raise AttnlabError(
+                f"data.strong_share is {self.strong_share}, a share of the epochs, but their number is not "
+                "set: set trainer.max_epochs."
+            )
+        # Epoch k is strong if k / epochs < share; 0.1 * 30 is a little above 3.
+        return math.ceil(round(self.strong_share * epochs, 6))
+
+    def _to_train_on(self, items: DetectionItems) -> DetectionItems:
+        if not items.annotated:
+            raise AttnlabError("The 'train' images have no annotations: there is nothing to learn from.")
+        kept = items.for_training(self.train_on_empty)
+        if len(kept) == 0 or len(kept.labels) == 0:
+            raise AttnlabError(
+                f"There is nothing to train on: none of the {len(items)} 'train' images in '{self.root}' has "
+                "an object that is neither a crowd nor difficult."
+            )
+        return kept
+
+    def _to_predict(self) -> list[Path]:
+        if self.predict_images is None:
+            raise AttnlabError(
+                "Nothing to predict on: name files, folders or patterns with --data.predict_images."
+            )
+        paths = find_images(self.predict_images)
+        usable = self._without(self._bad_files(paths, "predict"), [str(path) for path in paths], "predict")
+        return [path for path, keep in zip(paths, usable, strict=True) if keep]
+
+    def _usable(self, items: DetectionItems, split: str) -> DetectionItems:
+        """The images that pass the check, of which each annotation has been read."""
+        if len(items) == 0:
+            raise AttnlabError(f"There is no image in the '{split}' split of '{self.root}'.")
+        beyond = (items.labels < 0) | (items.labels >= self.num_classes)
+        if beyond.any():
+            position = int(np.searchsorted(items.ends, np.flatnonzero(beyond)[0], side="right"))
+            raise AttnlabError(
+                f"{int(beyond.sum())} objects of the '{split}' images have a label beyond the "
+                f"{self.num_classes} classes, e.g. {items.labels[beyond][0]} in "
+                f"'{items.names[position]}'; labels go from 0 to {self.num_classes - 1}."
+            )
+        found = self._bad_files([Path(path) for path in items.paths], split)
+        bad = {**found, **items.problems}
+        if self.check == "full":
+            bad = {**_wrong_sizes(items), **bad}
+        bad = dict(sorted(bad.items()))
+        usable = self._without(bad, items.names, split)
+        self._count_dropped(items)
+        return items if not bad else items.select(np.array(usable))
+
+    def _bad_files(self, paths: Sequence[Path], split: str) -> dict[int, str]:
+        """What is wrong with the files themselves, by position."""
+        if self.check == "none":
+            return {}
+        # The files of the test split are often those of validation. Training's are too many to keep.
+        keep = split != "train"
+        todo = [k for k, path in enumerate(paths) if not keep or path not in self._looked_at]
+        new = find_bad_files([paths[k] for k in todo], self.check)
+        found = {todo[position]: text for position, text in new.items()}
+        if not keep:
+            return found
+        self._looked_at.update({paths[k]: found.get(k) for k in todo})
+        known = ((k, self._looked_at[path]) for k, path in enumerate(paths))
+        return {k: text for k, text in known if text}
+
+    def _without(self, problems: dict[int, str], names: Sequence[str], split: str) -> list[bool]:
+        """Which images are left, once that some may be left out is clear."""
+        if not problems:
+            return [True] * len(names)
+        text = summary(list(problems.values()), len(names), f"of the '{split}' images")
+        if self.on_bad_image == "error":
+            raise AttnlabError(
+                f"{text}\nMend or remove them, or leave them out with --data.on_bad_image skip."
+            )
+        if len(problems) == len(names):
+            raise AttnlabError(f"{text}\nNo image is left.")
+        new = [names[k] for k in problems if names[k] not in self.skipped]
+        self.skipped += new
+        if new:
+            rank_zero_warn(f"{text}\nThey are left out.")
+        return [k not in problems for k in range(len(names))]
+
+    def _count_dropped(self, items: DetectionItems) -> None:
+        new = {items.paths[k]: count for k, count in items.dropped.items()}
+        new = {path: count for path, count in new.items() if path not in self._dropped}
+        if new:
+            self._dropped |= new
+            rank_zero_warn(
+                f"{sum(new.values())} boxes have no area within their image and are left out, in "
+                f"{len(new)} images, e.g. '{next(iter(new))}'."
+            )
+
+    def make_sampler(self, split: str) -> Sampler[Any]:
+        """The sampler of a split; that of training puts images of like shape together if asked to."""
+        dataset = self.dataset(split)
+        if split != "train" or not self.group_by_aspect or not isinstance(dataset, TrainSet):
+            return super().make_sampler(split)
+        replicas, rank = self.world
+        aspects = dataset.items.aspects
+        return AspectGroupedSampler(
+            dataset, replicas, rank, run_seed(), batch_size=self.batch_size, aspects=aspects
+        )
+
+    def train_dataloader(self) -> DataLoader[Any]:
+        """Batches of ``image``, ``target``, ``index``, ``counted``, ``name``; see `collate`."""
+        return self.make_loader("train", self._collate())
+
+    def val_dataloader(self) -> DataLoader[Any]:
+        """Batches whose targets also say what is a crowd or difficult; see `collate`."""
+        return self.make_loader("val", self._collate())
+
+    def test_dataloader(self) -> DataLoader[Any]:
+        """Batches whose targets also say what is a crowd or difficult; see `collate`."""
+        return self.make_loader("test", self._collate())
+
+    def predict_dataloader(self) -> DataLoader[Any]:
+        """Batches without targets, with the files' paths; see `collate`."""
+        return self.make_loader("predict", self._collate())
+
+    def _collate(self) -> partial[dict[str, Any]]:
+        return partial(collate, as_bits=self._in_precision(torch.zeros(1)).itemsize < _FLOAT32_BYTES)
+
+    def on_after_batch_transfer(self, batch: Any, dataloader_idx: int) -> Any:
+        """Turn images into floating point in 0..1 of the trainer's precision, and boxes into float32."""
+        batch["image"] = [self._as_float(image) for image in batch["image"]]
+        if "target" in batch:
+            batch["target"] = [from_bits(target) for target in batch["target"]]
+        return batch
+
+    def _as_float(self, image: Tensor) -> Tensor:
+        if image.dtype == torch.uint8:
+            image = image.to(torch.float32, memory_format=torch.contiguous_format).div_(255)
+        return self._in_precision(image)
+
+    def _in_precision(self, tensor: Tensor) -> Tensor:
+        return tensor if self.trainer is None else self.trainer.precision_plugin.convert_input(tensor)
+
+
+def _wrong_sizes(items: DetectionItems) -> dict[int, str]:
+    """The images whose files are not of the size that their annotations state, by position."""
+
+    def look(position: int) -> str | None:
+        path = items.paths[position]
+        try:
+            with Image.open(path) as picture:
+                return size_mismatch(path, (picture.height, picture.width), items.sizes[position].tolist())
+        except Exception:  # What cannot be opened is found, and said, by the check of the files.
+            return None
+
+    return look_at_all(len(items), look)

@@ -1,0 +1,130 @@
+"""Pascal VOC's detection data, and data of one's own in its layout."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+from lightning.pytorch.utilities import rank_zero_warn
+
+from attnlab.data.detection import DetectionDataModule
+from attnlab.data.detection_sets import DetectionItems
+from attnlab.data.download import download_voc
+from attnlab.data.voc import VOC_CLASSES
+from attnlab.data.voc_boxes import VOCFiles, read_items
+from attnlab.data.vocfolder import VOCFolder
+from attnlab.errors import AttnlabError
+
+YEARS = {"2007": ("2007",), "2012": ("2012",), "2007+2012": ("2007", "2012")}
+"""The releases that are trained on, by the option ``year``; the first is validated and tested on."""
+
+_SPLITS = {
+    "2007": ("trainval", "test"),
+    "2012": ("train", "val"),
+    "2007+2012": ("trainval", "test"),
+}
+
+
+class VOCDetectionDataModule(DetectionDataModule):
+    """Pascal VOC 2007, 2012 or both for detection, or data in the same folder layout.
+
+    Objects that are marked as difficult are not trained on, and carry the mark in evaluation. Parts of
+    objects (heads, hands, feet) are passed over. Images are read as stored, whatever their EXIF orientation
+    says: boxes are drawn on stored pixels.
+
+    Args:
+        root: The folder that is the data set (with ``JPEGImages``, ``Annotations``, ``ImageSets``), or that
+            holds it as ``VOC<year>`` or ``VOCdevkit/VOC<year>``; for two years, the one that holds both.
+        year: The release. ``2007+2012`` trains on both and validates and tests on 2007, as papers do.
+        class_names: For data of one's own: names of its classes 0, 1, …, no background among them. None means
+            Pascal VOC's 20.
+        train_split: A list in ``ImageSets/Main``; None means ``trainval``, or ``train`` for 2012 alone.
+        val_split: A list in ``ImageSets/Main``; None means ``test``, or ``val`` for 2012 alone, whose test
+            has no public boxes.
+        test_split: A list in ``ImageSets/Main``; None means the one of ``val_split``.
+        download: Fetch the official archives into ``root`` if the data set is not there. An interrupted
+            download goes on where it stopped.
+        mirror: Address of a folder with the archives, instead of the official host.
+        **options: The other options of `DetectionDataModule`.
+    """
+
+    def __init__(
+        self,
+        root: str = "data",
+        year: Literal["2007", "2012", "2007+2012"] = "2012",
+        class_names: list[str] | None = None,
+        train_split: str | None = None,
+        val_split: str | None = None,
+        test_split: str | None = None,
+        download: bool = False,
+        mirror: str | None = None,
+        **options: Any,
+    ) -> None:
+        super().__init__(root, **options)
+        if year not in YEARS:
+            raise AttnlabError(f"data.year is '{year}'; it must be one of {', '.join(YEARS)}.")
+        if mirror is not None and not download:
+            raise AttnlabError(
+                "data.mirror is set, but data.download is off: nothing would be fetched from it."
+            )
+        names = VOC_CLASSES[1:] if class_names is None else list(class_names)
+        if not names or len(set(names)) < len(names):
+            raise AttnlabError("data.class_names must name at least one class, and none twice.")
+        self.names = names
+        self.year = year
+        train, val = _SPLITS[year]
+        val = val_split or val
+        self.splits = {"train": train_split or train, "val": val, "test": test_split or val}
+        self.download = download
+        self.mirror = mirror
+
+    def categories(self) -> dict[int, str]:
+        """The classes, numbered from 1."""
+        return dict(enumerate(self.names, start=1))
+
+    def fetch(self) -> None:
+        """Fetch the releases that are not there, if asked to.
+
+        Raises:
+            AttnlabError: The download failed; the message says what else can be done.
+        """
+        for year in YEARS[self.year] if self.download else ():
+            try:
+                self._folder(year)
+            except AttnlabError:
+                download_voc(self.root, year, self.mirror)
+
+    def items(self, split: str) -> DetectionItems:
+        """The images of a split.
+
+        Raises:
+            AttnlabError: The data set is not at ``root`` or not complete, has no such split, or an object is
+                of an unknown class.
+        """
+        files = self._files(split)
+        if split == "val" and "train" in self.datasets:
+            self._warn_of_overlap(files)
+        return read_items(files, self.names, "data.class_names")
+
+    def _files(self, split: str) -> list[VOCFiles]:
+        years = YEARS[self.year] if split == "train" else YEARS[self.year][:1]
+        folders = [self._folder(year) for year in years]
+        return [
+            VOCFiles(name, folder.image(name), folder.folder / "Annotations" / f"{name}.xml")
+            for folder in folders
+            for name in folder.names(self.splits[split])
+        ]
+
+    def _folder(self, year: str) -> VOCFolder:
+        archives = "the official archive" if self.year == "2012" else "the official archives"
+        how = f"Set --data.root to where it is, or fetch {archives} with --data.download true."
+        if self.year != year:
+            how = f"For data.year {self.year}, the root holds both VOC2007 and VOC2012. {how}"
+        return VOCFolder.find(self.root, year, how, lists="Main", itself=self.year == year)
+
+    def _warn_of_overlap(self, files: list[VOCFiles]) -> None:
+        shared = {item.name for item in files} & {item.name for item in self._files("train")}
+        if shared:
+            rank_zero_warn(
+                f"{len(shared)} of the {len(files)} '{self.splits['val']}' images are trained on too "
+                f"(data.train_split is {self.splits['train']}): their scores say nothing about new images."
+            )
