@@ -1,11 +1,15 @@
 """Scores that torchmetrics does not give as the tasks need them."""
 
 from attnlab.metrics.classification import ClassificationResult, ClassificationScores
+from attnlab.metrics.detection import ClassAP, DetectionResult, DetectionScores
 from attnlab.metrics.segmentation import SegmentationResult, SegmentationScores, result_from_matrix
 
 __all__ = [
+    "ClassAP",
     "ClassificationResult",
     "ClassificationScores",
+    "DetectionResult",
+    "DetectionScores",
     "SegmentationResult",
     "SegmentationScores",
     "result_from_matrix",

@@ -1,0 +1,129 @@
+"""The scores of the COCO detection challenge, from packed arrays.
+
+Protocol: https://cocodataset.org/#detection-eval (Lin et al., ECCV 2014). The matching of boxes and the
+curves are faster-coco-eval's, in C++.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from faster_coco_eval import COCO, COCOeval_faster  # type: ignore[import-untyped]
+from numpy.typing import NDArray
+
+from attnlab.metrics.packed_boxes import IntArray, PackedDetections, PackedTruths, rows_by_class
+
+THRESHOLDS, RECALLS, AREAS, LIMITS = 10, 101, 4, 3
+
+
+@dataclass(frozen=True)
+class CocoScores:
+    """What COCO's evaluation came to.
+
+    Attributes:
+        numbers: The 12 numbers AP AP50 AP75 APs APm APl AR1 AR10 AR100 ARs ARm ARl, in 0..1; nan where there
+            is no truth for one.
+        ap: (K,), AP of each class over the IoU thresholds 0.50 to 0.95; nan without truths.
+        ap50: (K,), AP of each class at the IoU threshold 0.50; nan without truths.
+        precision: (10, 101, K), the highest precision at each recall 0.00, 0.01 … 1.00 or beyond, by IoU
+            threshold; all areas, 100 detections; -1 for classes without truths.
+    """
+
+    numbers: dict[str, float]
+    ap: NDArray[np.float64]
+    ap50: NDArray[np.float64]
+    precision: NDArray[np.float64]
+
+
+def coco_scores(detections: PackedDetections, truths: PackedTruths, classes: int) -> CocoScores:
+    """Score as pycocotools does, class after class.
+
+    Of each image and class, the 100 detections of the highest scores are looked at; of equal scores, the
+    earlier row comes first, over the images too. A crowd may be matched by any number of detections, with the
+    intersection over the detection's area for IoU, and neither it nor they count. Difficult objects are taken
+    for crowds, as in the usual conversions of Pascal VOC to COCO's format. Whether an object is small, medium
+    or large (32^2 and 96^2 square pixels, both ends belonging to both) is a matter of the annotation's area.
+
+    One class at a time, since the evaluator wants a dictionary for each box, and those of one class are
+    gone before the next.
+
+    Args:
+        detections: Rows in the order in which ties are to be broken.
+        truths: The objects.
+        classes: K.
+    """
+    precision = np.full((THRESHOLDS, RECALLS, classes, AREAS, LIMITS), -1.0)
+    recall = np.full((THRESHOLDS, classes, AREAS, LIMITS), -1.0)
+    found = rows_by_class(detections.labels, classes)
+    for k, real in enumerate(rows_by_class(truths.labels, classes)):
+        if truths.ignored[real].all():
+            continue
+        curves = _evaluate(detections, found[k], truths, real)
+        precision[:, :, k], recall[:, k] = curves["precision"][:, :, 0], curves["recall"][:, 0]
+
+    everything = precision[..., 0, 2]
+    areas = {"s": 1, "m": 2, "l": 3}
+    numbers = {
+        "AP": _mean(everything),
+        "AP50": _mean(everything[0]),
+        "AP75": _mean(everything[5]),
+        **{f"AP{name}": _mean(precision[..., area, 2]) for name, area in areas.items()},
+        **{f"AR{limit}": _mean(recall[..., 0, m]) for m, limit in enumerate((1, 10, 100))},
+        **{f"AR{name}": _mean(recall[..., area, 2]) for name, area in areas.items()},
+    }
+    return CocoScores(
+        numbers=numbers,
+        ap=np.array([_mean(everything[:, :, k]) for k in range(classes)]),
+        ap50=np.array([_mean(everything[0, :, k]) for k in range(classes)]),
+        precision=everything.copy(),
+    )
+
+
+def _mean(values: NDArray[np.float64]) -> float:
+    """Mean of what is defined; nan where nothing is."""
+    defined = values[values > -1]
+    return float(defined.mean()) if defined.size else float("nan")
+
+
+def _evaluate(
+    detections: PackedDetections, found: IntArray, truths: PackedTruths, real: IntArray
+) -> dict[str, Any]:
+    """Precision (10, 101, 1, 4, 3) and recall (10, 1, 4, 3) of the one class of these rows."""
+    ignored, area = truths.ignored[real], truths.area[real].astype(np.float64)
+    boxes = _corner_and_size(truths.boxes[real])
+    objects = _annotations(boxes, area, truths.images[real], iscrowd=ignored.astype(int))
+    boxes = _corner_and_size(detections.boxes[found])
+    guesses = _annotations(
+        boxes,
+        boxes[:, 2].clip(0) * boxes[:, 3].clip(0),
+        detections.images[found],
+        score=detections.scores[found].astype(np.float64),
+    )
+    images = np.union1d(truths.images[real], detections.images[found])
+    frame = {"images": [{"id": image} for image in images.tolist()], "categories": [{"id": 1}]}
+    evaluator = COCOeval_faster(
+        COCO({**frame, "annotations": objects}), COCO({**frame, "annotations": guesses}), "bbox"
+    )
+    evaluator.evaluate()
+    evaluator.accumulate()
+    return evaluator.eval
+
+
+def _corner_and_size(boxes: NDArray[Any]) -> NDArray[np.float64]:
+    exact = boxes.astype(np.float64)
+    exact[:, 2:] -= exact[:, :2]
+    return exact
+
+
+def _annotations(
+    boxes: NDArray[np.float64], area: NDArray[np.float64], images: IntArray, **more: NDArray[Any]
+) -> list[dict[str, Any]]:
+    """One dictionary a box; numbered from 1, since 0 stands for 'no match'."""
+    (name, values), *_ = more.items()
+    rows = zip(boxes.tolist(), area.tolist(), images.tolist(), values.tolist(), strict=True)
+    return [
+        {"id": number, "image_id": image, "category_id": 1, "bbox": box, "area": size, name: value}
+        for number, (box, size, image, value) in enumerate(rows, start=1)
+    ]
