@@ -1,0 +1,195 @@
+"""CSPDarknet, the trunk of YOLOX, and the layers that its neck and head are made of too.
+
+Zheng Ge, Songtao Liu, Feng Wang, Zeming Li, Jian Sun: YOLOX: Exceeding YOLO Series in 2021,
+https://arxiv.org/abs/2107.08430, section 2.2, after YOLOv5's backbone; cross-stage partial layers:
+https://arxiv.org/abs/1911.11929.
+
+Normalisation has eps 1e-3 and momentum 0.03, the activation is SiLU. Five stages; C3, C4 and C5, of stride 8,
+16 and 32, have 256, 512 and 1024 channels times the width.
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+
+class ConvNormAct(nn.Module):
+    """Convolution without bias, batch normalisation, SiLU.
+
+    Args:
+        in_channels: Channels of the input.
+        out_channels: Channels of the output.
+        kernel_size: Odd; padded so that stride 1 keeps the size.
+        stride: Stride.
+        groups: Groups of the convolution.
+    """
+
+    def __init__(
+        self, in_channels: int, out_channels: int, kernel_size: int = 1, stride: int = 1, groups: int = 1
+    ) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(
+            in_channels, out_channels, kernel_size, stride, kernel_size // 2, groups=groups, bias=False
+        )
+        self.norm = nn.BatchNorm2d(out_channels, eps=1e-3, momentum=0.03)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B,C,H,W) -> (B,C',H/stride,W/stride)."""
+        return F.silu(self.norm(self.conv(x)))
+
+
+class DepthwiseSeparable(nn.Module):
+    """A depthwise convolution, then one of 1x1; each with normalisation and SiLU. YOLOX-nano's 3x3.
+
+    Args:
+        in_channels: Channels of the input.
+        out_channels: Channels of the output.
+        kernel_size: Of the depthwise convolution.
+        stride: Of the depthwise convolution.
+    """
+
+    def __init__(self, in_channels: int, out_channels: int, kernel_size: int, stride: int = 1) -> None:
+        super().__init__()
+        self.depthwise = ConvNormAct(in_channels, in_channels, kernel_size, stride, groups=in_channels)
+        self.pointwise = ConvNormAct(in_channels, out_channels)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B,C,H,W) -> (B,C',H/stride,W/stride)."""
+        return self.pointwise(self.depthwise(x))
+
+
+def conv3x3(in_channels: int, out_channels: int, stride: int = 1, depthwise: bool = False) -> nn.Module:
+    """The 3x3 layer of a network: depthwise separable in YOLOX-nano, full in the others."""
+    if depthwise:
+        return DepthwiseSeparable(in_channels, out_channels, 3, stride)
+    return ConvNormAct(in_channels, out_channels, 3, stride)
+
+
+class Focus(nn.Module):
+    """The stem: each 2x2 square of pixels becomes one position of four times the channels, then a 3x3 layer.
+
+    Args:
+        in_channels: Channels of the image.
+        out_channels: Channels of the output.
+    """
+
+    def __init__(self, in_channels: int, out_channels: int) -> None:
+        super().__init__()
+        self.conv = ConvNormAct(4 * in_channels, out_channels, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B,3,H,W), H and W even -> (B,C,H/2,W/2)."""
+        # Top left, bottom left, top right, bottom right: the order that published weights have.
+        corners = [x[..., row::2, column::2] for column in (0, 1) for row in (0, 1)]
+        return self.conv(torch.cat(corners, dim=1))
+
+
+class Bottleneck(nn.Module):
+    """A 1x1 layer and a 3x3 layer, added to the input where ``shortcut`` says so.
+
+    Args:
+        channels: Channels, of all maps.
+        shortcut: Whether the input is added.
+        depthwise: Whether the 3x3 layer is depthwise separable.
+    """
+
+    def __init__(self, channels: int, shortcut: bool, depthwise: bool) -> None:
+        super().__init__()
+        self.conv1 = ConvNormAct(channels, channels)
+        self.conv2 = conv3x3(channels, channels, depthwise=depthwise)
+        self.shortcut = shortcut
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B,C,H,W) -> (B,C,H,W)."""
+        y = self.conv2(self.conv1(x))
+        return x + y if self.shortcut else y
+
+
+class CSPLayer(nn.Module):
+    """Half of the channels through bottlenecks, half past them, then both through a 1x1 layer.
+
+    Args:
+        in_channels: Channels of the input.
+        out_channels: Channels of the output.
+        depth: Number of bottlenecks.
+        shortcut: Whether these add their input.
+        depthwise: Whether their 3x3 layers are depthwise separable.
+    """
+
+    def __init__(
+        self, in_channels: int, out_channels: int, depth: int, shortcut: bool, depthwise: bool
+    ) -> None:
+        super().__init__()
+        hidden = out_channels // 2
+        self.conv1 = ConvNormAct(in_channels, hidden)
+        self.conv2 = ConvNormAct(in_channels, hidden)
+        self.conv3 = ConvNormAct(2 * hidden, out_channels)
+        self.blocks = nn.Sequential(*(Bottleneck(hidden, shortcut, depthwise) for _ in range(depth)))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B,C,H,W) -> (B,C',H,W)."""
+        return self.conv3(torch.cat([self.blocks(self.conv1(x)), self.conv2(x)], dim=1))
+
+
+class SpatialPyramidPooling(nn.Module):
+    """The map beside its maxima over 5x5, 9x9 and 13x13 windows, between two 1x1 layers.
+
+    Args:
+        channels: Channels of input and output.
+    """
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.conv1 = ConvNormAct(channels, channels // 2)
+        self.conv2 = ConvNormAct(channels // 2 * 4, channels)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B,C,H,W) -> (B,C,H,W)."""
+        x = self.conv1(x)
+        # Maxima over 5x5 of maxima over 5x5 are maxima over 9x9, and so on.
+        pooled = [x]
+        for _ in range(3):
+            pooled.append(F.max_pool2d(pooled[-1], 5, stride=1, padding=2))
+        return self.conv2(torch.cat(pooled, dim=1))
+
+
+class CSPDarknet(nn.Module):
+    """The trunk: ``stem`` and ``stage2`` to ``stage5``, named after the maps C2 to C5 that they give.
+
+    Args:
+        depth: Factor of the number of bottlenecks: 3, 9, 9 and 3 at 1.
+        width: Factor of the channels: 128, 256, 512 and 1024 at 1.
+        depthwise: Whether the 3x3 layers behind the stem are depthwise separable.
+
+    Attributes:
+        channels: Channels of C3, C4 and C5.
+    """
+
+    def __init__(self, depth: float, width: float, depthwise: bool) -> None:
+        super().__init__()
+        base, blocks = int(64 * width), max(round(3 * depth), 1)
+        self.channels = (4 * base, 8 * base, 16 * base)
+
+        def stage(channels: int, depth: int) -> list[nn.Module]:
+            return [
+                conv3x3(channels // 2, channels, stride=2, depthwise=depthwise),
+                CSPLayer(channels, channels, depth, True, depthwise),
+            ]
+
+        self.stem = Focus(3, base)
+        self.stage2 = nn.Sequential(*stage(2 * base, blocks))
+        self.stage3 = nn.Sequential(*stage(4 * base, 3 * blocks))
+        self.stage4 = nn.Sequential(*stage(8 * base, 3 * blocks))
+        self.stage5 = nn.Sequential(
+            conv3x3(8 * base, 16 * base, stride=2, depthwise=depthwise),
+            SpatialPyramidPooling(16 * base),
+            CSPLayer(16 * base, 16 * base, blocks, False, depthwise),
+        )
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """(B,3,H,W), H and W multiples of 32 -> C3, C4, C5 of stride 8, 16, 32."""
+        c3 = self.stage3(self.stage2(self.stem(x)))
+        c4 = self.stage4(c3)
+        return c3, c4, self.stage5(c4)
