@@ -1,0 +1,297 @@
+"""Training images made of several: mosaic and mixup.
+
+Mosaic: YOLOv4, arXiv:2004.10934, section 3.3 and figure 3. Mixup of whole images: mixup, arXiv:1710.09412, in
+the form for detection of YOLOX, arXiv:2107.08430, section 2.1, which blends every mosaic with one more image.
+
+Letterboxing, scaling, shifting and cutting are one map along each axis, so every source is resized once, from
+the part of it that is seen straight to its place on the canvas.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from random import Random
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from attnlab.data.detection_sets import DetectionSample
+from attnlab.errors import AttnlabError
+
+LEAST_SIDE = 2.0
+"""Pixels that a box must have left in width and height."""
+
+LEAST_VISIBLE = 0.2
+"""Share of its area that a box must have left."""
+
+
+class MosaicMixup:
+    """Make a square training sample of several images, with all their objects.
+
+    With probability ``mosaic``, four images share a canvas: the one asked for and three drawn from the whole
+    data set. Each is letterboxed to ``size`` and they touch, with a corner each, in a random point; the
+    whole is scaled by one random factor and shifted, and ``size`` x ``size`` pixels are cut out. Otherwise
+    the image fills the canvas alone, randomly scaled, stretched and placed.
+
+    With probability ``mixup``, a mosaic is then blended half and half with one more image, randomly scaled
+    and placed, unless there is nothing in it.
+
+    Boxes are clipped to the part of their image that is seen. Those with less than 2 pixels of width or
+    height left, or less than 0.2 of their area, are left out.
+
+    Args:
+        size: Side of the square that comes out, in pixels.
+        mosaic: Probability of a mosaic, 0..1.
+        mixup: Probability that a mosaic is blended with one more image, 0..1.
+        scale: Smallest and largest factor on top of the letterbox's, for mosaics and for images alone. Drawn
+            uniformly.
+        mixup_scale: The same for the image that is blended in.
+        shift: Largest shift of a mosaic along each axis, as a share of ``size``.
+        stretch: Largest ratio by which an image alone becomes wider or narrower in proportion to its height;
+            its logarithm is drawn uniformly. 1 leaves proportions as they are.
+        fill: Grey value of the canvas where there is no image, 0..255.
+
+    Raises:
+        AttnlabError: An argument is out of its range.
+    """
+
+    def __init__(
+        self,
+        size: int,
+        mosaic: float = 1.0,
+        mixup: float = 1.0,
+        scale: tuple[float, float] = (0.5, 1.5),
+        mixup_scale: tuple[float, float] = (0.5, 1.5),
+        shift: float = 0.1,
+        stretch: float = 1.3,
+        fill: int = 114,
+    ) -> None:
+        rules = {
+            f"size is {size}; it must be at least 8 pixels": size >= 8,
+            f"mosaic is {mosaic}; it is a probability, 0 to 1": 0 <= mosaic <= 1,
+            f"mixup is {mixup}; it is a probability, 0 to 1": 0 <= mixup <= 1,
+            f"scale is {tuple(scale)}; it must be (smallest, largest), both above 0": _is_range(scale),
+            f"mixup_scale is {tuple(mixup_scale)}; it must be (smallest, largest), both above 0": _is_range(
+                mixup_scale
+            ),
+            f"shift is {shift}; it must be within 0..0.5": 0 <= shift <= 0.5,
+            f"stretch is {stretch}; it must be at least 1": stretch >= 1,
+            f"fill is {fill}; it must be within 0..255": 0 <= fill <= 255,
+        }
+        for rule, holds in rules.items():
+            if not holds:
+                raise AttnlabError(f"Mosaic and mixup: {rule}.")
+        self.size = size
+        self.mosaic = mosaic
+        self.mixup = mixup
+        self.scale = (scale[0], scale[1])
+        self.mixup_scale = (mixup_scale[0], mixup_scale[1])
+        self.shift = shift
+        self.stretch = stretch
+        self.fill = fill
+
+    def __call__(
+        self, sample_index: int, length: int, load: Callable[[int], DetectionSample], rng: Random
+    ) -> DetectionSample:
+        """Make a sample.
+
+        Args:
+            sample_index: The sample asked for, 0 … length - 1.
+            length: Number of samples to draw partners from.
+            load: Gives a sample by its index. It may be asked for the same one more than once; what it gives
+                is left unchanged.
+            rng: Where all random numbers come from.
+
+        Returns:
+            An image (3, size, size), interleaved in memory, with its objects.
+        """
+        canvas = _Canvas(self.size, self.fill)
+        if rng.random() >= self.mosaic:
+            canvas.place(load(sample_index), self._alone(rng, self.scale, self.stretch))
+            return canvas.sample()
+        indices = [sample_index, *(rng.randrange(length) for _ in range(3))]
+        scale = rng.uniform(*self.scale)
+        across, down = self._centre(scale, rng), self._centre(scale, rng)
+        for place, index in enumerate(indices):
+            quarter = _Quarter(self.size, scale, across, down, right=place % 2 == 1, below=place >= 2)
+            if quarter.is_seen():
+                canvas.place(load(index), quarter)
+        if rng.random() < self.mixup:
+            partner = load(rng.randrange(length))
+            if len(partner.labels):
+                other = _Canvas(self.size, self.fill)
+                other.place(partner, self._alone(rng, self.mixup_scale, 1.0))
+                canvas.blend(other)
+        return canvas.sample()
+
+    def _centre(self, scale: float, rng: Random) -> int:
+        """Where four images touch, along one axis: in the middle half of a double canvas, before scaling."""
+        middle = 0.5 + rng.uniform(-0.5, 0.5) * scale + rng.uniform(-self.shift, self.shift)
+        return round(middle * self.size)
+
+    def _alone(self, rng: Random, scale: tuple[float, float], stretch: float) -> _Alone:
+        ratio = math.exp(rng.uniform(-1, 1) * math.log(stretch))
+        return _Alone(self.size, rng.uniform(*scale), ratio, rng.random(), rng.random())
+
+
+class _Span(NamedTuple):
+    """One axis of a source's place on the canvas.
+
+    Attributes:
+        offset: Where the whole source would begin, in pixels of the canvas.
+        length: How long the whole source would be.
+        low: Where the part of the canvas that it may cover begins.
+        high: Where that ends.
+    """
+
+    offset: int
+    length: int
+    low: int
+    high: int
+
+    def window(self, source: int) -> tuple[int, int, int, int]:
+        """What is seen of a source of this length.
+
+        Returns:
+            Begin and end in the source, and begin and end on the canvas; the latter two are equal where
+            nothing is seen.
+        """
+        begin, end = max(self.low, self.offset), min(self.high, self.offset + self.length)
+        if begin >= end:
+            return 0, 0, 0, 0
+        first = min(source - 1, round((begin - self.offset) * source / self.length))
+        last = max(first + 1, round((end - self.offset) * source / self.length))
+        return first, min(source, last), begin, end
+
+
+class _Alone(NamedTuple):
+    """Places an image on the canvas that it need not share.
+
+    Attributes:
+        size: Side of the canvas.
+        scale: Factor on top of the letterbox's.
+        ratio: How many times wider, for its height, the image becomes.
+        left: Where it lies across its room, 0..1.
+        top: Where it lies along its room, 0..1.
+    """
+
+    size: int
+    scale: float
+    ratio: float
+    left: float
+    top: float
+
+    def spans(self, height: int, width: int) -> tuple[_Span, _Span]:
+        """The axes y and x of an image of this size."""
+        factor = self.scale * self.size / max(height, width * self.ratio)
+        return self._span(height * factor, self.top), self._span(width * self.ratio * factor, self.left)
+
+    def _span(self, length: float, share: float) -> _Span:
+        whole = max(1, round(length))
+        return _Span(round((self.size - whole) * share), whole, 0, self.size)
+
+
+class _Quarter(NamedTuple):
+    """Places an image in a quarter of a mosaic, with its corner in the point where the four touch.
+
+    Attributes:
+        size: Side of the canvas.
+        scale: Factor on top of the letterbox's.
+        across: The point's x on the canvas, which may lie outside of it.
+        down: The point's y.
+        right: Whether the quarter is to the right of the point.
+        below: Whether it is below the point.
+    """
+
+    size: int
+    scale: float
+    across: int
+    down: int
+    right: bool
+    below: bool
+
+    def is_seen(self) -> bool:
+        """Whether any of the quarter is on the canvas."""
+        return all(
+            point < self.size if after else point > 0
+            for point, after in ((self.across, self.right), (self.down, self.below))
+        )
+
+    def spans(self, height: int, width: int) -> tuple[_Span, _Span]:
+        """The axes y and x of an image of this size."""
+        factor = self.scale * self.size / max(height, width)
+        return (
+            self._span(height * factor, self.down, self.below),
+            self._span(width * factor, self.across, self.right),
+        )
+
+    def _span(self, length: float, point: int, after: bool) -> _Span:
+        whole = max(1, round(length))
+        if after:
+            return _Span(point, whole, max(0, point), self.size)
+        return _Span(point - whole, whole, 0, min(self.size, point))
+
+
+class _Canvas:
+    """A grey square to put images on, and the objects that are seen on it.
+
+    Args:
+        size: Its side in pixels.
+        fill: Its grey value.
+    """
+
+    def __init__(self, size: int, fill: int) -> None:
+        self.pixels = torch.full((size, size, 3), fill, dtype=torch.uint8)
+        self.boxes: list[Tensor] = []
+        self.labels: list[Tensor] = []
+
+    def place(self, sample: DetectionSample, where: _Alone | _Quarter) -> None:
+        """Put an image on the canvas, and keep its objects of which enough is seen."""
+        y, x = where.spans(*sample.image.shape[-2:])
+        top, bottom, y0, y1 = y.window(sample.image.shape[-2])
+        left, right, x0, x1 = x.window(sample.image.shape[-1])
+        if y0 == y1 or x0 == x1:
+            return
+        seen = _resized(sample.image[:, top:bottom, left:right], y1 - y0, x1 - x0)
+        self.pixels[y0:y1, x0:x1] = seen.permute(1, 2, 0)
+        if len(sample.labels):
+            # By the window's own scale, so that boxes stay on their objects whatever it was rounded to.
+            factor = torch.tensor([(x1 - x0) / (right - left), (y1 - y0) / (bottom - top)]).repeat(2)
+            moved = (sample.boxes - torch.tensor([left, top, left, top])) * factor
+            moved += torch.tensor([x0, y0, x0, y0])
+            boxes = moved.clamp(min=torch.tensor([x0, y0, x0, y0]), max=torch.tensor([x1, y1, x1, y1]))
+            sides, whole = boxes[:, 2:] - boxes[:, :2], moved[:, 2:] - moved[:, :2]
+            keep = (sides >= LEAST_SIDE).all(1) & (sides.prod(1) >= LEAST_VISIBLE * whole.prod(1))
+            self.boxes.append(boxes[keep])
+            self.labels.append(sample.labels[keep])
+
+    def blend(self, other: _Canvas) -> None:
+        """Take the mean with another canvas, rounded down, and its objects too."""
+        both = self.pixels & other.pixels
+        self.pixels.bitwise_xor_(other.pixels).bitwise_right_shift_(1).add_(both)
+        self.boxes += other.boxes
+        self.labels += other.labels
+
+    def sample(self) -> DetectionSample:
+        """The canvas as a sample."""
+        return DetectionSample(
+            self.pixels.permute(2, 0, 1),
+            torch.cat([torch.empty(0, 4), *self.boxes]),
+            torch.cat([torch.empty(0, dtype=torch.int64), *self.labels]),
+        )
+
+
+def _resized(image: Tensor, height: int, width: int) -> Tensor:
+    """Resize an image (3, h, w) bilinearly, antialiased; fastest for one interleaved in memory."""
+    if image.shape[-2:] == (height, width):
+        return image
+    # As a batch whose strides are those of channels_last, which image[None] is not.
+    batch = image.permute(1, 2, 0).contiguous()[None].permute(0, 3, 1, 2)
+    return functional.interpolate(batch, (height, width), mode="bilinear", antialias=True)[0]
+
+
+def _is_range(pair: tuple[float, float]) -> bool:
+    return 0 < pair[0] <= pair[1]
