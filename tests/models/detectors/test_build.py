@@ -8,7 +8,8 @@ from attnlab.models.detectors import build_detector, detector_options, list_dete
 
 
 def test_every_name_has_typed_options_with_defaults():
-    assert {"faster_rcnn", "retinanet", "fcos", "ssdlite"} <= set(list_detectors())
+    yolox = {f"yolox_{size}" for size in ("nano", "tiny", "s", "m", "l", "x")}
+    assert set(list_detectors()) == {"faster_rcnn", "retinanet", "fcos", "ssdlite", "yolof", *yolox}
     for name in list_detectors():
         options = detector_options(name)
         assert not any(option.required for option in options)
@@ -40,3 +41,24 @@ def test_no_classes(classes):
 
 def test_without_options():
     assert isinstance(build_detector("ssdlite", 1).network, nn.Module)
+
+
+def test_lists_of_yaml():
+    built = build_detector("yolox_nano", 3, {"size": 320, "train_sizes": [256, 384]})
+    assert built.network.resizing.train_sizes == (256, 384)
+    assert (built.first_label, built.trunk, built.example_size) == (0, "backbone", (320, 320))
+    assert build_detector("yolof", 3, {"backbone": "resnet18", "dilations": [2]}).network.neck.blocks[0]
+
+
+@pytest.mark.parametrize("name", ["fcos", "yolof", "yolox_nano"])
+@pytest.mark.parametrize(
+    ("option", "value", "message"),
+    [
+        ("score_threshold", 1.5, "must be in 0..1, got 1.5"),
+        ("nms_threshold", -0.1, "must be in 0..1, got -0.1"),
+        ("max_detections", 0, "must be at least 1, got 0"),
+    ],
+)
+def test_ranges(name, option, value, message):
+    with pytest.raises(AttnlabError, match=f"{option} of {name} {message}"):
+        build_detector(name, 3, {option: value})

@@ -8,15 +8,23 @@ from typing import Any, get_type_hints
 
 from attnlab.attention.options import Option, check_options
 from attnlab.errors import AttnlabError, unknown
-from attnlab.models.detectors import torchvision
+from attnlab.models.detectors import torchvision, yolox
 from attnlab.models.detectors.built import BuiltDetector
+from attnlab.models.detectors.yolof import yolof
 
 # Functions of the number of classes and, by keyword, the options.
-_BUILDERS: dict[str, Callable[..., BuiltDetector]] = {
+_BUILDERS: dict[str, Callable[..., BuiltDetector | yolox.YOLOX]] = {
     "faster_rcnn": torchvision.faster_rcnn,
     "retinanet": torchvision.retinanet,
     "fcos": torchvision.fcos,
     "ssdlite": torchvision.ssdlite,
+    "yolof": yolof,
+    "yolox_nano": yolox.yolox_nano,
+    "yolox_tiny": yolox.yolox_tiny,
+    "yolox_s": yolox.yolox_s,
+    "yolox_m": yolox.yolox_m,
+    "yolox_l": yolox.yolox_l,
+    "yolox_x": yolox.yolox_x,
 }
 
 
@@ -57,12 +65,28 @@ def build_detector(network: str, num_classes: int, options: Mapping[str, Any] | 
     builder = _find(network)
     if num_classes < 1:
         raise AttnlabError(f"A detector needs at least one class, got num_classes = {num_classes}.")
-    options = dict(options or {})
-    check_options(f"detector '{network}'", detector_options(network), options)
-    return builder(num_classes, **options)
+    # YAML has no tuples.
+    values = {key: tuple(v) if isinstance(v, list) else v for key, v in (options or {}).items()}
+    check_options(f"detector '{network}'", detector_options(network), values)
+    _check_ranges(network, values)
+    built = builder(num_classes, **values)
+    if isinstance(built, yolox.YOLOX):
+        side = built.resizing.size
+        return BuiltDetector(built, first_label=0, trunk="backbone", example_size=(side, side))
+    return built
 
 
-def _find(network: str) -> Callable[..., BuiltDetector]:
+def _check_ranges(network: str, values: Mapping[str, Any]) -> None:
+    for name in ("score_threshold", "nms_threshold"):
+        if not 0 <= values.get(name, 0) <= 1:
+            raise AttnlabError(f"{name} of {network} must be in 0..1, got {values[name]}.")
+    for name in ("max_detections", "smallest_anchor"):
+        value = values.get(name)
+        if value is not None and value < 1:
+            raise AttnlabError(f"{name} of {network} must be at least 1, got {value}.")
+
+
+def _find(network: str) -> Callable[..., BuiltDetector | yolox.YOLOX]:
     if network not in _BUILDERS:
         raise unknown("detector", network, _BUILDERS)
     return _BUILDERS[network]

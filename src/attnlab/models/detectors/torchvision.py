@@ -44,7 +44,7 @@ _IMAGENET_MEAN, _IMAGENET_STD = [0.485, 0.456, 0.406], [0.229, 0.224, 0.225]
 def faster_rcnn(
     num_classes: int,
     backbone: str = "resnet50",
-    min_size: int | list[int] | tuple[int, ...] = 800,
+    min_size: int | tuple[int, ...] = 800,
     max_size: int = 1333,
     frozen_bn: bool = False,
     trainable_layers: int | None = None,
@@ -90,7 +90,7 @@ def faster_rcnn(
 def retinanet(
     num_classes: int,
     backbone: str = "resnet50",
-    min_size: int | list[int] | tuple[int, ...] = 800,
+    min_size: int | tuple[int, ...] = 800,
     max_size: int = 1333,
     frozen_bn: bool = False,
     trainable_layers: int | None = None,
@@ -139,7 +139,7 @@ def retinanet(
 def fcos(
     num_classes: int,
     backbone: str = "resnet50",
-    min_size: int | list[int] | tuple[int, ...] = 800,
+    min_size: int | tuple[int, ...] = 800,
     max_size: int = 1333,
     frozen_bn: bool = False,
     trainable_layers: int | None = None,
@@ -328,7 +328,7 @@ def _pyramid(
             backbone_name=backbone,
             weights=None,
             norm_layer=FrozenBatchNorm2d if frozen_bn else nn.BatchNorm2d,
-            trainable_layers=_check_layers(trainable_layers, 5),
+            trainable_layers=check_layers(trainable_layers, 5),
             returned_layers=[1, 2, 3, 4][first - 1 :],
             extra_blocks=extra,
         )
@@ -338,7 +338,7 @@ def _pyramid(
             weights=None,
             fpn=True,
             norm_layer=_mobilenet_norm(backbone, frozen_bn),
-            trainable_layers=_check_layers(trainable_layers, _MOBILENET_PARTS),
+            trainable_layers=check_layers(trainable_layers, _MOBILENET_PARTS),
             # Of the maps 0 to 5 of strides 2, 4, 8, 16, 32, 32, the last of each stride.
             returned_layers=[*range(first, 4), 5],
             extra_blocks=extra,
@@ -375,7 +375,8 @@ def _check_sizes(min_size: int | Sequence[int], max_size: int) -> list[int]:
     return sizes
 
 
-def _check_layers(trainable_layers: int | None, parts: int) -> int:
+def check_layers(trainable_layers: int | None, parts: int) -> int:
+    """The number of parts to train, out of so many; None stands for all."""
     if trainable_layers is None:
         return parts
     if not 0 <= trainable_layers <= parts:
@@ -387,7 +388,7 @@ def _check_layers(trainable_layers: int | None, parts: int) -> int:
 
 def _freeze_first(features: nn.Sequential, starts: Sequence[int], trainable_layers: int | None) -> None:
     """Freeze the blocks before the last parts, of which `starts` has the first blocks."""
-    trained = _check_layers(trainable_layers, len(starts))
+    trained = check_layers(trainable_layers, len(starts))
     for block in features[: starts[-trained] if trained else len(features)]:
         block.requires_grad_(False)
 
