@@ -2,6 +2,7 @@
 
 from attnlab.data.base import DataModule
 from attnlab.data.classification import ClassificationDataModule
+from attnlab.data.coco import COCODetectionDataModule
 from attnlab.data.detection import DetectionDataModule
 from attnlab.data.imagefolder import ImageFolderDataModule
 from attnlab.data.imagenet import ImageNetDataModule
@@ -12,6 +13,7 @@ from attnlab.data.voc import VOCSegmentationDataModule
 from attnlab.data.voc_detection import VOCDetectionDataModule
 
 __all__ = [
+    "COCODetectionDataModule",
     "ClassificationDataModule",
     "DataModule",
     "DetectionDataModule",

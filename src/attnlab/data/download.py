@@ -1,12 +1,16 @@
-"""Fetching Pascal VOC: resumed where it stopped, verified, and never half unpacked."""
+"""Fetching Pascal VOC and COCO: resumed where it stopped, verified, and never half unpacked."""
 
 from __future__ import annotations
 
 import hashlib
+import stat
 import tarfile
 import tempfile
 import urllib.error
 import urllib.request
+import zipfile
+import zlib
+from collections.abc import Sequence
 from http.client import HTTPException
 from pathlib import Path, PurePosixPath
 from typing import NamedTuple
@@ -23,6 +27,7 @@ from rich.progress import (
 from attnlab.errors import AttnlabError
 
 OFFICIAL_HOST = "http://host.robots.ox.ac.uk/pascal/VOC/"
+COCO_HOST = "http://images.cocodataset.org/"
 TIMEOUT_SECONDS = 30.0
 """How long a server may keep silent."""
 
@@ -53,42 +58,91 @@ ARCHIVES = {
 }
 
 
-def download_voc(root: str | Path, year: str, mirror: str | None = None) -> Path:
-    """Fetch and unpack a release.
+COCO_ARCHIVES = {
+    "annotations": Archive(
+        "annotations_trainval2017.zip", "annotations/", "f4bbac642086de4f52a3fdda2de5fa2c"
+    ),
+    "train2017": Archive("train2017.zip", "zips/", "cced6f7f71b7629ddf16f17bbcfab6b2"),
+    "val2017": Archive("val2017.zip", "zips/", "442b8da7639aecaf257c1dceb8ba8c80"),
+}
+"""The official archives of COCO 2017 by the folder that each holds."""
 
-    Archives are kept in ``root`` while they are fetched, and removed once unpacked. One that was put there by
-    hand is used. Interrupted at any moment, the next call goes on.
+
+def download_voc(root: str | Path, year: str, mirror: str | None = None) -> Path:
+    """Fetch and unpack a release of Pascal VOC; see `install`.
 
     Args:
         root: The folder that is to hold ``VOCdevkit``.
-        year: ``"2007"`` (both archives: test has masks) or ``"2012"``.
+        year: ``"2007"`` (both archives: test has masks and boxes) or ``"2012"``.
         mirror: Address of a folder with the archives, instead of the official host.
 
     Returns:
         The release's folder, ``<root>/VOCdevkit/VOC<year>``.
 
     Raises:
+        AttnlabError: As for `install`.
+    """
+    return install(root, f"VOCdevkit/VOC{year}", ARCHIVES[year], OFFICIAL_HOST, mirror)
+
+
+def download_coco(root: str | Path, folder: str, mirror: str | None = None) -> Path:
+    """Fetch and unpack a part of COCO 2017; see `install`.
+
+    Args:
+        root: The folder that is to hold it.
+        folder: ``"annotations"``, ``"train2017"`` (19 GB) or ``"val2017"``.
+        mirror: Address of a folder with the archives, instead of the official host.
+
+    Returns:
+        The part's folder, ``<root>/<folder>``.
+
+    Raises:
+        AttnlabError: As for `install`.
+    """
+    return install(root, folder, [COCO_ARCHIVES[folder]], COCO_HOST, mirror)
+
+
+def install(
+    root: str | Path, folder: str, archives: Sequence[Archive], host: str, mirror: str | None = None
+) -> Path:
+    """Fetch archives and put a folder that they hold in place.
+
+    Archives are kept in ``root`` while they are fetched, and removed once unpacked. One that was put there by
+    hand is used. Interrupted at any moment, the next call goes on.
+
+    Args:
+        root: Where the folder is to be.
+        folder: Its path in the archives and below ``root``.
+        archives: What to fetch.
+        host: Where the archives' own folders are.
+        mirror: Address of a folder with the archives, instead of the host.
+
+    Returns:
+        The folder, ``<root>/<folder>``.
+
+    Raises:
         AttnlabError: No connection, a server's refusal, a wrong checksum, no room, an unsafe archive, or the
-            release's folder exists already.
+            folder exists already.
     """
     root = Path(root)
-    target = root / "VOCdevkit" / f"VOC{year}"
+    target = root / folder
     if target.exists():
         raise AttnlabError(f"'{target}' is there, but not complete. Move it away to have it fetched anew.")
     try:
         root.mkdir(parents=True, exist_ok=True)
-        archives = ARCHIVES[year]
-        files = [fetch(_address(archive, mirror), root / archive.name, archive.md5) for archive in archives]
-        with tempfile.TemporaryDirectory(prefix=".unpacking-", dir=root) as folder:
+        files = [
+            fetch(_address(archive, host, mirror), root / archive.name, archive.md5) for archive in archives
+        ]
+        with tempfile.TemporaryDirectory(prefix=".unpacking-", dir=root) as temporary:
             for file in files:
-                unpack(file, Path(folder))
-            unpacked = Path(folder) / "VOCdevkit" / f"VOC{year}"
+                unpack(file, Path(temporary))
+            unpacked = Path(temporary) / folder
             if not unpacked.is_dir():
-                raise AttnlabError(f"The archives {', '.join(map(str, files))} hold no VOCdevkit/VOC{year}.")
+                raise AttnlabError(f"The archives {', '.join(map(str, files))} hold no {folder}.")
             target.parent.mkdir(exist_ok=True)
             unpacked.rename(target)
     except OSError as error:
-        raise AttnlabError(f"Cannot write Pascal VOC to '{root}': {error}.") from error
+        raise AttnlabError(f"Cannot write the data set to '{root}': {error}.") from error
     for file in files:
         file.unlink()
     return target
@@ -135,11 +189,13 @@ def fetch(url: str, path: Path, md5: str) -> Path:
 
 
 def unpack(archive: Path, folder: Path) -> None:
-    """Unpack a tar archive that holds nothing but files and folders within the folder.
+    """Unpack a tar or zip archive that holds nothing but files and folders within the folder.
 
     Raises:
         AttnlabError: It holds a link, a device, or a path that leads outside; or it is damaged.
     """
+    if archive.suffix == ".zip":
+        return _unpack_zip(archive, folder)
     try:
         with tarfile.open(archive) as tar, progress_bar() as progress:
             task = progress.add_task(f"Unpacking {archive.name}", total=archive.stat().st_size)
@@ -153,16 +209,38 @@ def unpack(archive: Path, folder: Path) -> None:
         ) from error
 
 
+def _unpack_zip(archive: Path, folder: Path) -> None:
+    try:
+        with zipfile.ZipFile(archive) as file, progress_bar() as progress:
+            members = file.infolist()
+            size = sum(member.compress_size for member in members)
+            task = progress.add_task(f"Unpacking {archive.name}", total=size)
+            for member in members:
+                # The upper half holds the Unix mode, of which the archive need not have any.
+                kind = stat.S_IFMT(member.external_attr >> 16)
+                _refuse_unsafe(archive, member.filename, kind in (0, stat.S_IFREG, stat.S_IFDIR))
+                file.extract(member, folder)
+                progress.advance(task, member.compress_size)
+    except (zipfile.BadZipFile, zlib.error, EOFError, RuntimeError) as error:
+        raise AttnlabError(
+            f"'{archive}' cannot be unpacked: {error}. Remove it and fetch it again."
+        ) from error
+
+
 def check_member(archive: Path, member: tarfile.TarInfo) -> None:
     """Refuse a member of a tar archive that is neither a file nor a folder within the folder.
 
     Raises:
         AttnlabError: It is a link or a device, or its path leads outside.
     """
-    path = PurePosixPath(member.name)
-    if path.is_absolute() or ".." in path.parts or not (member.isfile() or member.isdir()):
+    _refuse_unsafe(archive, member.name, member.isfile() or member.isdir())
+
+
+def _refuse_unsafe(archive: Path, name: str, plain: bool) -> None:
+    path = PurePosixPath(name)
+    if path.is_absolute() or ".." in path.parts or not plain:
         raise AttnlabError(
-            f"'{archive}' is not unpacked: its member '{member.name}' is a link or a device, or "
+            f"'{archive}' is not unpacked: its member '{name}' is a link or a device, or "
             "leads outside. This is not the official archive."
         )
 
@@ -190,9 +268,9 @@ def progress_bar() -> Progress:
     )
 
 
-def _address(archive: Archive, mirror: str | None) -> str:
+def _address(archive: Archive, host: str, mirror: str | None) -> str:
     if mirror is None:
-        return OFFICIAL_HOST + archive.folder + archive.name
+        return host + archive.folder + archive.name
     return f"{mirror.rstrip('/')}/{archive.name}"
 
 

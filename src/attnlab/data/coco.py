@@ -1,0 +1,182 @@
+"""MS COCO's detection data, and data of one's own in its format."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from attnlab.data.base import STAGE_SPLITS
+from attnlab.data.classification import differences
+from attnlab.data.coco_file import COCOFile, located, read_coco
+from attnlab.data.detection import DetectionDataModule
+from attnlab.data.detection_sets import DetectionItems
+from attnlab.data.download import COCO_ARCHIVES, download_coco
+from attnlab.errors import AttnlabError
+
+COCO_CLASSES = ["person", "bicycle", "car", "motorcycle", "airplane", "bus", "train", "truck", "boat"]
+COCO_CLASSES += ["traffic light", "fire hydrant", "stop sign", "parking meter", "bench", "bird", "cat", "dog"]
+COCO_CLASSES += ["horse", "sheep", "cow", "elephant", "bear", "zebra", "giraffe", "backpack", "umbrella"]
+COCO_CLASSES += ["handbag", "tie", "suitcase", "frisbee", "skis", "snowboard", "sports ball", "kite"]
+COCO_CLASSES += ["baseball bat", "baseball glove", "skateboard", "surfboard", "tennis racket", "bottle"]
+COCO_CLASSES += ["wine glass", "cup", "fork", "knife", "spoon", "bowl", "banana", "apple", "sandwich"]
+COCO_CLASSES += ["orange", "broccoli", "carrot", "hot dog", "pizza", "donut", "cake", "chair", "couch"]
+COCO_CLASSES += ["potted plant", "bed", "dining table", "toilet", "tv", "laptop", "mouse", "remote"]
+COCO_CLASSES += ["keyboard", "cell phone", "microwave", "oven", "toaster", "sink", "refrigerator", "book"]
+COCO_CLASSES += ["clock", "vase", "scissors", "teddy bear", "hair drier", "toothbrush"]
+
+# Ids that were planned and never used.
+_UNUSED_IDS = (12, 26, 29, 30, 45, 66, 68, 69, 71, 83)
+COCO_CATEGORIES = dict(zip((k for k in range(1, 91) if k not in _UNUSED_IDS), COCO_CLASSES, strict=True))
+"""COCO's 80 categories by id."""
+
+_ANNOTATIONS = "annotations"
+_OFFICIAL_FILES = tuple(f"{_ANNOTATIONS}/instances_{split}2017.json" for split in ("train", "val"))
+
+
+class COCODetectionDataModule(DetectionDataModule):
+    """MS COCO 2017 for detection, or data in its format: for each split a JSON and a folder of images.
+
+    Labels 0, 1, … are the categories in rising order of their ids. Boxes of crowds are not trained on, and
+    carry the mark in evaluation. Images are read as stored, whatever their EXIF orientation says.
+
+    Args:
+        root: The folder that all other paths are relative to.
+        classes: Name of each category by its id. None reads them from the annotations. A checkpoint remembers
+            them, so that predicting needs no data set.
+        train_annotations: The JSON of the training split.
+        train_images: The folder of its images.
+        val_annotations: The JSON of the validation split.
+        val_images: The folder of its images.
+        test_annotations: The JSON of the test split; None means the validation split's. One without
+            ``annotations``, such as ``image_info_test-dev2017.json``, can be predicted on, and not scored.
+        test_images: The folder of its images; None means the validation split's.
+        download: Fetch the official archives into ``root``, of what is not there: the annotations
+            (240 MB), ``val2017`` (0.8 GB) and, for training, ``train2017`` (19 GB). An interrupted download
+            goes on where it stopped.
+        mirror: Address of a folder with the archives, instead of the official host.
+        **options: The other options of `DetectionDataModule`.
+    """
+
+    def __init__(
+        self,
+        root: str = "data/coco",
+        classes: dict[int, str] | None = None,
+        train_annotations: str = "annotations/instances_train2017.json",
+        train_images: str = "train2017",
+        val_annotations: str = "annotations/instances_val2017.json",
+        val_images: str = "val2017",
+        test_annotations: str | None = None,
+        test_images: str | None = None,
+        download: bool = False,
+        mirror: str | None = None,
+        **options: Any,
+    ) -> None:
+        super().__init__(root, **options)
+        if classes is not None and (not classes or len(set(classes.values())) < len(classes)):
+            raise AttnlabError("data.classes must name at least one class, and none twice; or leave it out.")
+        if (test_annotations is None) != (test_images is None):
+            raise AttnlabError(
+                "data.test_annotations and data.test_images belong together: set both, or leave both out to "
+                "test on the validation split."
+            )
+        if mirror is not None and not download:
+            raise AttnlabError(
+                "data.mirror is set, but data.download is off: nothing would be fetched from it."
+            )
+        self.classes = None if classes is None else dict(sorted(classes.items()))
+        self.annotations = {
+            "train": train_annotations,
+            "val": val_annotations,
+            "test": test_annotations or val_annotations,
+        }
+        self.images = {"train": train_images, "val": val_images, "test": test_images or val_images}
+        self.download = download
+        self.mirror = mirror
+        self._files: dict[Path, COCOFile] = {}
+
+    def remembered(self) -> dict[str, Any]:
+        """The categories, so that a checkpoint is enough to name what is predicted."""
+        return {"classes": dict(zip(self.category_ids, self.class_names, strict=True))}
+
+    def categories(self) -> dict[int, str]:
+        """The option, or what the annotations say; COCO's own 80 where these are yet to be fetched.
+
+        Raises:
+            AttnlabError: They are to be read, and there is no file with them.
+        """
+        if self.classes is not None:
+            return self.classes
+        # The validation split's file is by far the smaller one.
+        for split in ("val", "test", "train"):
+            if self._path(split).is_file():
+                return self._read(split).categories
+        if self.download:
+            return COCO_CATEGORIES
+        raise self._no_file("val")
+
+    def annotated(self, split: str) -> bool:
+        """Whether the file of ``"train"``, ``"val"`` or ``"test"`` has annotations."""
+        return split != "predict" and self._read(split).items.annotated
+
+    def items(self, split: str) -> DetectionItems:
+        """The images of a split.
+
+        Raises:
+            AttnlabError: A file or folder is not there, the file is not what it should be (see `read_coco`),
+                or its categories are not those of the other splits or of ``classes``.
+        """
+        file = self._read(split)
+        self._compare_categories(file)
+        return located(file.items, Path(self.root) / self.images[split])
+
+    def fetch(self) -> None:
+        """Fetch the official archives of what is needed and not there, if asked to.
+
+        Raises:
+            AttnlabError: The download failed; the message says what else can be done.
+        """
+        if not self.download:
+            return
+        stage = None if self.trainer is None else self.trainer.state.fn
+        splits = [s for s in STAGE_SPLITS[None if stage is None else stage.value] if s in self.annotations]
+        root = Path(self.root)
+        wanted = [
+            _ANNOTATIONS
+            for s in splits
+            if self.annotations[s] in _OFFICIAL_FILES and not self._path(s).is_file()
+        ]
+        wanted += [self.images[s] for s in splits if not (root / self.images[s]).is_dir()]
+        for folder in dict.fromkeys(wanted):
+            if folder in COCO_ARCHIVES:
+                download_coco(root, folder, self.mirror)
+
+    def _path(self, split: str) -> Path:
+        return Path(self.root) / self.annotations[split]
+
+    def _read(self, split: str) -> COCOFile:
+        """The annotation file of a split, read once."""
+        path = self._path(split)
+        if path not in self._files:
+            if not path.is_file():
+                raise self._no_file(split)
+            self._files[path] = read_coco(path)
+        return self._files[path]
+
+    def _no_file(self, split: str) -> AttnlabError:
+        return AttnlabError(
+            f"No annotations '{self._path(split)}'. Set --data.root to where COCO is, or "
+            f"--data.{split}_annotations to the file; or fetch COCO 2017 with --data.download true."
+        )
+
+    def _compare_categories(self, file: COCOFile) -> None:
+        """Refuse a file of other categories than another split, or than ``classes``."""
+        there, known = file.categories, self._categories
+        if there == known or (not there and not file.items.annotated):
+            return
+        missing = [f"{k} {name}" for k, name in known.items() if there.get(k) != name]
+        surplus = [f"{k} {name}" for k, name in there.items() if known.get(k) != name]
+        source = "the other split has" if self.classes is None else "data.classes (or the checkpoint) says"
+        raise AttnlabError(
+            f"'{file.path}' has other categories than {source}. {differences(missing, surplus)} Every split "
+            "needs the same ids and names."
+        )

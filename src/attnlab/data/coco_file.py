@@ -1,0 +1,263 @@
+"""COCO's annotation files: one JSON with the images, objects and categories of a split."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from attnlab.data.classification_sets import PackedStrings
+from attnlab.data.detection_sets import DetectionItems
+from attnlab.errors import AttnlabError
+
+_LARGEST = 1e9
+_NUMBERS = (int, float)
+
+
+@dataclass(frozen=True, eq=False)
+class COCOFile:
+    """What an annotation file says.
+
+    Attributes:
+        path: The file.
+        categories: Name by id, in rising order of ids, which is that of the labels 0, 1, ….
+        items: The images, in the file's order, each with its objects in the file's order. Their paths are
+            relative to a folder that the file does not name; see `located`.
+    """
+
+    path: Path
+    categories: dict[int, str]
+    items: DetectionItems
+
+
+def read_coco(path: Path) -> COCOFile:
+    """Read an annotation file in the format of COCO's instances.
+
+    Boxes (x, y, width, height) become corners, clipped to the image; those without area then are left out.
+    Segmentations are passed over, so that the 450 MB of COCO's training file stay small in memory.
+
+    Args:
+        path: The file. One without ``annotations``, as of test-dev, need have nothing but images.
+
+    Raises:
+        AttnlabError: It is not there, no JSON, or of another structure; ids are not unique; an object is of
+            an unknown image or category; or a box is not four numbers, or of negative size.
+    """
+    content = _parsed(path)
+    if not isinstance(content, dict):
+        raise AttnlabError(
+            f"'{path}' is not in COCO's format: it is a list, or a value, instead of an object with "
+            "'images', 'categories' and 'annotations'. (Lists are detections that somebody submits.)"
+        )
+    images = _entries(path, content, "images")
+    annotated = "annotations" in content
+    objects = _entries(path, content, "annotations") if annotated else []
+    known = _categories(path, content) if annotated or "categories" in content else {}
+    image_ids = _ids(path, images, "images")
+    _ids(path, objects, "annotations")
+    sizes = np.array(
+        [
+            _column(path, images, "images", key, _is_size, "a whole number of pixels, at least 1")
+            for key in ("height", "width")
+        ],
+        np.int64,
+    ).T.reshape(-1, 2)
+    names = _column(path, images, "images", "file_name", _is_name, "the name of a file")
+
+    image = _positions(path, objects, "image_id", image_ids, "image")
+    label = _positions(path, objects, "category_id", np.array(list(known), np.int64), "category")
+    corners, own_area = _boxes(path, objects, sizes[image])
+    area = [entry.get("area", own) for entry, own in zip(objects, own_area.tolist(), strict=True)]
+    _refuse(path, objects, [_is_area(value) for value in area], "an area that is no number from 0 up", area)
+    crowd = [entry.get("iscrowd", 0) for entry in objects]
+    _refuse(path, objects, [value in (0, 1) for value in crowd], "an iscrowd that is neither 0 nor 1", crowd)
+
+    keep = np.all(corners[:, 2:] > corners[:, :2], axis=1)
+    order = np.argsort(image, kind="stable")
+    order = order[keep[order]]
+    dropped = Counter(image[~keep].tolist())
+    items = DetectionItems(
+        names=PackedStrings(names),
+        paths=PackedStrings(names),
+        image_ids=image_ids,
+        sizes=sizes,
+        ends=np.cumsum(np.bincount(image[keep], minlength=len(images)), dtype=np.int64),
+        boxes=corners[order],
+        labels=label[order],
+        area=np.array(area, np.float32)[order],
+        iscrowd=np.array(crowd, bool)[order],
+        difficult=np.zeros(len(order), bool),
+        annotated=annotated,
+        dropped=dict(dropped),
+    )
+    return COCOFile(path, known, items)
+
+
+def located(items: DetectionItems, folder: Path) -> DetectionItems:
+    """The items with the paths of their files in a folder; those that are not there become ``problems``.
+
+    Raises:
+        AttnlabError: There is no such folder, or none of the files is in it.
+    """
+    if not folder.is_dir():
+        raise AttnlabError(f"There is no folder of images '{folder}'.")
+    # One listing is much faster than asking for 118 000 files one by one.
+    there = {entry.name for entry in folder.iterdir()}
+    missing = [
+        k
+        for k, name in enumerate(items.names)
+        if name not in there and not ("/" in name and (folder / name).is_file())
+    ]
+    if missing and len(missing) == len(items):
+        raise AttnlabError(
+            f"None of the {len(items)} images that the annotations name is in '{folder}', e.g. not "
+            f"'{items.names[0]}'."
+        )
+    problems = {k: f"The image '{folder / items.names[k]}' is not there." for k in missing}
+    return replace(items, paths=PackedStrings(str(folder / name) for name in items.names), problems=problems)
+
+
+def _parsed(path: Path) -> Any:
+    try:
+        return json.loads(path.read_bytes(), object_hook=_without_segmentation)
+    except OSError as error:
+        raise AttnlabError(f"Cannot open the annotations '{path}': {error.strerror or error}.") from error
+    except json.JSONDecodeError as error:
+        cut = " The file ends there: it may be cut short." if error.pos >= len(error.doc.rstrip()) else ""
+        raise AttnlabError(
+            f"'{path}' is no JSON: {error.msg} at line {error.lineno}, column {error.colno}.{cut}"
+        ) from error
+    except (UnicodeDecodeError, RecursionError, ValueError) as error:
+        raise AttnlabError(f"'{path}' is no JSON: {error}.") from error
+
+
+def _without_segmentation(entry: dict[str, Any]) -> dict[str, Any]:
+    entry.pop("segmentation", None)
+    return entry
+
+
+def _entries(path: Path, content: dict[str, Any], key: str) -> list[dict[str, Any]]:
+    entries = content.get(key)
+    if not isinstance(entries, list) or not all(isinstance(entry, dict) for entry in entries):
+        state = "is no list of objects" if key in content else "is not there"
+        raise AttnlabError(f"'{path}' is not in COCO's format: its '{key}' {state}.")
+    return entries
+
+
+def _column(
+    path: Path,
+    entries: Sequence[dict[str, Any]],
+    kind: str,
+    key: str,
+    is_good: Callable[[Any], bool],
+    expected: str,
+) -> list[Any]:
+    """One key's values of all entries, each of which must be good."""
+    values = [entry.get(key) for entry in entries]
+    for position, value in enumerate(values):
+        if not is_good(value):
+            entry = entries[position]
+            which = f"number {position + 1}" if key == "id" else f"with the id {entry.get('id')}"
+            state = f"is {value!r}" if key in entry else "is not there"
+            raise AttnlabError(
+                f"'{path}' is not in COCO's format: in its '{kind}', the '{key}' of the one {which} {state}; "
+                f"it must be {expected}."
+            )
+    return values
+
+
+def _ids(path: Path, entries: Sequence[dict[str, Any]], kind: str) -> np.ndarray:
+    ids = _column(path, entries, kind, "id", _is_id, "a whole number")
+    if len(set(ids)) < len(ids):
+        twice = [value for value, count in Counter(ids).items() if count > 1]
+        raise AttnlabError(
+            f"In '{path}', {len(twice)} ids of '{kind}' are not unique, e.g. {twice[0]}. Give each its own."
+        )
+    return np.array(ids, np.int64)
+
+
+def _categories(path: Path, content: dict[str, Any]) -> dict[int, str]:
+    entries = _entries(path, content, "categories")
+    if not entries:
+        raise AttnlabError(f"'{path}' has no category: its 'categories' is empty.")
+    ids = _ids(path, entries, "categories").tolist()
+    names = _column(path, entries, "categories", "name", _is_name, "a name")
+    twice = [name for name, count in Counter(names).items() if count > 1]
+    if twice:
+        raise AttnlabError(
+            f"In '{path}', {len(twice)} names of categories are not unique, e.g. '{twice[0]}'."
+        )
+    return dict(sorted(zip(ids, names, strict=True)))
+
+
+def _positions(
+    path: Path, objects: Sequence[dict[str, Any]], key: str, known: np.ndarray, what: str
+) -> np.ndarray:
+    """Where the ids that objects name are among the known ones."""
+    ids = np.array(_column(path, objects, "annotations", key, _is_id, "a whole number"), np.int64)
+    order = np.argsort(known)
+    if not len(known) or not len(ids):
+        places, found = np.zeros(len(ids), np.int64), np.zeros(len(ids), bool)
+    else:
+        places = order[np.searchsorted(known, ids, sorter=order).clip(max=len(known) - 1)]
+        found = known[places] == ids
+    strange = np.flatnonzero(~found)
+    if len(strange):
+        first = objects[strange[0]]
+        raise AttnlabError(
+            f"In '{path}', {len(strange)} annotations are of an unknown {what}, e.g. the one with the id "
+            f"{first['id']}, whose {key} {first[key]} is not among the {len(known)} ids."
+        )
+    return places
+
+
+def _boxes(path: Path, objects: Sequence[dict[str, Any]], sizes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Corners (M, 4) float32 clipped to images of these sizes (M, 2), and the areas as stated (M,)."""
+    expected = "[x, y, width, height] in numbers, the latter two not negative"
+    listed = _column(path, objects, "annotations", "bbox", _is_box, expected)
+    boxes = np.array(listed, np.float64).reshape(-1, 4)
+    corners = np.concatenate([boxes[:, :2], boxes[:, :2] + boxes[:, 2:]], 1)
+    limits = np.tile(sizes[:, ::-1], 2)
+    return corners.clip(0, limits).astype(np.float32), boxes[:, 2] * boxes[:, 3]
+
+
+def _refuse(
+    path: Path, objects: Sequence[dict[str, Any]], good: Sequence[bool], what: str, values: Sequence[Any]
+) -> None:
+    if not all(good):
+        first = good.index(False)
+        raise AttnlabError(
+            f"In '{path}', the annotation with the id {objects[first]['id']} has {what}: {values[first]!r}."
+        )
+
+
+def _is_id(value: Any) -> bool:
+    return type(value) is int and abs(value) < 1 << 62
+
+
+def _is_size(value: Any) -> bool:
+    return type(value) is int and 1 <= value < _LARGEST
+
+
+def _is_name(value: Any) -> bool:
+    return isinstance(value, str) and bool(value.strip())
+
+
+def _is_area(value: Any) -> bool:
+    return type(value) in _NUMBERS and 0 <= value < _LARGEST**2
+
+
+def _is_box(value: Any) -> bool:
+    # A NaN is not within any limits.
+    return (
+        type(value) is list
+        and len(value) == 4
+        and all(type(number) in _NUMBERS and -_LARGEST < number < _LARGEST for number in value)
+        and value[2] >= 0
+        and value[3] >= 0
+    )
