@@ -93,23 +93,11 @@ class ShapesSegmentationDataModule(SegmentationDataModule):
     @property
     def folder(self) -> Path:
         """Where these options' scenes lie, or will."""
-        return stamped_folder(self.root, self._stamp())
-
-    def _stamp(self) -> dict[str, Any]:
-        return {
-            "version": SCENES_VERSION,
-            "seed": self.seed,
-            "scenes": self.counts,
-            "options": asdict(self.scene_options),
-        }
+        return voc_folder(self.root, self.scene_options, self.seed, self.counts)
 
     def fetch(self) -> None:
         """Draw and write the scenes, unless they are there."""
-        write_once(
-            self.folder,
-            self._stamp(),
-            lambda folder: write_voc(folder, self.scene_options, self.seed, self.counts),
-        )
+        fetch_voc(self.root, self.scene_options, self.seed, self.counts)
 
     def items(self, split: str) -> list[LabelledImage]:
         """The files of a split.
@@ -120,6 +108,31 @@ class ShapesSegmentationDataModule(SegmentationDataModule):
         if not self.folder.is_dir():
             raise AttnlabError(f"No scenes in '{self.folder}' yet: prepare_data() draws them.")
         return VOCFolder(self.folder).items("val" if split == "test" else split)
+
+
+def voc_folder(root: str, options: SceneOptions, seed: int, counts: dict[str, int]) -> Path:
+    """Where scenes lie, or will, in VOC's layout: with masks and boxes, the same for every task.
+
+    Args:
+        root: Folder that holds the drawn data sets.
+        options: What the scenes look like.
+        seed: The data set's seed.
+        counts: Number of scenes for each of ``"train"`` and ``"val"``.
+    """
+    return stamped_folder(root, _voc_stamp(options, seed, counts))
+
+
+def fetch_voc(root: str, options: SceneOptions, seed: int, counts: dict[str, int]) -> None:
+    """Draw scenes and write them into their `voc_folder`, unless they are there; its arguments."""
+    write_once(
+        voc_folder(root, options, seed, counts),
+        _voc_stamp(options, seed, counts),
+        lambda folder: write_voc(folder, options, seed, counts),
+    )
+
+
+def _voc_stamp(options: SceneOptions, seed: int, counts: dict[str, int]) -> dict[str, Any]:
+    return {"version": SCENES_VERSION, "seed": seed, "scenes": counts, "options": asdict(options)}
 
 
 def stamped_folder(root: str, stamp: dict[str, Any]) -> Path:
