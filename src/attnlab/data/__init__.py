@@ -9,6 +9,7 @@ from attnlab.data.imagenet import ImageNetDataModule
 from attnlab.data.segmentation import SegmentationDataModule
 from attnlab.data.shapes import ShapesSegmentationDataModule
 from attnlab.data.shapes_classification import ShapesClassificationDataModule
+from attnlab.data.shapes_detection import ShapesDetectionDataModule
 from attnlab.data.voc import VOCSegmentationDataModule
 from attnlab.data.voc_detection import VOCDetectionDataModule
 
@@ -21,6 +22,7 @@ __all__ = [
     "ImageNetDataModule",
     "SegmentationDataModule",
     "ShapesClassificationDataModule",
+    "ShapesDetectionDataModule",
     "ShapesSegmentationDataModule",
     "VOCDetectionDataModule",
     "VOCSegmentationDataModule",
