@@ -141,7 +141,9 @@ def main() -> None:
     runs: dict[str, list[dict[str, float]]] = {side: [] for side in SIDES}
     for _ in range(options.rounds):
         for side in SIDES:
-            runs[side].append(in_a_process(side, options.images, options.batch_size))
+            run = in_a_process(side, options.images, options.batch_size)
+            runs[side].append(run)
+            print(f"{side}: {run['total']:.1f} s, {run['memory']:.0f} MiB", file=sys.stderr)
 
     print(f"{options.images} images, {DETECTIONS * options.images} detections, {CLASSES} classes")
     print(f"{'medians':<34} {'updates':>9} {'scores':>9} {'together':>9} {'memory':>12} {'AP':>9}")

@@ -108,39 +108,22 @@ class DetectionScores(Metric):
             AttnlabError: If the numbers of images or of boxes differ, a target has no boxes, or a label is
                 outside 0..K-1.
         """
-        if len(detections) != len(targets):
-            raise AttnlabError(f"{len(detections)} detections cannot be scored on {len(targets)} targets.")
+        ids, found, real = _checked(detections, targets)
         if not targets:
             return
-        for target in targets:
-            if "boxes" not in target or "labels" not in target:
-                raise AttnlabError(
-                    f"Image {int(target['image_id'])} has no annotations, so nothing can be scored on it. "
-                    "Use predict for a split without annotations."
-                )
-        ids = torch.stack([torch.as_tensor(target["image_id"]).reshape(()) for target in targets]).cpu()
-        found = [len(one["scores"]) for one in detections]
-        real = [len(one["labels"]) for one in targets]
-        for one, image, count in zip((*detections, *targets), [*ids.tolist()] * 2, found + real, strict=True):
-            if len(one["boxes"]) != count or len(one["labels"]) != count:
-                raise AttnlabError(
-                    f"Image {image} has {len(one['boxes'])} boxes with {count} scores or labels; "
-                    "there must be one of each for each box."
-                )
         guesses = _bits(
             _joined(detections, "boxes").reshape(-1, 4),
             _joined(detections, "scores"),
             integers=[_joined(detections, "labels")],
         )
-        boxes = _joined(targets, "boxes").reshape(-1, 4).float()
         objects = _bits(
-            boxes,
+            _joined(targets, "boxes").reshape(-1, 4),
             torch.cat([_area(target) for target in targets]),
             integers=[_joined(targets, "labels"), torch.cat([_ignored(target) for target in targets])],
         )
-        images = torch.stack([ids.long(), torch.tensor(found), torch.tensor(real)], 1)
         for rows, counts, kind in ((guesses, found, "Detection"), (objects, real, "Truth")):
             self._check_labels(rows[:, 5], ids, counts, kind)
+        images = torch.tensor([ids, found, real], dtype=torch.int64).T
         _append(self.detections, guesses)
         _append(self.truths, objects)
         _append(self.images, images)
@@ -183,15 +166,41 @@ class DetectionScores(Metric):
             raise answer[0]
         return answer[0]
 
-    def _check_labels(self, labels: Tensor, ids: Tensor, counts: list[int], kind: str) -> None:
+    def _check_labels(self, labels: Tensor, ids: list[int], counts: list[int], kind: str) -> None:
         wrong = (labels < 0) | (labels >= len(self.class_names))
         if wrong.any():
             place = int(wrong.nonzero()[0])
-            image = int(ids.repeat_interleave(torch.tensor(counts))[place])
+            image = np.repeat(ids, counts)[place]
             raise AttnlabError(
                 f"{kind} of class {int(labels[place])} in image {image}: "
                 f"labels must be in 0..{len(self.class_names) - 1}."
             )
+
+
+def _checked(
+    detections: Sequence[Mapping[str, Any]], targets: Sequence[Mapping[str, Any]]
+) -> tuple[list[int], list[int], list[int]]:
+    """The image ids, and how many detections and objects each has."""
+    if len(detections) != len(targets):
+        raise AttnlabError(f"{len(detections)} detections cannot be scored on {len(targets)} targets.")
+    if not targets:
+        return [], [], []
+    ids = torch.stack([torch.as_tensor(target["image_id"]).reshape(()) for target in targets]).tolist()
+    for target, image in zip(targets, ids, strict=True):
+        if "boxes" not in target or "labels" not in target:
+            raise AttnlabError(
+                f"Image {image} has no annotations, so nothing can be scored on it. "
+                "Evaluate a split that has annotations."
+            )
+    found = [len(one["scores"]) for one in detections]
+    real = [len(one["labels"]) for one in targets]
+    for one, image, count in zip((*detections, *targets), [*ids, *ids], found + real, strict=True):
+        if len(one["boxes"]) != count or len(one["labels"]) != count:
+            raise AttnlabError(
+                f"Image {image} has {len(one['boxes'])} boxes with {count} scores or labels; "
+                "there must be one of each for each box."
+            )
+    return ids, found, real
 
 
 def _joined(parts: Sequence[Mapping[str, Any]], key: str) -> Tensor:
