@@ -6,6 +6,7 @@ from attnlab.models.classifier_weights import (
     load_classifier,
 )
 from attnlab.models.classifiers import build_classifier, head_name
+from attnlab.models.detector_weights import DetectorWeightsReport, library_detector_weights, load_detector
 from attnlab.models.detectors import BuiltDetector, build_detector, detector_options, list_detectors
 from attnlab.models.segmenters import Segmenter, architectures, build_segmenter
 from attnlab.models.weights import WeightsReport, library_encoder_weights, load_backbone, read_state_dict
@@ -13,6 +14,7 @@ from attnlab.models.weights import WeightsReport, library_encoder_weights, load_
 __all__ = [
     "BuiltDetector",
     "ClassifierWeightsReport",
+    "DetectorWeightsReport",
     "Segmenter",
     "WeightsReport",
     "architectures",
@@ -22,9 +24,11 @@ __all__ = [
     "detector_options",
     "head_name",
     "library_classifier_weights",
+    "library_detector_weights",
     "library_encoder_weights",
     "list_detectors",
     "load_backbone",
     "load_classifier",
+    "load_detector",
     "read_state_dict",
 ]
