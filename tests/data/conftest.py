@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import json
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -16,8 +18,32 @@ def shared_data() -> Path:
     return SHARED
 
 
-def write_voc_folder(folder: Path, sizes: dict[str, tuple[int, int]], splits: dict[str, list[str]]) -> Path:
-    """A small data set in VOC's layout: noise images of (height, width), masks of the values 0, 1 and 255."""
+VOCBox = tuple[str, float, float, float, float, int]
+"""Class, xmin, ymin, xmax, ymax as VOC counts them, difficult."""
+
+
+def voc_xml(size: tuple[int, int], boxes: Sequence[VOCBox]) -> str:
+    """An annotation for an image of (height, width)."""
+    objects = "".join(
+        f"<object><name>{name}</name><difficult>{difficult}</difficult><bndbox><xmin>{x0}</xmin>"
+        f"<ymin>{y0}</ymin><xmax>{x1}</xmax><ymax>{y1}</ymax></bndbox></object>"
+        for name, x0, y0, x1, y1, difficult in boxes
+    )
+    height, width = size
+    stated = f"<size><width>{width}</width><height>{height}</height><depth>3</depth></size>"
+    return f"<annotation>{stated}{objects}</annotation>"
+
+
+def write_voc_folder(
+    folder: Path,
+    sizes: dict[str, tuple[int, int]],
+    splits: dict[str, list[str]],
+    boxes: dict[str, list[VOCBox]] | None = None,
+) -> Path:
+    """A small data set in VOC's layout: noise images of (height, width), masks of the values 0, 1 and 255.
+
+    With ``boxes`` there are annotations and lists for detection, too.
+    """
     for name in ("JPEGImages", "SegmentationClass", "ImageSets/Segmentation"):
         (folder / name).mkdir(parents=True)
     rng = np.random.default_rng(0)
@@ -28,6 +54,13 @@ def write_voc_folder(folder: Path, sizes: dict[str, tuple[int, int]], splits: di
         Image.fromarray(mask).save(folder / f"SegmentationClass/{name}.png")
     for split, names in splits.items():
         (folder / f"ImageSets/Segmentation/{split}.txt").write_text("".join(f"{name}\n" for name in names))
+    if boxes is not None:
+        for name in ("Annotations", "ImageSets/Main"):
+            (folder / name).mkdir()
+        for name, size in sizes.items():
+            (folder / f"Annotations/{name}.xml").write_text(voc_xml(size, boxes.get(name, [])))
+        for split, names in splits.items():
+            (folder / f"ImageSets/Main/{split}.txt").write_text("".join(f"{name}\n" for name in names))
     return folder
 
 
@@ -40,6 +73,84 @@ def voc_folder(tmp_path: Path) -> Path:
     splits = {"train": [f"t{k}" for k in range(5)], "val": ["v0", "v1", "v2"]}
     splits["trainval"] = splits["train"] + splits["val"]
     return write_voc_folder(tmp_path / "VOCdevkit" / "VOC2012", sizes, splits)
+
+
+COCO_CATEGORIES = {7: "ant", 2: "bee", 90: "cat"}
+"""The categories of `write_coco_folder`, neither contiguous nor in order."""
+
+
+def write_coco_folder(
+    root: Path,
+    split: str,
+    sizes: dict[str, tuple[int, int]],
+    boxes: dict[str, list[tuple]],
+    categories: dict[int, str] = COCO_CATEGORIES,
+) -> Path:
+    """A split in COCO's format: noise images of (height, width), and ``annotations/instances_<split>.json``.
+
+    ``boxes`` has (category id, x, y, width, height) and, if given, iscrowd and area for each object of an
+    image. Image ids are 100, 101, …, annotation ids count from 1.
+
+    Returns:
+        The JSON.
+    """
+    (root / split).mkdir(parents=True)
+    (root / "annotations").mkdir(exist_ok=True)
+    rng = np.random.default_rng(0)
+    images, annotations = [], []
+    for number, (name, (height, width)) in enumerate(sizes.items(), start=100):
+        pixels = rng.integers(0, 256, (height, width, 3), np.uint8)
+        Image.fromarray(pixels).save(root / split / name)
+        images.append({"id": number, "file_name": name, "height": height, "width": width})
+        for category, x, y, w, h, *more in boxes.get(name, []):
+            entry = {"id": len(annotations) + 1, "image_id": number, "category_id": category}
+            entry |= {"bbox": [x, y, w, h], "segmentation": [[x, y, x + w, y, x + w, y + h]]}
+            annotations.append(entry | dict(zip(("iscrowd", "area"), more, strict=False)))
+    listed = [{"id": number, "name": name} for number, name in categories.items()]
+    path = root / f"annotations/instances_{split}.json"
+    path.write_text(json.dumps({"images": images, "annotations": annotations, "categories": listed}))
+    return path
+
+
+@pytest.fixture
+def coco_folder(tmp_path: Path) -> Path:
+    """Nine training images, one of them with a crowd alone and one empty, and three of validation."""
+    root = tmp_path / "coco"
+    sizes = {f"t{k}.jpg": (40 + 3 * k, 64 - 3 * k) for k in range(9)}
+    boxes = {
+        name: [(2, 4, 5, 20 + k, 30), (90, 1.5, 2.25, 10, 12.5), (7, 20, 10, 9, 9)][: 1 + k % 3]
+        for k, name in enumerate(sizes)
+    }
+    boxes["t7.jpg"] = [(7, 0, 0, 30, 30, 1)]
+    del boxes["t8.jpg"]
+    write_coco_folder(root, "train2017", sizes, boxes)
+    sizes = {f"v{k}.jpg": (30 + 8 * k, 50 - 4 * k) for k in range(3)}
+    boxes = {"v0.jpg": [(90, 2, 3, 10, 20, 0, 77.5), (7, 5, 5, 30, 20, 1)], "v2.jpg": [(2, 0, 0, 42, 46)]}
+    write_coco_folder(root, "val2017", sizes, boxes)
+    return root
+
+
+VOC_BOXES: dict[str, list[VOCBox]] = {
+    "t0": [("dog", 1, 1, 60, 40, 0)],
+    "t1": [("cat", 11, 6, 30, 25, 0), ("dog", 5, 5, 20, 20, 1)],
+    "t2": [("person", 2, 3, 21, 33, 0), ("person", 30, 10, 45.5, 20.25, 0)],
+    "t3": [("dog", 5, 5, 30, 30, 1)],
+    "v0": [("dog", 3, 4, 20, 24, 0), ("cat", 10, 10, 30, 29, 1)],
+    "v2": [("person", 1, 1, 42, 38, 0)],
+}
+"""The objects of `voc_boxes_folder`; t3 has a difficult one alone, t4 and v1 have none."""
+
+
+@pytest.fixture
+def voc_boxes_folder(tmp_path: Path) -> Path:
+    """Eight training and three validation images in VOC 2012's layout, with boxes."""
+    sizes = {f"t{k}": (40 + k, 60 - k) for k in range(8)} | {
+        f"v{k}": (30 + 4 * k, 50 - 4 * k) for k in range(3)
+    }
+    boxes = VOC_BOXES | {f"t{k}": [("cat", 5, 6, 10 + k, 20, 0)] for k in range(5, 8)}
+    splits = {"train": [f"t{k}" for k in range(8)], "val": ["v0", "v1", "v2"]}
+    splits["trainval"] = splits["train"] + splits["val"]
+    return write_voc_folder(tmp_path / "VOCdevkit" / "VOC2012", sizes, splits, boxes)
 
 
 FOLDER_COLOURS = {"ant": (250, 10, 10), "bee": (10, 250, 10), "cat": (10, 10, 250)}
