@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import ClassVar
 
 import numpy as np
 import pytest
@@ -10,6 +11,7 @@ from attnlab.data.scenes import draw_scene
 from attnlab.data.shapes import SPLIT_STREAMS, ShapesSegmentationDataModule
 from attnlab.data.shapes_detection import ShapesDetectionDataModule
 from attnlab.errors import AttnlabError
+from tests.data.detection_tester import DetectionDataModuleTester
 
 SHAPES = {"num_train": 12, "num_val": 20, "image_size": 48, "max_objects": 5, "object_size": (0.08, 0.5)}
 
@@ -23,6 +25,15 @@ def drawn(tmp_path_factory) -> Path:
 
 def make(root: Path, **options) -> ShapesDetectionDataModule:
     return ShapesDetectionDataModule(str(root), **{**SHAPES, "num_workers": 0, **options})
+
+
+class TestShapes(DetectionDataModuleTester):
+    classes: ClassVar = ["disc", "ring", "triangle", "star", "cross"]
+    category_ids: ClassVar = [1, 2, 3, 4, 5]
+
+    @pytest.fixture(autouse=True)
+    def _make(self, drawn):
+        self.make = lambda **options: make(**{"root": drawn, "batch_size": 4, **options})
 
 
 def test_targets_are_the_extents_of_what_is_seen(drawn):

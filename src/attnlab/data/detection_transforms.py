@@ -18,7 +18,7 @@ class RandomHSV(v2.Transform):
 
     The colour augmentation of YOLOX, arXiv:2107.08430, section 2.1 (there "ColorJitter"), with the default
     amounts of its first release. Saturation and value are multiplied, not shifted, so grey stays grey. The
-    three changes are made in one pass, in a tenth of the time that ``v2.ColorJitter`` needs for them.
+    three changes are made in one pass, in a fraction of the time that ``v2.ColorJitter`` needs for them.
 
     Args:
         hue: Largest turn of the hue either way, as a share of the colour circle, 0..0.5.
