@@ -2,13 +2,14 @@
 
 Run: ``python benchmarks/detection_metric.py [--images 5000] [--rounds 3]``
 
-Both sides are given the same made images, in batches: 7.2 objects and 100 detections each, of 80 classes
-of which few are frequent; about one object in 80 is a crowd. Each run is a process of its own, and the sides
+Both sides are given the same made images, in batches: 7.2 objects and 100 detections each, of 80 classes of
+which few are frequent; about one object in 80 is a crowd. Each run is a process of its own, and the sides
 take turns. Time is that of all updates and of the scores at the end, without making the images; where other
 work shares the machine, the CPU time is the better measure. Memory is the most that the process ever held
-(``ru_maxrss``) over what it held after its imports. ``DetectionScores`` gives COCO's 12 numbers, the AP of each class and VOC's AP50 in both forms, torchmetrics the 12 numbers.
-torchmetrics is given COCO's thresholds in double precision: its own are rounded to single precision, which
-changes AP in the fifth digit. Targets: at most 1/5 of the time and 0.6 of the memory.
+(``ru_maxrss``) over what it held after its imports. ``DetectionScores`` gives COCO's 12 numbers, the AP of
+each class and VOC's AP50 in both forms, torchmetrics the 12 numbers. torchmetrics is given COCO's
+thresholds in double precision: its own are rounded to single precision, which changes AP in the fifth
+digit. Targets: at most 1/5 of the time and 0.6 of the memory.
 """
 
 from __future__ import annotations
