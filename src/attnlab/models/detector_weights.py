@@ -13,7 +13,7 @@ from torchvision.models.detection import RetinaNet
 from attnlab.errors import AttnlabError
 from attnlab.models.classifier_weights import library_classifier_weights
 from attnlab.models.detectors import detector_options
-from attnlab.models.detectors.torchvision import SSDLiteTrunk
+from attnlab.models.detectors.ssdlite import SSDLiteTrunk
 from attnlab.models.detectors.yolox import YOLOX
 from attnlab.models.detectors.yolox_weights import rename_yolox_keys
 from attnlab.models.weights import Fit, compare, load_backbone

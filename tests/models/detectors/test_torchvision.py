@@ -4,6 +4,7 @@ import pytest
 import torch
 from torch import nn
 from torchvision.models import detection
+from torchvision.models.detection.image_list import ImageList
 from torchvision.ops import FrozenBatchNorm2d
 
 from attnlab.errors import AttnlabError
@@ -101,6 +102,19 @@ class TestOptions:
         assert [level[0] for level in sizes] == [32, 64, 128, 256, 512]
         boxes = build_detector("ssdlite", 3, {"size": 200, "smallest_anchor": 20}).network.anchor_generator
         assert boxes.scales[0] == pytest.approx(0.1)
+
+    @pytest.mark.parametrize("name", ["faster_rcnn", "retinanet", "fcos", "ssdlite"])
+    def test_anchors_do_not_depend_on_the_precision(self, name):
+        network = build_detector(name, 3, {} if name == "ssdlite" else {"backbone": "resnet18"}).network
+        generator = network.rpn.anchor_generator if name == "faster_rcnn" else network.anchor_generator
+        images = ImageList(torch.zeros(1, 3, 64, 2048), [(64, 2048)])
+        sizes = [(8, 256), (4, 128), (2, 64), (1, 32), (1, 16), (1, 8)][: 6 if name == "ssdlite" else 5]
+        found = {
+            dtype: generator(images, [torch.zeros(1, 8, *size, dtype=dtype) for size in sizes])[0]
+            for dtype in (torch.float32, torch.bfloat16)
+        }
+        assert found[torch.bfloat16].dtype == torch.float32
+        assert torch.equal(found[torch.bfloat16], found[torch.float32])
 
     @pytest.mark.parametrize("backbone", ["resnet18", "mobilenet_v2", "mobilenet_v3_large"])
     @pytest.mark.parametrize(

@@ -113,6 +113,16 @@ class DetectorTester:
         with torch.no_grad():
             self.check_detections(built.network.eval()(images), images, built.first_label)
 
+    def test_bf16_autocast(self, built: BuiltDetector) -> None:
+        """The contract's dtypes hold there too: in bf16, a coordinate of 1000 pixels would be off by 2."""
+        images = self.images()
+        with torch.autocast("cpu", dtype=torch.bfloat16):
+            losses = built.network.train()(images, self.targets(built.first_label))
+            with torch.no_grad():
+                found = built.network.eval()(images)
+        self.check_losses(losses).backward()
+        self.check_detections(found, images, built.first_label)
+
     def test_a_tensor_is_a_batch(self, built: BuiltDetector) -> None:
         images = torch.rand(2, 3, 64, 96)
         with torch.no_grad():

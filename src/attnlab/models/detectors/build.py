@@ -10,6 +10,7 @@ from attnlab.attention.options import Option, check_options
 from attnlab.errors import AttnlabError, unknown
 from attnlab.models.detectors import torchvision, yolox
 from attnlab.models.detectors.built import BuiltDetector
+from attnlab.models.detectors.ssdlite import ssdlite
 from attnlab.models.detectors.yolof import yolof
 
 # Functions of the number of classes and, by keyword, the options.
@@ -17,7 +18,7 @@ _BUILDERS: dict[str, Callable[..., BuiltDetector | yolox.YOLOX]] = {
     "faster_rcnn": torchvision.faster_rcnn,
     "retinanet": torchvision.retinanet,
     "fcos": torchvision.fcos,
-    "ssdlite": torchvision.ssdlite,
+    "ssdlite": ssdlite,
     "yolof": yolof,
     "yolox_nano": yolox.yolox_nano,
     "yolox_tiny": yolox.yolox_tiny,
