@@ -39,7 +39,10 @@ KNOWN_NOISE = (
 FROM_DATA = ("class_names", "ignore_index", "num_classes")
 # Longer lists of the classes that an option takes are left out of the help page.
 MANY_CLASSES = 20
-OF_THE_TASK = ("--model", "--data", "--pictures", "--predictions", "--class_table")
+OF_THE_TASK = (
+    *("--model", "--data", "--pictures", "--predictions"),
+    *sorted({f"--{name}" for kind in TASK_KINDS.values() for name in kind.more}),
+)
 
 
 class RememberData(SaveConfigCallback):

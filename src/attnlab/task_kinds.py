@@ -10,14 +10,19 @@ from typing import Any
 from lightning.pytorch import Callback
 
 from attnlab.callbacks import (
+    ClassAPTable,
     ClassificationPictures,
     ClassificationWriter,
     ClassTable,
+    DetectionPictures,
+    DetectionsFile,
+    DetectionWriter,
+    PrecisionCurves,
     SegmentationPictures,
     SegmentationWriter,
 )
 from attnlab.errors import unknown
-from attnlab.tasks import BaseTask, ClassificationTask, SegmentationTask
+from attnlab.tasks import BaseTask, ClassificationTask, DetectionTask, SegmentationTask
 from attnlab.yaml_files import read_yaml
 
 
@@ -64,6 +69,14 @@ TASK_KINDS = {
             ClassificationWriter,
             ("class_names",),
             {"class_table": ClassTable},
+        ),
+        TaskKind(
+            DetectionTask,
+            ("ShapesDetectionDataModule", "COCODetectionDataModule", "VOCDetectionDataModule"),
+            DetectionPictures,
+            DetectionWriter,
+            ("class_names",),
+            {"curves": PrecisionCurves, "class_table": ClassAPTable, "detections": DetectionsFile},
         ),
     )
 }

@@ -81,7 +81,8 @@ def observe(network: nn.Module, example: Any = None, *, for_real: bool = False) 
     Args:
         network: The network.
         example: What it takes: a tensor, or a tuple of positional arguments. None stands for one image of
-            224 x 224, with as many channels as the first convolution takes.
+            224 x 224, with as many channels as the network's ``in_channels`` says, or else as the first
+            convolution takes.
         for_real: Run on the network's own device and values instead of ``meta``.
 
     Returns:
@@ -148,7 +149,8 @@ def _image(network: nn.Module) -> Tensor:
     first = next((module for module in network.modules() if isinstance(module, nn.Conv2d)), None)
     if first is None:
         return torch.zeros(1, 3, 224, 224)
-    return torch.zeros(1, first.in_channels, 224, 224, dtype=first.weight.dtype)
+    channels = getattr(network, "in_channels", first.in_channels)
+    return torch.zeros(1, channels, 224, 224, dtype=first.weight.dtype)
 
 
 def _to(value: Any, device: torch.device) -> Any:

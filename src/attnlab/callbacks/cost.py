@@ -16,7 +16,8 @@ class CostReport(Callback):
     TensorBoard gets them as scalars (``cost/...``) and, with the list of sites, as text.
 
     Args:
-        size: Side in pixels of the square image for which MACs are counted; 0 takes the data's crop size.
+        size: Side in pixels of the square image for which MACs are counted; 0 takes the size that a detector
+            brings images to, or else the data's crop size.
     """
 
     def __init__(self, size: int = 0) -> None:
@@ -36,8 +37,9 @@ class CostReport(Callback):
             return
         crop = getattr(getattr(trainer, "datamodule", None), "crop_size", None)
         side = self.size or (crop if isinstance(crop, int) else 224)
+        size = (side, side) if self.size or task.cost_size is None else task.cost_size
         modules = [wrapper.attention for _, wrapper in attention_modules(task.network)]
-        self.cost = measure_cost(task.network, modules, (side, side))
+        self.cost = measure_cost(task.network, modules, size)
         if trainer.logger is None:
             return
         trainer.logger.log_metrics(

@@ -27,7 +27,8 @@ class RunReport(Callback):
     tab HParams.
 
     Args:
-        per_class: List the score of every class, too: IoU in segmentation, accuracy in classification.
+        per_class: List the score of every class, too: IoU in segmentation, accuracy in classification,
+            AP50 in detection.
     """
 
     def __init__(self, per_class: bool = True) -> None:
@@ -82,9 +83,12 @@ class RunReport(Callback):
         if skipped:
             rows.append(("bad images skipped", str(len(skipped))))
         rows += checkpoint_paths(trainer)
-        for callback in trainer.callbacks:  # type: ignore[attr-defined]
-            if isinstance(callback, PicturesCallback) and callback.folder is not None:
-                rows.append(("pictures", shown(callback.folder)))
+        folders = {
+            callback.folder
+            for callback in trainer.callbacks  # type: ignore[attr-defined]
+            if isinstance(callback, PicturesCallback) and callback.folder is not None
+        }
+        rows += [("pictures", shown(folder)) for folder in folders]
         # The logger's own folder: asking the Trainer for it is a collective call, and this is one process.
         if isinstance(trainer.logger, TensorBoardLogger):
             rows.append(("TensorBoard", f"tensorboard --logdir {shown(trainer.logger.log_dir)}"))

@@ -60,7 +60,24 @@ def measure_cost(network: nn.Module, attention: Iterable[nn.Module], size: tuple
     """
     modules = list(attention)
     names = [name for name, module in network.named_modules() if any(module is m for m in modules)]
-    probe = copy.deepcopy(network).to("meta").eval()
+    try:
+        macs, spent = _count(network, names, size, "meta")
+    except (NotImplementedError, RuntimeError):
+        # A detector's proposals depend on values, which tensors on meta have not.
+        macs, spent = _count(network, names, size, "cpu")
+    own = {id(parameter): parameter for module in modules for parameter in module.parameters()}
+    return Cost(
+        parameters=sum(parameter.numel() for parameter in network.parameters()),
+        macs=macs,
+        attention_parameters=sum(parameter.numel() for parameter in own.values()),
+        attention_macs=spent,
+        size=size,
+    )
+
+
+def _count(network: nn.Module, names: list[str], size: tuple[int, int], device: str) -> tuple[int, int]:
+    """Multiply-accumulates of a network and of its modules of these names, run on a device."""
+    probe = copy.deepcopy(network).to(device).eval()
     spent = 0
 
     # The counter's own per-module table goes by names that a wrapper repeats, so the share is taken from
@@ -80,12 +97,5 @@ def measure_cost(network: nn.Module, attention: Iterable[nn.Module], size: tuple
         module.register_forward_pre_hook(enter)
         module.register_forward_hook(leave)
     with torch.no_grad(), counter:
-        probe(torch.empty(1, 3, *size, device="meta"))
-    own = {id(parameter): parameter for module in modules for parameter in module.parameters()}
-    return Cost(
-        parameters=sum(parameter.numel() for parameter in network.parameters()),
-        macs=counter.get_total_flops() // 2,
-        attention_parameters=sum(parameter.numel() for parameter in own.values()),
-        attention_macs=spent // 2,
-        size=size,
-    )
+        probe(torch.zeros(1, 3, *size, device=device))
+    return counter.get_total_flops() // 2, spent // 2

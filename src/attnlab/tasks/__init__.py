@@ -3,6 +3,7 @@
 from attnlab.tasks.base import BaseTask
 from attnlab.tasks.classification import ClassificationTask
 from attnlab.tasks.configs import AttentionConfig, OptimizerConfig, ScheduleConfig
+from attnlab.tasks.detection import DetectionTask
 from attnlab.tasks.losses import SegmentationLossConfig
 from attnlab.tasks.mixing import MixingConfig
 from attnlab.tasks.segmentation import SegmentationTask
@@ -11,6 +12,7 @@ __all__ = [
     "AttentionConfig",
     "BaseTask",
     "ClassificationTask",
+    "DetectionTask",
     "MixingConfig",
     "OptimizerConfig",
     "ScheduleConfig",

@@ -51,11 +51,16 @@ class BaseTask(LightningModule):
         network: The network, attention attached.
         sites: Where attention was attached.
         attention: The attention block, as configured.
+        cost_size: Height and width of the image for which MACs are counted, where the network has a size of
+            its own.
         restored: A checkpoint is about to be loaded, so that pretrained weights are not needed. Set it before
             ``trainer.fit(..., ckpt_path=...)``; the command line does.
     """
 
     restored: bool = False
+    cost_size: tuple[int, int] | None = None
+    # Options of the network, out of ``network_options``, that make it no other network.
+    free_options: frozenset[str] = frozenset()
     network: nn.Module
     sites: list[Site]
     # What the command line calls the task; checkpoints keep it.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
 
 from lightning.pytorch import LightningModule
@@ -32,7 +32,8 @@ def refuse_another_network(task: LightningModule, checkpoint: Mapping[str, Any])
     Raises:
         AttnlabError: When they differ in architecture, attention, classes, or in any tensor's name or shape.
     """
-    differences = _option_differences(dict(task.hparams), checkpoint.get("hyper_parameters", {}))
+    free: frozenset[str] = getattr(task, "free_options", frozenset())
+    differences = _option_differences(dict(task.hparams), checkpoint.get("hyper_parameters", {}), free)
     tensors = _tensor_differences(task.state_dict(), checkpoint.get("state_dict", {}))
     if differences or tensors:
         raise AttnlabError(
@@ -43,9 +44,15 @@ def refuse_another_network(task: LightningModule, checkpoint: Mapping[str, Any])
         )
 
 
-def _option_differences(here: Mapping[str, Any], there: Mapping[str, Any]) -> list[str]:
-    pairs = {key: (here.get(key), there.get(key)) for key in IDENTITY if key in here and key in there}
-    for key in ("name", "mode", "options"):
+def _option_differences(
+    here: Mapping[str, Any], there: Mapping[str, Any], free: Collection[str]
+) -> list[str]:
+    pairs = {
+        key: (_without(here.get(key), free), _without(there.get(key), free))
+        for key in IDENTITY
+        if key in here and key in there
+    }
+    for key in ("name", "mode", "shared", "options"):
         if "attention" in here and "attention" in there:
             pairs[f"attention.{key}"] = (here["attention"].get(key), there["attention"].get(key))
     if pairs.get("attention.name") == ("none", "none"):
@@ -55,6 +62,10 @@ def _option_differences(here: Mapping[str, Any], there: Mapping[str, Any]) -> li
         for key, (ours, theirs) in pairs.items()
         if ours != theirs
     ]
+
+
+def _without(value: Any, free: Collection[str]) -> Any:
+    return {k: v for k, v in value.items() if k not in free} if isinstance(value, Mapping) else value
 
 
 def _tensor_differences(here: Mapping[str, Any], there: Mapping[str, Any]) -> list[str]:
