@@ -146,8 +146,7 @@ def _class_cost(predictions: Predictions, candidate: Tensor, truths: Truths) -> 
     per_anchor = torch.zeros_like(predictions.objectness)
     per_anchor[candidate] = background
     logits = predictions.classes.transpose(1, 2)[truths.image, truths.labels]  # (T,A)
-    objects = predictions.objectness[truths.image]
-    log_p = (F.logsigmoid(logits) + F.logsigmoid(objects)) / 2
+    log_p = (F.logsigmoid(logits) + F.logsigmoid(predictions.objectness)[truths.image]) / 2
     own = _log_one_minus(log_p.exp()) - log_p.clamp(min=-100)
     return per_anchor[truths.image] + own
 
