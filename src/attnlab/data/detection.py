@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import colorsys
 import math
 from abc import abstractmethod
 from collections.abc import Sequence
@@ -32,12 +33,10 @@ from attnlab.data.file_checks import find_bad_files
 from attnlab.data.images import find_images
 from attnlab.data.mosaic import MosaicMixup
 from attnlab.data.sampling import AspectGroupedSampler, run_seed
-from attnlab.data.vocfolder import colour_map
 from attnlab.errors import AttnlabError
 
 CHECKS = ("quick", "full", "none")
 DEFAULT_MOSAIC_SIZE = 640
-_COLOURS = 255
 _FLOAT32_BYTES = 4
 
 
@@ -210,9 +209,8 @@ class DetectionDataModule(DataModule):
 
     @property
     def palette(self) -> list[list[int]]:
-        """A colour for each class, RGB in 0..255: Pascal VOC's, which repeat from the 256th class on."""
-        colours = colour_map(_COLOURS + 1)[1:]
-        return [colours[label % _COLOURS] for label in range(self.num_classes)]
+        """A colour for each class, RGB in 0..255: light enough for thin lines, hues far apart in turn."""
+        return [_colour(label) for label in range(self.num_classes)]
 
     def setup(self, stage: str | None = None) -> None:
         """List and check the images of the splits that a stage needs. Those set up before are kept.
@@ -380,6 +378,13 @@ class DetectionDataModule(DataModule):
 
     def _in_precision(self, tensor: Tensor) -> Tensor:
         return tensor if self.trainer is None else self.trainer.precision_plugin.convert_input(tensor)
+
+
+def _colour(label: int) -> list[int]:
+    # Steps of the golden ratio spread the first k hues evenly, for any k.
+    hue = label * (math.sqrt(5) - 1) / 2 % 1
+    saturation, value = (0.85, 0.95) if label % 2 == 0 else (0.6, 1.0)
+    return [round(255 * channel) for channel in colorsys.hsv_to_rgb(hue, saturation, value)]
 
 
 def _wrong_sizes(items: DetectionItems) -> dict[int, str]:
