@@ -4,7 +4,15 @@ import pytest
 from torch import nn
 
 from attnlab.errors import AttnlabError
-from attnlab.models.detectors import build_detector, detector_options, list_detectors
+from attnlab.models.detectors import BuiltDetector, build_detector, detector_options, list_detectors
+from tests.models.detectors.tester import DetectorTester
+
+
+class TestYOLOX(DetectorTester):
+    placements = ("yolox.neck", "stage")
+
+    def build(self) -> BuiltDetector:
+        return build_detector("yolox_nano", self.classes, {"size": 96, "score_threshold": 0.0})
 
 
 def test_every_name_has_typed_options_with_defaults():

@@ -93,6 +93,8 @@ class YOLOX(nn.Module):
         self.backbone = CSPDarknet(depth, width, depthwise)
         self.neck = PAFPN(self.backbone.channels, depth, depthwise)
         self.head = YOLOXHead(num_classes, self.backbone.channels, int(256 * width), depthwise)
+        # The stem's convolution takes twelve: four pixels of an image each.
+        self.in_channels = 3
         self.flip_channels = flip_channels
         self.score_threshold = score_threshold
         self.nms_threshold = nms_threshold
