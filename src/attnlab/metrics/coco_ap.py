@@ -6,6 +6,9 @@ curves are faster-coco-eval's, in C++.
 
 from __future__ import annotations
 
+import gc
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -60,7 +63,8 @@ def coco_scores(detections: PackedDetections, truths: PackedTruths, classes: int
     for k, real in enumerate(rows_by_class(truths.labels, classes)):
         if truths.ignored[real].all():
             continue
-        curves = _evaluate(detections, found[k], truths, real)
+        with _collection_paused():
+            curves = _evaluate(detections, found[k], truths, real)
         precision[:, :, k], recall[:, k] = curves["precision"][:, :, 0], curves["recall"][:, 0]
 
     everything = precision[..., 0, 2]
@@ -85,6 +89,18 @@ def _mean(values: NDArray[np.float64]) -> float:
     """Mean of what is defined; nan where nothing is."""
     defined = values[values > -1]
     return float(defined.mean()) if defined.size else float("nan")
+
+
+@contextmanager
+def _collection_paused() -> Iterator[None]:
+    """No garbage collection: it would look through all the dictionaries again and again as they are made."""
+    was_on = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was_on:
+            gc.enable()
 
 
 def _evaluate(
