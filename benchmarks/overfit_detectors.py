@@ -3,7 +3,7 @@
 Run: ``python benchmarks/overfit_detectors.py --root /path/to/coco --jobs 2``
 
 The images are the first eight of the set whose smallest box covers ``--least-side`` squared pixels and that
-have at most ``--most-objects``. Each detector starts from random weights, trains on all eight in every step,
+have at most ``--most-objects``. Each detector starts from random weights, trains on ``--batch`` images a step
 and is scored on the same eight (AP50, COCO's) after every ``--every`` steps; a run ends when ``--enough`` is
 reached, or at ``--steps``. A loss that pulls at the wrong box, an assignment that gives a truth to nobody, or
 a decoding that does not invert the encoding does not get there. Runs that are done are not repeated.
@@ -22,14 +22,15 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
-SMALL = {"backbone": "resnet18", "min_size": 256, "max_size": 384}
+SMALL = {"backbone": "resnet18", "min_size": 224, "max_size": 336}
 DETECTORS: dict[str, dict[str, Any]] = {
-    "faster_rcnn": {**SMALL, "trainable_layers": 5},
-    "retinanet": {**SMALL, "trainable_layers": 5},
-    "fcos": {**SMALL, "trainable_layers": 5},
+    "faster_rcnn": {**SMALL, "smallest_anchor": 16},
+    "retinanet": {**SMALL, "smallest_anchor": 16},
+    "fcos": {**SMALL, "score_threshold": 0.05},
     "ssdlite": {"size": 320},
     "yolox_nano": {"size": 320},
-    "yolof": {**SMALL},
+    # One map of stride 32: at 224 pixels neighbours would share their anchors.
+    "yolof": {"backbone": "resnet18", "min_size": 416, "max_size": 640},
 }
 
 
@@ -86,7 +87,7 @@ def train(network: str, attention: str, arguments: argparse.Namespace) -> dict[s
         train_images=arguments.images,
         val_annotations=json_file,
         val_images=arguments.images,
-        batch_size=8,
+        batch_size=arguments.batch,
         num_workers=0,
         flip=0.0,
     )
@@ -101,8 +102,10 @@ def train(network: str, attention: str, arguments: argparse.Namespace) -> dict[s
     until = Until()
     trainer = Trainer(
         accelerator=arguments.accelerator,
-        max_epochs=arguments.steps,
-        check_val_every_n_epoch=arguments.every,
+        precision=arguments.precision,
+        max_steps=arguments.steps,
+        max_epochs=-1,
+        check_val_every_n_epoch=max(1, arguments.every * arguments.batch // 8),
         num_sanity_val_steps=0,
         gradient_clip_val=10.0,
         logger=False,
@@ -137,8 +140,10 @@ def main() -> None:
     parser.add_argument("--images", default="train2017", help="the folder of the images, in root")
     parser.add_argument("--detectors", nargs="+", default=list(DETECTORS), choices=DETECTORS)
     parser.add_argument("--attentions", nargs="+", default=["none", "ela_b"])
-    parser.add_argument("--steps", type=int, default=400, help="most optimizer steps")
+    parser.add_argument("--steps", type=int, default=600, help="most optimizer steps")
     parser.add_argument("--every", type=int, default=20, help="steps between two scorings")
+    parser.add_argument("--batch", type=int, default=4, choices=(1, 2, 4, 8), help="images a step")
+    parser.add_argument("--precision", default="32-true", help="of the Trainer, e.g. bf16-mixed")
     parser.add_argument("--enough", type=float, default=0.95, help="AP50 that ends a run")
     parser.add_argument("--lr", type=float, default=1e-3)
     parser.add_argument("--least-side", type=float, default=48.0, help="root of the smallest box, in pixels")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from pathlib import Path
 
@@ -12,6 +13,7 @@ import yaml
 from PIL import Image
 
 from tests.cli.conftest import Command, write_class_folders
+from tests.data.conftest import write_coco_folder, write_voc_folder
 
 CONFIGS = sorted((Path(__file__).parents[2] / "configs").glob("*.yaml"))
 
@@ -29,8 +31,34 @@ def made_data(config: dict, tmp_path: Path) -> list[str]:
         return [f"--data.root={tmp_path / 'shapes'}", *sizes]
     if name == "VOCSegmentationDataModule":
         return [f"--data.root={tmp_path / 'voc'}", "--data.download=false", "--data.crop_size=64"]
+    if name == "COCODetectionDataModule":
+        sizes = {f"{k}.jpg": (60 - 3 * k, 70 + 4 * k) for k in range(7)}
+        boxes = {name: [(2, 4, 5, 20 + k, 30), (7, 20, 10, 9, 9)] for k, name in enumerate(sizes)}
+        for split in ("train2017", "val2017"):
+            write_coco_folder(tmp_path / "coco", split, sizes, boxes)
+        return [f"--data.root={tmp_path / 'coco'}"]
+    if name == "VOCDetectionDataModule":
+        for year in ("2007", "2012"):
+            names = [f"t{k}" for k in range(7)]
+            sizes = {name: (60 - 3 * k, 70 + 4 * k) for k, name in enumerate(names)}
+            splits = {"trainval": names[:4], "train": names[:4], "val": names[4:], "test": names[4:]}
+            boxes = {name: [("cat", 5, 6, 40, 50, 0)] for name in names}
+            write_voc_folder(tmp_path / "vocs/VOCdevkit" / f"VOC{year}", sizes, splits, boxes)
+        return [f"--data.root={tmp_path / 'vocs'}", "--data.download=false"]
     write_class_folders(tmp_path / "folders", classes=5, train=3, val=2)
     return [f"--data.root={tmp_path / 'folders'}", "--data.crop_size=32"]
+
+
+def small_network(config: dict) -> list[str]:
+    """Options that make a detector small enough for a test; other networks stay as they are."""
+    options = (config["model"].get("network_options") or {}).copy()
+    if config.get("task") != "detection":
+        return []
+    if "size" in options:
+        return ["--model.network_options.size=64"]
+    small = ["--model.network_options.min_size=64", "--model.network_options.max_size=96"]
+    # The frozen layers of a network without pretrained weights would let maps grow without bounds.
+    return [*small, "--model.network_options.backbone=resnet18", "--model.network_options.frozen_bn=false"]
 
 
 @pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)
@@ -41,6 +69,7 @@ def test_fit_resume_test_predict(path: Path, run: Command, voc: Path, tmp_path: 
         f"--config={recipe}",
         *([f"--config={path}"] if path != recipe else []),
         *made_data(config, tmp_path),
+        *small_network(config),
         "--model.weights=none",
         "--data.num_workers=0",
         "--data.batch_size=3",
@@ -62,13 +91,18 @@ def test_fit_resume_test_predict(path: Path, run: Command, voc: Path, tmp_path: 
     outcome = run("test", *quick, "--ckpt_path=best")
     assert outcome.status == 0, outcome.err
     task = config.get("task", "segmentation")
-    assert {"segmentation": "test mIoU", "classification": "test top-1"}[task] in outcome.out
+    scores = {"segmentation": "test mIoU", "classification": "test top-1", "detection": "test AP"}
+    assert scores[task] in outcome.out
 
     Image.fromarray(np.zeros((70, 50, 3), np.uint8)).save(tmp_path / "photo.png")
     outcome = run("predict", *quick, "--ckpt_path=last", "--data.predict_images=photo.png")
     assert outcome.status == 0, outcome.err
     if task == "segmentation":
         assert Image.open(tmp_path / "predictions/photo.png").size == (50, 70)
+    elif task == "detection":
+        written = json.loads((tmp_path / "predictions/predictions.json").read_text())
+        assert [image["file_name"] for image in written["images"]] == ["photo.png"]
+        assert (tmp_path / "predictions/photo.jpg").is_file()
     else:
         assert "photo.png" in (tmp_path / "predictions/predictions.csv").read_text()
 
