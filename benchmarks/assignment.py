@@ -20,7 +20,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from attnlab.models.detectors import yolox, yolox_losses
+from attnlab.models.detectors import yolof as yolof_file
+from attnlab.models.detectors import yolox_losses
+from attnlab.models.detectors.yolof import yolof
+from attnlab.models.detectors.yolox import yolox
 
 
 @dataclass(frozen=True)
@@ -39,8 +42,13 @@ class Subject:
 
 
 SUBJECTS = {
-    "yolox_nano": Subject(lambda classes, size: yolox.yolox_nano(classes, size), yolox_losses, "sim_ota"),
-    "yolox_s": Subject(lambda classes, size: yolox.yolox_s(classes, size), yolox_losses, "sim_ota"),
+    "yolox_nano": Subject(lambda classes, size: yolox("nano", classes, size), yolox_losses, "sim_ota"),
+    "yolof": Subject(
+        lambda classes, size: yolof(classes, "resnet50", min_size=size, max_size=size).network,
+        yolof_file,
+        "match_uniformly",
+    ),
+    "yolox_s": Subject(lambda classes, size: yolox("s", classes, size), yolox_losses, "sim_ota"),
 }
 
 
@@ -91,14 +99,16 @@ def main() -> None:
     assignments: list[float] = []
     timed(subject, assignments)
 
-    steps = []
+    steps, assigning = [], []
     for _ in range(options.rounds + 1):
+        assignments.clear()
         start = time.perf_counter()
         optimizer.zero_grad()
         torch.stack(list(network(images, truths).values())).sum().backward()
         optimizer.step()
         steps.append(time.perf_counter() - start)
-    steps, assigning = steps[1:], assignments[1:]  # The first step also allocates.
+        assigning.append(sum(assignments))  # Some networks assign image by image.
+    steps, assigning = steps[1:], assigning[1:]  # The first step also allocates.
     shares = sorted(100 * part / whole for part, whole in zip(assigning, steps, strict=True))
 
     print(

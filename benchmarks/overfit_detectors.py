@@ -24,7 +24,7 @@ from typing import Any
 
 SMALL = {"backbone": "resnet18", "min_size": 224, "max_size": 336}
 DETECTORS: dict[str, dict[str, Any]] = {
-    "faster_rcnn": {**SMALL, "smallest_anchor": 16},
+    "faster_rcnn": {**SMALL, "smallest_anchor": 16, "proposals_trained": 64},
     "retinanet": {**SMALL, "smallest_anchor": 16},
     "fcos": {**SMALL, "score_threshold": 0.05},
     "ssdlite": {"size": 320},
@@ -142,7 +142,7 @@ def main() -> None:
     parser.add_argument("--attentions", nargs="+", default=["none", "ela_b"])
     parser.add_argument("--steps", type=int, default=600, help="most optimizer steps")
     parser.add_argument("--every", type=int, default=20, help="steps between two scorings")
-    parser.add_argument("--batch", type=int, default=4, choices=(1, 2, 4, 8), help="images a step")
+    parser.add_argument("--batch", type=int, default=2, choices=(1, 2, 4, 8), help="images a step")
     parser.add_argument("--precision", default="32-true", help="of the Trainer, e.g. bf16-mixed")
     parser.add_argument("--enough", type=float, default=0.95, help="AP50 that ends a run")
     parser.add_argument("--lr", type=float, default=1e-3)

@@ -55,7 +55,8 @@ class DetectionTask(BaseTask):
     # The same network at another size, or with other thresholds, is the same network.
     free_options = frozenset(
         {"size", "train_sizes", "place", "fill", "interpolation", "min_size", "max_size", "l1_last"}
-        | {"score_threshold", "nms_threshold", "max_detections", "trainable_layers", "centre_radius"}
+        | {"score_threshold", "nms_threshold", "max_detections", "centre_radius"}
+        | {"trainable_layers", "proposals_trained"}
     )
 
     def __init__(

@@ -17,12 +17,7 @@ from attnlab.errors import AttnlabError
 from attnlab.models.detectors.resizing import Placement
 from attnlab.models.detectors.yolox import (
     YOLOX,
-    yolox_l,
-    yolox_m,
-    yolox_nano,
-    yolox_s,
-    yolox_tiny,
-    yolox_x,
+    yolox,
 )
 from attnlab.models.detectors.yolox_head import Predictions, anchors_of
 from attnlab.models.detectors.yolox_losses import yolox_losses
@@ -41,26 +36,24 @@ def target(*rows: tuple[float, float, float, float, int]) -> dict[str, Tensor]:
 @pytest.fixture
 def nano() -> YOLOX:
     torch.manual_seed(0)
-    return yolox_nano(3, size=96)
+    return yolox("nano", 3, size=96)
 
 
 @pytest.mark.parametrize(
-    ("build", "side", "parameters", "gflops"),
+    ("variant", "side", "parameters", "gflops"),
     [
-        (yolox_nano, 416, 0.91, 1.08),
-        (yolox_tiny, 416, 5.06, 6.45),
-        (yolox_s, 640, 9.0, 26.8),
-        (yolox_m, 640, 25.3, 73.8),
-        (yolox_l, 640, 54.2, 155.6),
-        (yolox_x, 640, 99.1, 281.9),
+        ("nano", 416, 0.91, 1.08),
+        ("tiny", 416, 5.06, 6.45),
+        ("s", 640, 9.0, 26.8),
+        ("m", 640, 25.3, 73.8),
+        ("l", 640, 54.2, 155.6),
+        ("x", 640, 99.1, 281.9),
     ],
 )
-def test_size_is_the_published(
-    build: Callable[[int], YOLOX], side: int, parameters: float, gflops: float
-) -> None:
+def test_size_is_the_published(variant: str, side: int, parameters: float, gflops: float) -> None:
     """The authors' counter takes four operations for each value that a BatchNorm normalises, ours none."""
     with torch.device("meta"):
-        network = build(80).eval()
+        network = yolox(variant, 80).eval()
     assert network.resizing.size == side
     assert sum(p.numel() for p in network.parameters()) / 1e6 == pytest.approx(parameters, rel=0.005)
     normalised = 0
@@ -238,7 +231,7 @@ def test_a_threshold_above_one_leaves_nothing(nano: YOLOX) -> None:
 
 
 def test_detections_are_the_definition() -> None:
-    network = yolox_nano(3, size=96, score_threshold=0.2, nms_threshold=0.3, max_detections=7)
+    network = yolox("nano", 3, size=96, score_threshold=0.2, nms_threshold=0.3, max_detections=7)
     predictions = made_predictions(1)
     (found,) = network.detections(predictions, [Placement(0.5, 0.5, 0, 16, 128, 192)])
     boxes = predictions.anchors.decode(predictions.offsets)[0]
@@ -274,7 +267,7 @@ def test_detections_are_the_definition() -> None:
 def test_channels_can_be_blue_green_red() -> None:
     """The same first sums, if pixels go in as 255 times BGR and the stem's weights are turned likewise."""
     torch.manual_seed(0)
-    rgb, bgr = (yolox_nano(2, size=64, pixels=pixels).eval() for pixels in ("imagenet", "bgr255"))  # type: ignore[arg-type]
+    rgb, bgr = (yolox("nano", 2, size=64, pixels=pixels).eval() for pixels in ("imagenet", "bgr255"))  # type: ignore[arg-type]
     seen = []
     for network in (rgb, bgr):
         network.backbone.register_forward_pre_hook(lambda module, args: seen.append(args[0]))
@@ -287,14 +280,14 @@ def test_channels_can_be_blue_green_red() -> None:
 
 
 def test_progress_turns_l1_on_and_multi_scale_off() -> None:
-    network = yolox_nano(2, size=64, train_sizes=(32, 96), l1_last=0.2).train()
+    network = yolox("nano", 2, size=64, train_sizes=(32, 96), l1_last=0.2).train()
     batch, things = [torch.rand(3, 64, 64)] * 2, [target((5, 5, 40, 40, 1))] * 2
     for epoch in range(10):
         network.set_progress(epoch / 10)
         late = epoch >= 8
         assert ("l1" in network(batch, things)) == late
         assert network.resizing.multi_scale == (not late)
-    never = yolox_nano(2, size=64, l1_last=0.0)
+    never = yolox("nano", 2, size=64, l1_last=0.0)
     never.set_progress(1.0)
     assert not never.l1
 
@@ -309,7 +302,7 @@ def test_autocast_assigns_in_float32(nano: YOLOX) -> None:
 
 
 def test_state_dict_and_copies(nano: YOLOX) -> None:
-    other = yolox_nano(3, size=96)
+    other = yolox("nano", 3, size=96)
     other.load_state_dict(copy.deepcopy(nano.state_dict()))
     image = torch.rand(3, 70, 90)
     with torch.no_grad():
@@ -333,7 +326,7 @@ def test_minimal_losses_decode_to_the_truth() -> None:
         optimizer.zero_grad()
         torch.stack(list(yolox_losses(predictions(), [truth], l1=True).values())).sum().backward()
         optimizer.step()
-    network = yolox_nano(3, size=96, score_threshold=0.5)
+    network = yolox("nano", 3, size=96, score_threshold=0.5)
     with torch.no_grad():
         (found,) = network.detections(predictions(), [Placement(1.0, 1.0, 0, 0, 96, 96)])
     assert sorted(found["labels"].tolist()) == [0, 1, 2]
@@ -371,7 +364,7 @@ def test_the_network_learns_one_image(nano: YOLOX) -> None:
 )
 def test_bad_options(options: dict[str, object]) -> None:
     with pytest.raises(AttnlabError):
-        yolox_nano(3, **options)  # type: ignore[arg-type]
+        yolox("nano", 3, **options)  # type: ignore[arg-type]
 
 
 def test_training_needs_targets(nano: YOLOX) -> None:

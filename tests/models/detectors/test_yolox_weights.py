@@ -12,7 +12,7 @@ from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
 from attnlab.attention import attach
-from attnlab.models.detectors.yolox import yolox_nano, yolox_s
+from attnlab.models.detectors.yolox import yolox
 from attnlab.models.detectors.yolox_weights import rename_yolox_keys
 
 SHARED = Path(__file__).parents[4] / "shared"
@@ -71,15 +71,15 @@ def test_a_key(theirs: str, ours: str) -> None:
     assert list(rename_yolox_keys({theirs: torch.zeros(1)})) == [ours]
 
 
-@pytest.mark.parametrize("build", [yolox_nano, yolox_s])
-def test_our_keys_stay(build: type) -> None:
+@pytest.mark.parametrize("variant", ["nano", "s"])
+def test_our_keys_stay(variant: str) -> None:
     with torch.device("meta"):
-        state = build(3).state_dict()
+        state = yolox(variant, 3).state_dict()
     assert list(rename_yolox_keys(state)) == list(state)
 
 
 def test_our_keys_of_attention_stay() -> None:
-    network = yolox_nano(3, size=64)
+    network = yolox("nano", 3, size=64)
     attach(network, "ela_t", at="yolox.neck", example=EXAMPLE)
     assert list(rename_yolox_keys(network.state_dict())) == list(network.state_dict())
 
@@ -126,7 +126,7 @@ def picture(path: Path) -> torch.Tensor:
 @pytest.mark.real_data
 def test_the_port_scores_on_real_images() -> None:
     """AP 0.32 on 79 images; colour order, normalisation or decoding gone wrong would cost more than 0.03."""
-    network = yolox_nano(80)
+    network = yolox("nano", 80)
     network.load_state_dict(rename_yolox_keys(read("yolox_nano_coco.pth")))
     network.eval()
     truth = COCO(str(real(COCO_VAL / "annotations" / "instances_val2017.json")))
@@ -154,7 +154,7 @@ def test_the_port_scores_on_real_images() -> None:
     [("000206", {"person"}), ("003406", {"car", "person"}), ("003537", {"train"}), ("005147", {"sheep"})],
 )
 def test_the_authors_ela_sees_what_is_there(image: str, seen: set[str]) -> None:
-    network = yolox_nano(20, size=640)
+    network = yolox("nano", 20, size=640)
     sites = attach(network, "ela_t", at="yolox.neck", example=EXAMPLE)
     assert len(sites) == 7
     network.load_state_dict(rename_yolox_keys(read("yolox_nano_ela_voc_authors.pth")))

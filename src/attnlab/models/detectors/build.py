@@ -4,28 +4,25 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any, get_type_hints
 
 from attnlab.attention.options import Option, check_options
 from attnlab.errors import AttnlabError, unknown
-from attnlab.models.detectors import torchvision, yolox
+from attnlab.models.detectors import torchvision
 from attnlab.models.detectors.built import BuiltDetector
 from attnlab.models.detectors.ssdlite import ssdlite
 from attnlab.models.detectors.yolof import yolof
+from attnlab.models.detectors.yolox import YOLOX, YOLOX_SIZES, yolox
 
 # Functions of the number of classes and, by keyword, the options.
-_BUILDERS: dict[str, Callable[..., BuiltDetector | yolox.YOLOX]] = {
+_BUILDERS: dict[str, Callable[..., BuiltDetector | YOLOX]] = {
     "faster_rcnn": torchvision.faster_rcnn,
     "retinanet": torchvision.retinanet,
     "fcos": torchvision.fcos,
     "ssdlite": ssdlite,
     "yolof": yolof,
-    "yolox_nano": yolox.yolox_nano,
-    "yolox_tiny": yolox.yolox_tiny,
-    "yolox_s": yolox.yolox_s,
-    "yolox_m": yolox.yolox_m,
-    "yolox_l": yolox.yolox_l,
-    "yolox_x": yolox.yolox_x,
+    **{f"yolox_{variant}": partial(yolox, variant) for variant in YOLOX_SIZES},
 }
 
 
@@ -44,7 +41,7 @@ def detector_options(network: str) -> list[Option]:
         AttnlabError: For an unknown name.
     """
     builder = _find(network)
-    hints = get_type_hints(builder)
+    hints = get_type_hints(builder.func if isinstance(builder, partial) else builder)
     _, *parameters = inspect.signature(builder).parameters.values()
     return [Option(p.name, hints[p.name], p.default, "") for p in parameters]
 
@@ -71,7 +68,7 @@ def build_detector(network: str, num_classes: int, options: Mapping[str, Any] | 
     check_options(f"detector '{network}'", detector_options(network), values)
     _check_ranges(network, values)
     built = builder(num_classes, **values)
-    if isinstance(built, yolox.YOLOX):
+    if isinstance(built, YOLOX):
         side = built.resizing.size
         return BuiltDetector(built, first_label=0, trunk="backbone", example_size=(side, side))
     return built
@@ -87,7 +84,7 @@ def _check_ranges(network: str, values: Mapping[str, Any]) -> None:
             raise AttnlabError(f"{name} of {network} must be at least 1, got {value}.")
 
 
-def _find(network: str) -> Callable[..., BuiltDetector | yolox.YOLOX]:
+def _find(network: str) -> Callable[..., BuiltDetector | YOLOX]:
     if network not in _BUILDERS:
         raise unknown("detector", network, _BUILDERS)
     return _BUILDERS[network]

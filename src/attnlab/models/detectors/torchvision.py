@@ -43,6 +43,7 @@ def faster_rcnn(
     frozen_bn: bool = False,
     trainable_layers: int | None = None,
     smallest_anchor: int = 32,
+    proposals_trained: int = 512,
     score_threshold: float = 0.05,
     nms_threshold: float = 0.5,
     max_detections: int = 100,
@@ -60,6 +61,8 @@ def faster_rcnn(
         trainable_layers: How many of the backbone's parts, from the last, are trained: 0 to 5 of a ResNet, 0
             to 6 of a MobileNet. None trains all.
         smallest_anchor: Side of the anchors of the finest map, in pixels; it doubles from map to map.
+        proposals_trained: Proposals of an image that the second stage learns from in a step; a quarter of
+            them, at most, are objects.
         score_threshold: Detections of a lower score are dropped, 0 to 1.
         nms_threshold: Of two boxes of a class that overlap by a larger IoU, the better one is kept, 0 to 1.
         max_detections: Most detections in an image.
@@ -68,12 +71,15 @@ def faster_rcnn(
         AttnlabError: For an unknown backbone, or sizes or layers that cannot be.
     """
     sizes = _check_sizes(min_size, max_size)
+    if proposals_trained < 4:
+        raise AttnlabError(f"proposals_trained is {proposals_trained}; it must be at least 4.")
     network = FasterRCNN(
         _pyramid(backbone, frozen_bn, trainable_layers, finest=4, extra=None),
         num_classes + 1,
         rpn_anchor_generator=Float32Anchors(
             tuple((smallest_anchor * 2**level,) for level in range(5)), ((0.5, 1.0, 2.0),) * 5
         ),
+        box_batch_size_per_image=proposals_trained,
         box_score_thresh=score_threshold,
         box_nms_thresh=nms_threshold,
         box_detections_per_img=max_detections,

@@ -20,6 +20,7 @@ The figures are the authors', for 80 classes; a FLOP is half a multiply-accumula
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any, Literal
 
 from torch import Tensor, nn
@@ -165,48 +166,37 @@ class YOLOX(nn.Module):
         return {"boxes": clipped[within], "scores": scores[kept], "labels": labels[kept]}
 
 
-def _build(
-    num_classes: int,
-    depth: float,
-    width: float,
-    depthwise: bool,
-    *,
-    size: int,
-    train_sizes: tuple[int, int] | None,
-    place: Place,
-    fill: float,
-    interpolation: Interpolation,
-    pixels: Pixels,
-    score_threshold: float,
-    nms_threshold: float,
-    max_detections: int,
-    l1_last: float,
-    centre_radius: float,
-) -> YOLOX:
-    """A YOLOX of some depth and width; the other arguments are those of the builders below."""
-    if pixels not in ("imagenet", "bgr255"):
-        raise AttnlabError(f"pixels is 'imagenet' or 'bgr255', not '{pixels}'.")
-    plain = pixels == "bgr255"
-    mean = (0.0, 0.0, 0.0) if plain else IMAGENET_MEAN
-    std = (1 / 255, 1 / 255, 1 / 255) if plain else IMAGENET_STD
-    return YOLOX(
-        num_classes,
-        depth,
-        width,
-        depthwise,
-        Letterbox(size, train_sizes, place, fill, mean, std, interpolation),
-        flip_channels=plain,
-        score_threshold=score_threshold,
-        nms_threshold=nms_threshold,
-        max_detections=max_detections,
-        l1_last=l1_last,
-        centre_radius=centre_radius,
-    )
+@dataclass(frozen=True)
+class YOLOXSize:
+    """What makes one of the six sizes.
+
+    Attributes:
+        depth: Factor of the number of bottlenecks.
+        width: Factor of the channels.
+        image: Side of the image that it is meant for, in pixels.
+        depthwise: Whether 3x3 layers are depthwise separable.
+    """
+
+    depth: float
+    width: float
+    image: int
+    depthwise: bool = False
 
 
-def yolox_nano(
+YOLOX_SIZES = {
+    "nano": YOLOXSize(0.33, 0.25, 416, depthwise=True),
+    "tiny": YOLOXSize(0.33, 0.375, 416),
+    "s": YOLOXSize(0.33, 0.50, 640),
+    "m": YOLOXSize(0.67, 0.75, 640),
+    "l": YOLOXSize(1.00, 1.00, 640),
+    "x": YOLOXSize(1.33, 1.25, 640),
+}
+
+
+def yolox(
+    variant: str,
     num_classes: int,
-    size: int = 416,
+    size: int | None = None,
     train_sizes: tuple[int, int] | None = None,
     place: Place = "centre",
     fill: float = 128 / 255,
@@ -218,11 +208,13 @@ def yolox_nano(
     l1_last: float = 0.05,
     centre_radius: float = CENTRE_RADIUS,
 ) -> YOLOX:
-    """YOLOX-nano: 0.91 M parameters with 80 classes.
+    """A YOLOX of one of the six sizes.
 
     Args:
+        variant: ``nano``, ``tiny``, ``s``, ``m``, ``l`` or ``x``.
         num_classes: Number of classes K.
-        size: Side of the square that an image is fitted into, a multiple of 32.
+        size: Side of the square that an image is fitted into, a multiple of 32; None means 416 for nano and
+            tiny, and 640 for the others.
         train_sizes: Smallest and largest side in training, drawn for each batch; none: always ``size``.
         place: Where the image lies in the square.
         fill: Grey value around the image, 0..1.
@@ -236,188 +228,24 @@ def yolox_nano(
         l1_last: Share of the training, at its end, that has the L1 loss, and no ``train_sizes``.
         centre_radius: Half the side of the square around an object's middle whose anchors may learn it, in
             strides.
+
+    Raises:
+        AttnlabError: For a value out of its range.
     """
-    return _build(
+    if pixels not in ("imagenet", "bgr255"):
+        raise AttnlabError(f"pixels is 'imagenet' or 'bgr255', not '{pixels}'.")
+    plain = pixels == "bgr255"
+    mean = (0.0, 0.0, 0.0) if plain else IMAGENET_MEAN
+    std = (1 / 255, 1 / 255, 1 / 255) if plain else IMAGENET_STD
+    chosen = YOLOX_SIZES[variant]
+    side = chosen.image if size is None else size
+    return YOLOX(
         num_classes,
-        0.33,
-        0.25,
-        True,
-        size=size,
-        train_sizes=train_sizes,
-        place=place,
-        fill=fill,
-        interpolation=interpolation,
-        pixels=pixels,
-        score_threshold=score_threshold,
-        nms_threshold=nms_threshold,
-        max_detections=max_detections,
-        l1_last=l1_last,
-        centre_radius=centre_radius,
-    )
-
-
-def yolox_tiny(
-    num_classes: int,
-    size: int = 416,
-    train_sizes: tuple[int, int] | None = None,
-    place: Place = "centre",
-    fill: float = 128 / 255,
-    interpolation: Interpolation = "bilinear",
-    pixels: Pixels = "imagenet",
-    score_threshold: float = 0.001,
-    nms_threshold: float = 0.65,
-    max_detections: int = 100,
-    l1_last: float = 0.05,
-    centre_radius: float = CENTRE_RADIUS,
-) -> YOLOX:
-    """YOLOX-tiny: 5.06 M parameters with 80 classes; arguments as of :func:`yolox_nano`."""
-    return _build(
-        num_classes,
-        0.33,
-        0.375,
-        False,
-        size=size,
-        train_sizes=train_sizes,
-        place=place,
-        fill=fill,
-        interpolation=interpolation,
-        pixels=pixels,
-        score_threshold=score_threshold,
-        nms_threshold=nms_threshold,
-        max_detections=max_detections,
-        l1_last=l1_last,
-        centre_radius=centre_radius,
-    )
-
-
-def yolox_s(
-    num_classes: int,
-    size: int = 640,
-    train_sizes: tuple[int, int] | None = None,
-    place: Place = "centre",
-    fill: float = 128 / 255,
-    interpolation: Interpolation = "bilinear",
-    pixels: Pixels = "imagenet",
-    score_threshold: float = 0.001,
-    nms_threshold: float = 0.65,
-    max_detections: int = 100,
-    l1_last: float = 0.05,
-    centre_radius: float = CENTRE_RADIUS,
-) -> YOLOX:
-    """YOLOX-s: 9.0 M parameters with 80 classes; arguments as of :func:`yolox_nano`."""
-    return _build(
-        num_classes,
-        0.33,
-        0.5,
-        False,
-        size=size,
-        train_sizes=train_sizes,
-        place=place,
-        fill=fill,
-        interpolation=interpolation,
-        pixels=pixels,
-        score_threshold=score_threshold,
-        nms_threshold=nms_threshold,
-        max_detections=max_detections,
-        l1_last=l1_last,
-        centre_radius=centre_radius,
-    )
-
-
-def yolox_m(
-    num_classes: int,
-    size: int = 640,
-    train_sizes: tuple[int, int] | None = None,
-    place: Place = "centre",
-    fill: float = 128 / 255,
-    interpolation: Interpolation = "bilinear",
-    pixels: Pixels = "imagenet",
-    score_threshold: float = 0.001,
-    nms_threshold: float = 0.65,
-    max_detections: int = 100,
-    l1_last: float = 0.05,
-    centre_radius: float = CENTRE_RADIUS,
-) -> YOLOX:
-    """YOLOX-m: 25.3 M parameters with 80 classes; arguments as of :func:`yolox_nano`."""
-    return _build(
-        num_classes,
-        0.67,
-        0.75,
-        False,
-        size=size,
-        train_sizes=train_sizes,
-        place=place,
-        fill=fill,
-        interpolation=interpolation,
-        pixels=pixels,
-        score_threshold=score_threshold,
-        nms_threshold=nms_threshold,
-        max_detections=max_detections,
-        l1_last=l1_last,
-        centre_radius=centre_radius,
-    )
-
-
-def yolox_l(
-    num_classes: int,
-    size: int = 640,
-    train_sizes: tuple[int, int] | None = None,
-    place: Place = "centre",
-    fill: float = 128 / 255,
-    interpolation: Interpolation = "bilinear",
-    pixels: Pixels = "imagenet",
-    score_threshold: float = 0.001,
-    nms_threshold: float = 0.65,
-    max_detections: int = 100,
-    l1_last: float = 0.05,
-    centre_radius: float = CENTRE_RADIUS,
-) -> YOLOX:
-    """YOLOX-l: 54.2 M parameters with 80 classes; arguments as of :func:`yolox_nano`."""
-    return _build(
-        num_classes,
-        1.0,
-        1.0,
-        False,
-        size=size,
-        train_sizes=train_sizes,
-        place=place,
-        fill=fill,
-        interpolation=interpolation,
-        pixels=pixels,
-        score_threshold=score_threshold,
-        nms_threshold=nms_threshold,
-        max_detections=max_detections,
-        l1_last=l1_last,
-        centre_radius=centre_radius,
-    )
-
-
-def yolox_x(
-    num_classes: int,
-    size: int = 640,
-    train_sizes: tuple[int, int] | None = None,
-    place: Place = "centre",
-    fill: float = 128 / 255,
-    interpolation: Interpolation = "bilinear",
-    pixels: Pixels = "imagenet",
-    score_threshold: float = 0.001,
-    nms_threshold: float = 0.65,
-    max_detections: int = 100,
-    l1_last: float = 0.05,
-    centre_radius: float = CENTRE_RADIUS,
-) -> YOLOX:
-    """YOLOX-x: 99.1 M parameters with 80 classes; arguments as of :func:`yolox_nano`."""
-    return _build(
-        num_classes,
-        1.33,
-        1.25,
-        False,
-        size=size,
-        train_sizes=train_sizes,
-        place=place,
-        fill=fill,
-        interpolation=interpolation,
-        pixels=pixels,
+        chosen.depth,
+        chosen.width,
+        chosen.depthwise,
+        Letterbox(side, train_sizes, place, fill, mean, std, interpolation),
+        flip_channels=plain,
         score_threshold=score_threshold,
         nms_threshold=nms_threshold,
         max_detections=max_detections,
