@@ -10,6 +10,7 @@ from attnlab.callbacks.detection_writer import DetectionWriter
 from attnlab.callbacks.detections_file import DetectionsFile
 from attnlab.callbacks.pictures import PicturesCallback
 from attnlab.callbacks.precision_curves import PrecisionCurves
+from attnlab.callbacks.ramped_ema import RampedEMA
 from attnlab.callbacks.report import RunReport
 from attnlab.callbacks.segmentation_pictures import SegmentationPictures
 from attnlab.callbacks.segmentation_writer import SegmentationWriter
@@ -26,6 +27,7 @@ __all__ = [
     "DetectionsFile",
     "PicturesCallback",
     "PrecisionCurves",
+    "RampedEMA",
     "RunReport",
     "SegmentationPictures",
     "SegmentationWriter",
