@@ -11,9 +11,9 @@ from attnlab.errors import AttnlabError
 class RampedEMA(WeightAveraging):
     """Scores and keeps an average of the weights whose decay grows from 0, as YOLOX's does.
 
-    After optimizer step n the average is d a + (1 - d) w, d = ``decay`` (1 - exp(-n / ``ramp_steps``)). With a
-    fixed decay of 0.9998 the random start would weigh a third of the average after 5,000 steps. Source:
-    arXiv 2107.08430's code; the schedule of decay is older (YOLOv5).
+    After optimizer step n the average is d a + (1 - d) w with d = ``decay`` (1 - exp(-n / ``ramp_steps``)). A
+    fixed decay of 0.9998 would leave the random start a third of the average after 5,000 steps. The ramp is
+    that of YOLOX's code (arXiv 2107.08430).
 
     Args:
         decay: Share of the average that is kept at every step in the end, in 0..1.
