@@ -221,10 +221,11 @@ def test_a_split_without_annotations_gives_the_submission(run, small_coco, coco,
     assert {found["image_id"] for found in detections} == set(range(10, 16))
 
 
-def test_scores_of_two_processes_are_those_of_one(run, small, tmp_path):
+def test_two_processes_train_one_network_and_score_as_one(run, small, tmp_path):
     """Five images over two processes, so that one has a filler."""
     low = "--model.network_options.score_threshold=0"
-    assert run("fit", *small).status == 0
+    launch(tmp_path, "fit", *small, "--data.batch_size=2", *on(2))
+    assert torch.load(checkpoint(tmp_path), weights_only=True)["global_step"] == 2  # 8 images, 4 a step
     given = [*small, low, f"--ckpt_path={checkpoint(tmp_path)}"]
     assert run("validate", *given, *csv_logger("one")).status == 0
     launch(tmp_path, "validate", *given, *on(2), *csv_logger("many"))
