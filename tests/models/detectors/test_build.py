@@ -1,8 +1,10 @@
 """Detectors by name."""
 
 import pytest
+import torch
 from torch import nn
 
+from attnlab.attention import attach, attention_keys
 from attnlab.errors import AttnlabError
 from attnlab.models.detectors import BuiltDetector, build_detector, detector_options, list_detectors
 from tests.models.detectors.tester import DetectorTester
@@ -70,3 +72,31 @@ def test_lists_of_yaml():
 def test_ranges(name, option, value, message):
     with pytest.raises(AttnlabError, match=f"{option} of {name} {message}"):
         build_detector(name, 3, {option: value})
+
+
+SMALL = {"backbone": "resnet18", "min_size": 96, "max_size": 128}
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "at", "sites"),
+    [
+        ("faster_rcnn", SMALL, "fpn", 4),
+        ("retinanet", SMALL, "fpn", 3),
+        ("fcos", SMALL, "auto", 8),
+        ("yolof", SMALL, "auto", 8),
+        ("yolof", SMALL, "yolof.projector", 2),
+        ("yolox_nano", {"size": 96}, "fpn", 3),
+        ("yolox_nano", {"size": 96}, "auto", 7),
+        ("ssdlite", {"size": 96}, "stage", 5),
+    ],
+)
+def test_attention_finds_its_places(name, options, at, sites):
+    network = build_detector(name, 3, options).network
+    before = set(network.state_dict())
+    found = attach(network, "ela_t", at=at, mode="residual")
+    assert len(found) == sites
+    assert before | attention_keys(network) == set(network.state_dict())
+    assert all(f"{site.name}.attention.conv.weight" in network.state_dict() for site in found)
+    network.eval()
+    with torch.no_grad():
+        assert set(network([torch.rand(3, 80, 100)])[0]) == {"boxes", "scores", "labels"}
