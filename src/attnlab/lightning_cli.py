@@ -29,8 +29,10 @@ LOGGER = {
     "class_path": "lightning.pytorch.loggers.TensorBoardLogger",
     "init_args": {"save_dir": "lightning_logs", "name": "", "default_hp_metric": False},
 }
-# Said by libraries to their own developers, or on purpose not done here: no ModelCheckpoint in a test.
+# Said by libraries to their own developers, or on purpose not done here: no ModelCheckpoint in a test, no
+# scores before the first validation (after it, a monitor that is not there is an error).
 KNOWN_NOISE = (
+    r"`ModelCheckpoint\(monitor=.*could not find the monitored key",
     r"Be aware that when using `ckpt_path`, callbacks used",
     r"`isinstance\(treespec, LeafSpec\)` is deprecated",
     r"[\s\S]*(instantiate_classes|skip_none)[\s\S]*deprecated",
