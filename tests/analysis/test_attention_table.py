@@ -66,7 +66,7 @@ def test_show_has_the_formula_the_options_and_yaml_to_copy(
 
 
 def test_show_takes_an_import_path(capsys: pytest.CaptureFixture[str]) -> None:
-    run(["attention", "show", "attnlab.attention.eca.ECA"])
+    run(["attention", "show", "attnlab.attention.modules.eca.ECA"])
     assert "gamma" in capsys.readouterr().out
 
 

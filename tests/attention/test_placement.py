@@ -12,11 +12,11 @@ from torchvision.models import mobilenet_v2, resnet18, resnet50
 from attnlab.attention import (
     Attended,
     Site,
-    SqueezeExcite,
     attach,
     attention_modules,
     list_placements,
 )
+from attnlab.attention.modules.squeeze_excite import SqueezeExcite
 from attnlab.errors import AttnlabError
 
 

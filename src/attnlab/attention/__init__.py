@@ -1,13 +1,10 @@
 """Attention modules for CNNs, and their placement in any network; plain torch.
 
-The imports of module files below are the registry's contents: a name exists because its file is listed here.
+The modules are the files of :mod:`attnlab.attention.modules`; importing them below fills the registry.
 """
 
-from attnlab.attention.cbam import CBAM
-from attnlab.attention.coordinate import CoordinateAttention
-from attnlab.attention.eca import ECA
-from attnlab.attention.ela import ELA
-from attnlab.attention.none import NoAttention
+from attnlab.attention import modules
+from attnlab.attention.modules.ela import ELA
 from attnlab.attention.placement import Site, attach, describe
 from attnlab.attention.placements import list_placements, register_placement
 from attnlab.attention.registry import (
@@ -17,22 +14,14 @@ from attnlab.attention.registry import (
     list_attentions,
     register_attention,
 )
-from attnlab.attention.shuffle import ShuffleAttention
-from attnlab.attention.squeeze_excite import SqueezeExcite
 from attnlab.attention.wrapper import Attended, Mode, attention_keys, attention_modules
 
 __all__ = [
-    "CBAM",
-    "ECA",
     "ELA",
     "Attended",
     "AttentionSpec",
-    "CoordinateAttention",
     "Mode",
-    "NoAttention",
-    "ShuffleAttention",
     "Site",
-    "SqueezeExcite",
     "attach",
     "attention_keys",
     "attention_modules",
@@ -41,6 +30,7 @@ __all__ = [
     "get_attention",
     "list_attentions",
     "list_placements",
+    "modules",
     "register_attention",
     "register_placement",
 ]

@@ -9,7 +9,8 @@ Other networks have other widths, so all modules here share these:
   (:func:`reduced_width`).
 * **Kernels** are odd, so that the padding ``kernel_size // 2`` keeps the size (:func:`same_padding`).
 * **One value a group**: normalising a single value gives 0, so that the output is the bias, in training
-  (where torch raises an error) as in evaluation (:class:`GroupNorm`).
+  (where torch raises an error) as in evaluation (:class:`GroupNorm`, :class:`BatchNorm1d`,
+  :class:`BatchNorm2d`).
 * **Gates** have the dtype of the map they scale, so that autocast does not widen the activations.
 """
 
@@ -91,3 +92,31 @@ class GroupNorm(nn.GroupNorm):
     def forward(self, input: Tensor) -> Tensor:
         """Normalise (B,C,*) over the channels of a group and all positions."""
         return torch.group_norm(input, self.num_groups, self.weight, self.bias, self.eps)
+
+
+class BatchNorm1d(nn.BatchNorm1d):
+    """Batch normalisation of (B,C) or (B,C,L) that also takes a single value a channel in training.
+
+    ``nn.BatchNorm1d`` raises an error there. The value becomes 0 * weight + bias, and the running statistics
+    stay as they are, since one value has no variance.
+    """
+
+    def forward(self, input: Tensor) -> Tensor:
+        """Normalise over all dimensions but the channels."""
+        return _bias_alone(self, input) if _is_single(self, input) else super().forward(input)
+
+
+class BatchNorm2d(nn.BatchNorm2d):
+    """Batch normalisation of (B,C,H,W) with the rule of :class:`BatchNorm1d`."""
+
+    def forward(self, input: Tensor) -> Tensor:
+        """Normalise over all dimensions but the channels."""
+        return _bias_alone(self, input) if _is_single(self, input) else super().forward(input)
+
+
+def _is_single(norm: nn.BatchNorm1d | nn.BatchNorm2d, input: Tensor) -> bool:
+    return norm.training and input.numel() == norm.num_features
+
+
+def _bias_alone(norm: nn.BatchNorm1d | nn.BatchNorm2d, input: Tensor) -> Tensor:
+    return torch.group_norm(input, norm.num_features, norm.weight, norm.bias, norm.eps)

@@ -4,6 +4,9 @@ Subclass :class:`AttentionTester` in a test file to hold your own module to it::
 
     class TestMyAttention(AttentionTester):
         name = "my_pkg.my_module.MyAttention"
+
+:class:`AttentionProof` adds what only the author can know: the formula written once more, the number of
+parameters, and the symmetries.
 """
 
 # ruff: noqa: D102  (a test's name says what it checks)
@@ -13,9 +16,9 @@ from __future__ import annotations
 import copy
 import pickle
 import warnings
-from collections.abc import Mapping
+from collections.abc import Callable, Collection, Mapping
 from types import MappingProxyType
-from typing import Any
+from typing import Any, Literal, get_args
 
 import pytest
 import torch
@@ -39,11 +42,16 @@ class AttentionTester:
     options: Mapping[str, Any] = MappingProxyType({})
 
     def build(self, channels: int = 16) -> nn.Module:
-        """The module with every parameter drawn at random, so that no gate is a constant."""
+        """The module with every parameter and statistic drawn at random, so that no gate is a constant."""
         torch.manual_seed(0)
         module = build_attention(self.name, channels, **self.options)
         for parameter in module.parameters():
             nn.init.normal_(parameter, std=0.5)
+        for name, buffer in module.named_buffers():
+            if name.endswith("running_mean"):
+                nn.init.normal_(buffer, std=0.5)
+            elif name.endswith("running_var"):
+                nn.init.uniform_(buffer, 0.5, 1.5)
         return module
 
     @pytest.mark.parametrize("size", SIZES, ids=str)
@@ -100,13 +108,19 @@ class AttentionTester:
         def function(x: Tensor, *values: Tensor) -> Tensor:
             return torch.func.functional_call(module, dict(zip(names, values, strict=True)), x)
 
-        assert torch.autograd.gradcheck(function, (x, *values))
+        # Element by element where that is quick; else along random directions.
+        many = sum(value.numel() for value in values) > 500
+        assert torch.autograd.gradcheck(function, (x, *values), fast_mode=many)
 
     def test_gradients_at_one_pixel_of_one_image_are_finite(self) -> None:
         module, x = self.build(), torch.randn(1, 16, 1, 1, requires_grad=True)
         module(x).sum().backward()
         gradients = [tensor.grad for tensor in (x, *module.parameters())]
         assert all(gradient is not None and gradient.isfinite().all() for gradient in gradients)
+
+    def test_images_of_a_batch_do_not_mix(self) -> None:
+        module, x = self.build().eval(), torch.randn(3, 16, 6, 5)
+        torch.testing.assert_close(module(x)[1:2], module(x[1:2]), atol=1e-4, rtol=1e-4)
 
     def test_its_input_is_left_as_it_was(self) -> None:
         x = torch.randn(2, 16, 6, 5)
@@ -140,3 +154,72 @@ class AttentionTester:
         twin.load_state_dict(module.state_dict())
         x = torch.randn(2, 16, 6, 5)
         torch.testing.assert_close(twin.eval()(x), module.eval()(x))
+
+
+Symmetry = Literal["flip_height", "flip_width", "transpose", "permute_places", "permute_channels"]
+SYMMETRIES: Mapping[str, Callable[[Tensor], Tensor]] = {
+    "flip_height": lambda x: x.flip(2),
+    "flip_width": lambda x: x.flip(3),
+    "transpose": lambda x: x.transpose(2, 3),
+    "permute_places": lambda x: x.flatten(2)[:, :, _order(x.shape[2:].numel())].reshape(x.shape),
+    "permute_channels": lambda x: x[:, _order(x.shape[1])],
+}
+assert set(SYMMETRIES) == set(get_args(Symmetry))
+
+
+class AttentionProof(AttentionTester):
+    """The contract, and a module's own formula: pytest runs all of it for each subclass.
+
+    Attributes:
+        formula: ``formula(module, x)`` computes the module's output from its parameters by the paper's
+            formula, with loops and sums instead of layers; float64, in evaluation. A static method.
+        count: Number of parameters at a width, ``count(channels)``. A static method.
+        symmetries: What commutes with the module at any parameters: flips, ``transpose`` (of height and
+            width), ``permute_places`` (any order of the positions), ``permute_channels``. All of them, as
+            those left out have to fail.
+    """
+
+    formula: Callable[[Any, Tensor], Tensor]
+    count: Callable[[int], int]
+    symmetries: Collection[Symmetry] = ()
+
+    @pytest.mark.parametrize("size", [(5, 7), (8, 8), (1, 1), (1, 6), (6, 1)], ids=str)
+    def test_is_its_formula(self, size: tuple[int, int]) -> None:
+        module, x = self.build().double().eval(), torch.randn(2, 16, *size, dtype=torch.float64)
+        torch.testing.assert_close(module(x), self.formula(module, x))
+
+    def test_is_its_formula_on_a_constant_map(self) -> None:
+        module = self.build().double().eval()
+        x = torch.randn(2, 16, 1, 1, dtype=torch.float64).expand(2, 16, 5, 6).clone().requires_grad_()
+        y = module(x)
+        torch.testing.assert_close(y, self.formula(module, x))
+        y.sum().backward()
+        assert x.grad is not None
+        assert x.grad.isfinite().all()
+
+    @pytest.mark.parametrize("factor", [0.0, 1e3])
+    def test_is_its_formula_where_gates_saturate(self, factor: float) -> None:
+        module = self.build().double().eval()
+        x = torch.randn(2, 16, 5, 6, dtype=torch.float64) * factor
+        torch.testing.assert_close(module(x), self.formula(module, x), rtol=1e-6, atol=1e-6)
+        module, x = module.float(), x.float().requires_grad_()
+        module(x).sum().backward()
+        gradients = [tensor.grad for tensor in (x, *module.parameters())]
+        assert all(gradient is not None and gradient.isfinite().all() for gradient in gradients)
+
+    @pytest.mark.parametrize("channels", [16, 64, 200])
+    def test_has_the_parameters_of_its_formula(self, channels: int) -> None:
+        assert sum(parameter.numel() for parameter in self.build(channels).parameters()) == self.count(
+            channels
+        )
+
+    @pytest.mark.parametrize("symmetry", SYMMETRIES)
+    def test_has_these_symmetries_and_no_others(self, symmetry: Symmetry) -> None:
+        module, x = self.build().double().eval(), torch.randn(2, 16, 6, 6, dtype=torch.float64)
+        change = SYMMETRIES[symmetry]
+        commutes = torch.allclose(module(change(x)), change(module(x)), rtol=1e-8, atol=1e-10)
+        assert commutes == (symmetry in self.symmetries)
+
+
+def _order(number: int) -> Tensor:
+    return torch.randperm(number, generator=torch.Generator().manual_seed(0))

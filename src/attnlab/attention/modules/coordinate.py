@@ -22,6 +22,7 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
+from attnlab.attention.kernels import gate_strips, strip_means
 from attnlab.attention.registry import register_attention
 from attnlab.attention.rules import GroupNorm, largest_divisor, reduced_width
 
@@ -71,9 +72,9 @@ class CoordinateAttention(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """(B,C,H,W) -> (B,C,H,W)."""
         height, width = x.shape[2:]
-        strips = torch.cat([x.mean(dim=3), x.mean(dim=2)], dim=2)  # (B,C,H+W)
+        strips = torch.cat(strip_means(x), dim=2)  # (B,C,H+W)
         shared = self.act(self.norm(self.reduce(strips)))  # (B,R,H+W)
         shared_h, shared_w = shared.split([height, width], dim=2)
-        gate_h = self.expand_h(shared_h).sigmoid().to(x.dtype)  # (B,C,H)
-        gate_w = self.expand_w(shared_w).sigmoid().to(x.dtype)  # (B,C,W)
-        return x * gate_h.unsqueeze(3) * gate_w.unsqueeze(2)
+        gate_h = self.expand_h(shared_h).sigmoid()  # (B,C,H)
+        gate_w = self.expand_w(shared_w).sigmoid()  # (B,C,W)
+        return gate_strips(x, gate_h, gate_w)

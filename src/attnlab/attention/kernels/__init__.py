@@ -1,0 +1,5 @@
+"""Operations that several attention modules share, written for memory traffic: each beside its formula."""
+
+from attnlab.attention.kernels.strips import gate_strips, strip_means
+
+__all__ = ["gate_strips", "strip_means"]
