@@ -8,9 +8,9 @@ Formula (equations 1 and 2), with a batch normalisation BN of scales γ and offs
     y[b,c,i,j] = x[b,c,i,j] · σ(w_c · BN(x)[b,c,i,j])
 
 As in the authors' code, the scales are taken without their signs, which the paper does not write. That code
-keeps the gradient of w away from γ (it reads ``weight.data``); here it flows, as the formula has it. One version
-of the code also puts a ReLU before the sigmoid, which neither the paper nor the other versions have. The
-penalty on |γ| that the paper adds to the loss is the training's, not the module's.
+keeps the gradient of w away from γ (it reads ``weight.data``); here it flows, as the formula has it. One
+version of the code also puts a ReLU before the sigmoid, which neither the paper nor the other versions have.
+The penalty on |γ| that the paper adds to the loss is the training's, not the module's.
 
 The paper's spatial half (equation 3) is not here: its "pixel normalisation" learns one scale for every
 position, so that it fits maps of a single size only and cannot be defined for any H and W. The authors' code
