@@ -108,11 +108,6 @@ class TestGE(Extents):
     count = staticmethod(lambda channels: 3 * (9 * channels + 2 * channels))
 
 
-class TestGEWithExtent(TestGE):
-    options = MappingProxyType({"extent": 2})
-    count = staticmethod(lambda channels: 9 * channels + 2 * channels)
-
-
 class TestGEOfTheWholeMap(AttentionProof):
     name = "ge"
     formula = staticmethod(formula)
@@ -123,13 +118,6 @@ class TestGEOfTheWholeMap(AttentionProof):
 class TestGEPlus(TestGE):
     name = "ge_plus"
     count = staticmethod(lambda channels: 3 * (9 * channels + 2 * channels) + bottleneck(channels))
-
-
-class TestGEPlusOfTheWholeMap(AttentionProof):
-    name = "ge_plus"
-    formula = staticmethod(formula)
-    options = MappingProxyType({"extent": 0})
-    count = staticmethod(lambda channels: 7 * 7 * channels + 2 * channels + bottleneck(channels))
 
 
 def test_without_parameters_a_constant_map_is_gated_by_itself() -> None:
