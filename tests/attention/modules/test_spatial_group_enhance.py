@@ -24,7 +24,7 @@ def formula(sge: SpatialGroupEnhance, x: Tensor) -> Tensor:
             # A slope of 0 where the variance is 0, as that of the module.
             std = torch.where(variance > 0, variance, 1.0).sqrt() * (variance > 0)
             normal = (likeness - mean) / (std + 1e-5)
-            y[image, channels] = vectors * naive.sigmoid(sge.weight[group] * normal + sge.bias[group])
+            y[image, channels] = vectors * naive.sigmoid(sge.weight[group, 0] * normal + sge.bias[group, 0])
     return y
 
 
@@ -49,7 +49,7 @@ def test_where_all_positions_are_alike_the_bias_alone_gates() -> None:
     sge = SpatialGroupEnhance(8, groups=4).double()
     torch.nn.init.normal_(sge.weight)
     torch.nn.init.normal_(sge.bias)
-    gate = sge.bias.sigmoid().repeat_interleave(2, dim=0)[:, :, None]
+    gate = sge.bias.sigmoid().repeat_interleave(2, dim=0)[:, 0]
     for size in [(1, 1), (4, 4)]:
         x = torch.randn(2, 8, 1, 1, dtype=torch.float64).expand(2, 8, *size)
         torch.testing.assert_close(sge(x), x * gate)

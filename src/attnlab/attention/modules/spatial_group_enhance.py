@@ -44,14 +44,16 @@ class SpatialGroupEnhance(nn.Module):
     def __init__(self, channels: int, groups: int = 64) -> None:
         super().__init__()
         self.groups = largest_divisor(channels, at_most=groups)
-        self.weight = nn.Parameter(torch.zeros(self.groups, 1))
-        self.bias = nn.Parameter(torch.ones(self.groups, 1))
+        self.weight = nn.Parameter(torch.zeros(self.groups, 1, 1, 1))
+        self.bias = nn.Parameter(torch.ones(self.groups, 1, 1, 1))
 
     def forward(self, x: Tensor) -> Tensor:
         """(B,C,H,W) -> (B,C,H,W)."""
         grouped = x.unflatten(1, (self.groups, -1))  # (B,G,D,H,W)
-        likeness = torch.einsum("bgdhw,bgd->bghw", grouped, grouped.mean(dim=(3, 4))).flatten(2)  # (B,G,HW)
-        std, mean = torch.std_mean(likeness, dim=2, keepdim=True, correction=0)  # (B,G,1)
-        normal = (likeness - mean) / (std + 1e-5)
+        likeness = (grouped * grouped.mean(dim=(3, 4), keepdim=True)).sum(dim=2, keepdim=True)  # (B,G,1,H,W)
+        centred = likeness - likeness.mean(dim=(3, 4), keepdim=True)
+        # The norm takes half the time of torch.std, and its slope at 0 is 0 too.
+        length = torch.linalg.vector_norm(centred, dim=(3, 4), keepdim=True)  # (B,G,1,1,1)
+        normal = centred / (length / (x.shape[2] * x.shape[3]) ** 0.5 + 1e-5)
         gate = (self.weight * normal + self.bias).sigmoid().to(x.dtype)
-        return (grouped * gate.reshape(grouped[:, :, :1].shape)).flatten(1, 2)
+        return (grouped * gate).flatten(1, 2)
