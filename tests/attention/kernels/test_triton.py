@@ -19,6 +19,7 @@ compiler = pytest.importorskip("triton.compiler")
 backends = pytest.importorskip("triton.backends.compiler")
 
 STRIPS = "attnlab.attention.kernels.strips_triton"
+STRIP_GATES = "attnlab.attention.kernels.strip_gates_triton"
 POINTERS = {torch.bfloat16: "*bf16", torch.float16: "*fp16", torch.float32: "*fp32", torch.float64: "*fp64"}
 
 
@@ -102,3 +103,18 @@ def test_strip_kernels_compile(compiled, layout, dtype, capability):
         for binary in kernel.binaries:
             assert binary["cubin"]
             assert "v4" in binary["ptx"] or "cp.async.cg" in binary["ptx"], "loads are 16 bytes wide"
+
+
+@pytest.mark.filterwarnings("ignore:TRITON_DEFAULT_FP_FUSION")
+@pytest.mark.parametrize("capability", [80, 90])
+@pytest.mark.parametrize("layout", ["plane", "pixel"])
+def test_strip_gate_kernels_compile(compiled, layout, capability):
+    module, kernels = compiled(STRIP_GATES, ["_gates", "_gradients"], capability)
+    means = [torch.empty(2, 64, length) for length in (56, 48)]
+    if layout == "pixel":
+        means = [mean.transpose(1, 2).contiguous().transpose(1, 2) for mean in means]
+    parameters = torch.empty(64, 1, 7), torch.empty(64), torch.empty(64)
+    gates = module.strip_gates(*means, *parameters, 16, 1e-5)
+    module.strip_gates_gradients(*gates, *gates, *means, *parameters, 16, 1e-5)
+    assert all(binary["cubin"] for kernel in kernels.values() for binary in kernel.binaries)
+    assert [len(kernel.binaries) for kernel in kernels.values()] == [1, 1]

@@ -9,8 +9,9 @@ from itertools import product
 
 import pytest
 import torch
+from torch.nn import functional
 
-from attnlab.attention.kernels import strips_triton
+from attnlab.attention.kernels import strip_gates_triton, strips_triton
 
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 LAYOUTS = {"nchw": torch.contiguous_format, "nhwc": torch.channels_last}
@@ -33,6 +34,11 @@ CASES = [
     ),
 ]
 by_case = pytest.mark.parametrize(("shape", "layout", "dtype"), CASES, ids=lambda value: str(value))
+
+
+@pytest.fixture(autouse=True)
+def seed():
+    torch.manual_seed(0)
 
 
 def draw(*shape, dtype=torch.float32, layout="nchw"):
@@ -113,7 +119,7 @@ def test_every_tile_of_the_sets_gives_the_same(layout, position, monkeypatch):
         tiles = getattr(strips_triton, name)
         monkeypatch.setattr(strips_triton, name, [tiles[position % len(tiles)]])
     monkeypatch.setattr(strips_triton, "_fastest", {})
-    x, dy = (draw(2, 72, 17, 12, layout=layout) for _ in range(2))
+    x, dy = (draw(1, 40, 17, 12, layout=layout) for _ in range(2))
     gates, dmeans = strips_of(x), strips_of(x)
     check_means(x)
     check_gate(x, *gates)
@@ -165,3 +171,81 @@ def test_offsets_above_31_bits(layout):
     assert [strip[:-1].unique().tolist() for strip in strips_triton.means(x)] == [[0], [0]]
     y = strips_triton.gate(x, *gates)
     assert (y[0, 0].unique().tolist(), y[-1, -1].unique().tolist()) == ([0], [4])
+
+
+def in_layout(strip, layout):
+    return strip.transpose(1, 2).contiguous().transpose(1, 2) if layout == "nhwc" else strip
+
+
+def draw_strips(batch, channels, height, width, layout, dtype=torch.float32):
+    return [in_layout(draw(batch, channels, length, dtype=dtype), layout) for length in (height, width)]
+
+
+def draw_parameters(channels, kernel_size, dtype=torch.float32):
+    return (
+        draw(channels, 1, kernel_size, dtype=dtype),
+        draw(channels, dtype=dtype),
+        draw(channels, dtype=dtype),
+    )
+
+
+def gates_by_formula(means, weight, norm_weight, norm_bias, groups, eps):
+    channels, _, kernel_size = weight.shape
+    convolved = (functional.conv1d(mean, weight, padding=kernel_size // 2, groups=channels) for mean in means)
+    return [torch.group_norm(strip, groups, norm_weight, norm_bias, eps).sigmoid() for strip in convolved]
+
+
+def check_strip_gates(means, parameters, groups, layout):
+    inputs = [tensor.double().requires_grad_() for tensor in (*means, *parameters)]
+    want = gates_by_formula(inputs[:2], *inputs[2:], groups, 1e-5)
+    gates = strip_gates_triton.strip_gates(*means, *parameters, groups, 1e-5)
+    dgates = [in_layout(torch.randn_like(gate), layout) for gate in gates]
+    gradients = strip_gates_triton.strip_gates_gradients(*dgates, *gates, *means, *parameters, groups, 1e-5)
+    for got, wanted, given in zip(gates, want, means, strict=True):
+        assert (got.dtype, got.stride()) == (given.dtype, given.stride())
+        torch.testing.assert_close(got.double(), wanted, rtol=0, atol=16 * torch.finfo(got.dtype).eps + 1e-11)
+    wanted_gradients = torch.autograd.grad(want, inputs, [dgate.double() for dgate in dgates])
+    for got, wanted, given in zip(gradients, wanted_gradients, inputs, strict=True):
+        assert got.shape == given.shape
+        assert got.dtype == means[0].dtype
+        accuracy = 128 * torch.finfo(got.dtype).eps * max(1.0, wanted.abs().max().item()) + 1e-11
+        torch.testing.assert_close(got.double(), wanted, rtol=0, atol=accuracy)
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize(
+    ("batch", "channels", "height", "width", "groups", "kernel_size", "dtype"),
+    [
+        (2, 8, 5, 7, 2, 5, torch.float64),
+        (2, 8, 5, 7, 2, 5, torch.float32),
+        (1, 1, 2, 1, 1, 1, torch.float32),
+        (2, 6, 1, 9, 2, 3, torch.float32),
+        (1, 24, 8, 8, 1, 7, torch.float32),
+    ],
+    ids=str,
+)
+def test_strip_gates_and_their_gradients_are_the_formula(
+    layout, batch, channels, height, width, groups, kernel_size, dtype
+):
+    means = draw_strips(batch, channels, height, width, layout, dtype)
+    check_strip_gates(means, draw_parameters(channels, kernel_size, dtype), groups, layout)
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_strip_gates_of_groups_larger_than_a_tile(layout, monkeypatch):
+    monkeypatch.setattr(strip_gates_triton, "TILE", 64)
+    monkeypatch.setattr(strip_gates_triton, "POSITIONS", 16)
+    check_strip_gates(draw_strips(1, 10, 7, 19, layout), draw_parameters(10, 3), 2, layout)
+
+
+def test_strip_gates_of_means_far_from_zero():
+    """One pass of squares would lose all digits of the variance here."""
+    mean = 3000 + draw(1, 4, 300)
+    parameters = (
+        torch.ones(4, 1, 1, device=DEVICE),
+        torch.ones(4, device=DEVICE),
+        torch.zeros(4, device=DEVICE),
+    )
+    want = gates_by_formula([mean.double()], *(parameter.double() for parameter in parameters), 2, 1e-5)[0]
+    for got in strip_gates_triton.strip_gates(mean, mean, *parameters, 2, 1e-5):
+        torch.testing.assert_close(got.double(), want, rtol=0, atol=1e-3)

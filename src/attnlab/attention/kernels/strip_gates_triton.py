@@ -1,0 +1,459 @@
+"""From strip means to strip gates in one Triton kernel, and back in another.
+
+For both directions with the same parameters: depthwise convolution of k taps w along the strip, group
+normalisation over the channels of a group and all positions, sigmoid::
+
+    v[b,c,l] = Σ_t w[c,t] · z[b,c,l+t-k//2]          (zero outside of the strip)
+    u        = (v - mean of v) / sqrt(var of v + ε)   over a group's channels and positions
+    g        = σ(γ[c] · u + β[c])
+
+As torch operations these are some ten launches forward and more backward on tensors of a few hundred
+kilobytes, which take longer than a pass over the map. Here a program takes one group of one image in one
+direction, and reads its means as often as it needs to: they stay in the cache.
+
+The backward kernel keeps nothing from the forward one but the gates; it convolves and normalises again. With
+∂n = ∂g · g · (1 - g), ∂u = ∂n · γ and sums and means over the group::
+
+    ∂γ = Σ ∂n · u,  ∂β = Σ ∂n
+    ∂v = (∂u - mean of ∂u - u · mean of (∂u · u)) / sqrt(var of v + ε)
+    ∂z[l] = Σ_t w[t] · ∂v[l-t+k//2],  ∂w[t] = Σ_l ∂v[l-t+k//2] · z[l]
+
+The gradients of the parameters are written for each image and direction, and added in a fixed order.
+
+Shapes: B batch, C channels, H height, W width; a strip is (B,C,L) with L = H or W, in memory as (B,C,L) or as
+(B,L,C). Everything is in float32, for float64 means in float64.
+"""
+
+from __future__ import annotations
+
+import torch
+import triton
+import triton.language as tl
+from torch import Tensor
+
+# Values of a strip that a program holds at a time: 16 a thread, of which the backward kernel keeps several
+# tensors in registers. What is larger is taken in turns, channels first.
+TILE = 2048
+POSITIONS = 256
+
+
+def strip_gates(
+    mean_h: Tensor,
+    mean_w: Tensor,
+    weight: Tensor,
+    norm_weight: Tensor,
+    norm_bias: Tensor,
+    norm_groups: int,
+    eps: float,
+) -> tuple[Tensor, Tensor]:
+    """The gates of both directions, in one launch.
+
+    Args:
+        mean_h: Means over the width (B,C,H), float32 or float64.
+        mean_w: Means over the height (B,C,W), likewise.
+        weight: Taps of the depthwise convolution (C,1,k), k odd.
+        norm_weight: Scale of the group normalisation (C).
+        norm_bias: Shift of the group normalisation (C).
+        norm_groups: Groups of the normalisation; they divide C.
+        eps: What the normalisation adds to the variance.
+
+    Returns:
+        Gates (B,C,H) and (B,C,W), in the dtype and the order in memory of the means.
+    """
+    means, pixels = _in_order(mean_h, mean_w)
+    gates = [torch.empty_like(mean) for mean in means]
+    parameters = [parameter.contiguous() for parameter in (weight, norm_weight, norm_bias)]
+    _launch(_gates, means, [*parameters, *gates], weight.shape[2], norm_groups, eps, pixels)
+    return _logical(gates, pixels)
+
+
+def strip_gates_gradients(
+    dgate_h: Tensor,
+    dgate_w: Tensor,
+    gate_h: Tensor,
+    gate_w: Tensor,
+    mean_h: Tensor,
+    mean_w: Tensor,
+    weight: Tensor,
+    norm_weight: Tensor,
+    norm_bias: Tensor,
+    norm_groups: int,
+    eps: float,
+) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+    """The gradients of everything that :func:`strip_gates` took, in one launch and one sum.
+
+    Args:
+        dgate_h: Gradient of the gates of the rows (B,C,H).
+        dgate_w: Gradient of the gates of the columns (B,C,W).
+        gate_h: Gates of the rows (B,C,H), as :func:`strip_gates` returned them.
+        gate_w: Gates of the columns (B,C,W), likewise.
+        mean_h: As given to :func:`strip_gates`; so are the rest.
+        mean_w: Means over the height (B,C,W).
+        weight: Taps (C,1,k).
+        norm_weight: Scale (C).
+        norm_bias: Shift (C); the gates stand for it.
+        norm_groups: Groups of the normalisation.
+        eps: What it adds to the variance.
+
+    Returns:
+        Gradients of ``mean_h``, ``mean_w`` (in the dtype and the order in memory of the means), ``weight``,
+        ``norm_weight`` and ``norm_bias`` (in the dtype of each).
+    """
+    means, pixels = _in_order(mean_h, mean_w)
+    batch, channels = mean_h.shape[:2]
+    taps = weight.numel()
+    strips = [_physical(strip, pixels) for strip in (gate_h, gate_w, dgate_h, dgate_w)]
+    dmeans, scratch = ([torch.empty_like(mean) for mean in means] for _ in range(2))
+    parts = means[0].new_empty(2 * batch, taps + 2 * channels)  # a row for each image and direction
+    tensors = [weight.contiguous(), norm_weight.contiguous(), *strips, *scratch, *dmeans, parts]
+    _launch(_gradients, means, tensors, weight.shape[2], norm_groups, eps, pixels)
+    dweight, dnorm_weight, dnorm_bias = parts.sum(0).split([taps, channels, channels])
+    return (
+        *_logical(dmeans, pixels),
+        dweight.view(weight.shape).to(weight.dtype),
+        dnorm_weight.to(norm_weight.dtype),
+        dnorm_bias.to(norm_bias.dtype),
+    )
+
+
+def _launch(
+    kernel: triton.JITFunction,
+    means: list[Tensor],
+    tensors: list[Tensor],
+    taps: int,
+    norm_groups: int,
+    eps: float,
+    pixels: bool,
+) -> None:
+    batch = means[0].shape[0]
+    channels = means[0].shape[2 if pixels else 1]
+    height, width = (mean.shape[1 if pixels else 2] for mean in means)
+    group = channels // norm_groups
+    block_l = min(triton.next_power_of_2(max(height, width)), POSITIONS)
+    block_c = min(triton.next_power_of_2(group), TILE // block_l)
+    with torch.cuda.device_of(means[0]):
+        kernel[2 * batch * norm_groups,](
+            *(*means, *tensors),
+            *(channels, group, height, width),
+            EPS=eps,
+            PIXELS=pixels,
+            TAPS=taps,
+            BLOCK_C=block_c,
+            BLOCK_L=block_l,
+            num_warps=max(1, min(4, block_c * block_l // 256)),
+        )
+
+
+def _in_order(mean_h: Tensor, mean_w: Tensor) -> tuple[list[Tensor], bool]:
+    """The means as they lie in memory, (B,C,L) or (B,L,C), without gaps; and whether it is the latter."""
+    pixels = any(
+        not mean.is_contiguous() and mean.transpose(1, 2).is_contiguous() for mean in (mean_h, mean_w)
+    )
+    return [_physical(mean, pixels) for mean in (mean_h, mean_w)], pixels
+
+
+def _physical(strip: Tensor, pixels: bool) -> Tensor:
+    return (strip.transpose(1, 2) if pixels else strip).contiguous()
+
+
+def _logical(strips: list[Tensor], pixels: bool) -> tuple[Tensor, Tensor]:
+    strip_h, strip_w = (strip.transpose(1, 2) if pixels else strip for strip in strips)
+    return strip_h, strip_w
+
+
+# The rest are the kernels. A program's group is the channels first .. stop of one image, a tile some of these
+# channels by some positions. Odd programs take the columns, even ones the rows.
+
+
+@triton.jit
+def _offsets(
+    channel: tl.tensor, position: tl.tensor, channels: tl.tensor, length: tl.tensor, PIXELS: tl.constexpr
+) -> tl.tensor:
+    """Where the values of a tile lie in the strip of their image."""
+    if PIXELS:
+        offsets = position[None, :] * channels + channel[:, None]
+    else:
+        offsets = channel[:, None] * length + position[None, :]
+    return offsets
+
+
+@triton.jit
+def _load(
+    strip_ptr: tl.tensor,
+    channel: tl.tensor,
+    position: tl.tensor,
+    stop: tl.tensor,
+    channels: tl.tensor,
+    length: tl.tensor,
+    PIXELS: tl.constexpr,
+) -> tl.tensor:
+    """A tile of a strip, 0 outside of the group and of the strip."""
+    inside = (channel < stop)[:, None] & ((position >= 0) & (position < length))[None, :]
+    return tl.load(strip_ptr + _offsets(channel, position, channels, length, PIXELS), mask=inside, other=0.0)
+
+
+@triton.jit
+def _convolved(
+    mean_ptr: tl.tensor,
+    weight_ptr: tl.tensor,
+    channel: tl.tensor,
+    position: tl.tensor,
+    stop: tl.tensor,
+    channels: tl.tensor,
+    length: tl.tensor,
+    PIXELS: tl.constexpr,
+    TAPS: tl.constexpr,
+    BLOCK_C: tl.constexpr,
+    BLOCK_L: tl.constexpr,
+) -> tl.tensor:
+    """The value v in a tile; outside of the group and of the strip it means nothing."""
+    value = tl.zeros((BLOCK_C, BLOCK_L), dtype=mean_ptr.dtype.element_ty)
+    for tap in range(TAPS):
+        weight = tl.load(weight_ptr + channel * TAPS + tap, mask=channel < stop, other=0.0)
+        mean = _load(mean_ptr, channel, position + (tap - TAPS // 2), stop, channels, length, PIXELS)
+        value += weight.to(value.dtype)[:, None] * mean
+    return value
+
+
+@triton.jit
+def _statistics(
+    mean_ptr: tl.tensor,
+    weight_ptr: tl.tensor,
+    keep_ptr: tl.tensor,
+    first: tl.tensor,
+    stop: tl.tensor,
+    channels: tl.tensor,
+    length: tl.tensor,
+    EPS: tl.constexpr,
+    PIXELS: tl.constexpr,
+    TAPS: tl.constexpr,
+    KEEP: tl.constexpr,
+    BLOCK_C: tl.constexpr,
+    BLOCK_L: tl.constexpr,
+) -> tuple[tl.tensor, tl.tensor]:
+    """Mean and 1 / standard deviation of v in a group: exact in a tile, merged from tile to tile (Chan).
+
+    With ``KEEP``, v is also stored; it may be read after a barrier.
+    """
+    count = tl.full((), 0.0, mean_ptr.dtype.element_ty)
+    average = tl.full((), 0.0, mean_ptr.dtype.element_ty)
+    squares = tl.full((), 0.0, mean_ptr.dtype.element_ty)
+    for start in range(first, stop, BLOCK_C):
+        channel = start + tl.arange(0, BLOCK_C)
+        for left in range(0, length, BLOCK_L):
+            position = left + tl.arange(0, BLOCK_L)
+            inside = (channel < stop)[:, None] & (position < length)[None, :]
+            value = _convolved(
+                mean_ptr,
+                weight_ptr,
+                channel,
+                position,
+                stop,
+                channels,
+                length,
+                PIXELS,
+                TAPS,
+                BLOCK_C,
+                BLOCK_L,
+            )
+            if KEEP:
+                tl.store(keep_ptr + _offsets(channel, position, channels, length, PIXELS), value, mask=inside)
+            number = (tl.minimum(stop - start, BLOCK_C) * tl.minimum(length - left, BLOCK_L)).to(count.dtype)
+            tile_average = tl.sum(tl.where(inside, value, 0.0)) / number
+            deviation = tl.where(inside, value - tile_average, 0.0)
+            step = tile_average - average
+            squares += tl.sum(deviation * deviation) + step * step * (count * number / (count + number))
+            average += step * (number / (count + number))
+            count += number
+    return average, 1.0 / tl.sqrt(squares / count + EPS)
+
+
+@triton.jit
+def _gates(
+    mean_h_ptr: tl.tensor,
+    mean_w_ptr: tl.tensor,
+    weight_ptr: tl.tensor,
+    norm_weight_ptr: tl.tensor,
+    norm_bias_ptr: tl.tensor,
+    gate_h_ptr: tl.tensor,
+    gate_w_ptr: tl.tensor,
+    channels: tl.tensor,
+    group: tl.tensor,
+    height: tl.tensor,
+    width: tl.tensor,
+    EPS: tl.constexpr,
+    PIXELS: tl.constexpr,
+    TAPS: tl.constexpr,
+    BLOCK_C: tl.constexpr,
+    BLOCK_L: tl.constexpr,
+) -> None:
+    program = tl.program_id(0)
+    groups = channels // group
+    first = (program // 2) % groups * group
+    stop = first + group
+    image = (program // (2 * groups)).to(tl.int64)
+    columns = program % 2 == 1
+    length = tl.where(columns, width, height)
+    base = image * channels * length
+    mean_ptr = tl.where(columns, mean_w_ptr, mean_h_ptr) + base
+    gate_ptr = tl.where(columns, gate_w_ptr, gate_h_ptr) + base
+
+    average, scale = _statistics(
+        mean_ptr,
+        weight_ptr,
+        gate_ptr,
+        first,
+        stop,
+        channels,
+        length,
+        EPS,
+        PIXELS,
+        TAPS,
+        False,
+        BLOCK_C,
+        BLOCK_L,
+    )
+    for start in range(first, stop, BLOCK_C):
+        channel = start + tl.arange(0, BLOCK_C)
+        gamma = tl.load(norm_weight_ptr + channel, mask=channel < stop, other=0.0).to(average.dtype)
+        beta = tl.load(norm_bias_ptr + channel, mask=channel < stop, other=0.0).to(average.dtype)
+        for left in range(0, length, BLOCK_L):
+            position = left + tl.arange(0, BLOCK_L)
+            inside = (channel < stop)[:, None] & (position < length)[None, :]
+            value = _convolved(
+                mean_ptr,
+                weight_ptr,
+                channel,
+                position,
+                stop,
+                channels,
+                length,
+                PIXELS,
+                TAPS,
+                BLOCK_C,
+                BLOCK_L,
+            )
+            logit = (value - average) * scale * gamma[:, None] + beta[:, None]
+            offsets = _offsets(channel, position, channels, length, PIXELS)
+            tl.store(gate_ptr + offsets, 1.0 / (1.0 + tl.exp(-logit)), mask=inside)
+
+
+@triton.jit
+def _gradients(
+    mean_h_ptr: tl.tensor,
+    mean_w_ptr: tl.tensor,
+    weight_ptr: tl.tensor,
+    norm_weight_ptr: tl.tensor,
+    gate_h_ptr: tl.tensor,
+    gate_w_ptr: tl.tensor,
+    dgate_h_ptr: tl.tensor,
+    dgate_w_ptr: tl.tensor,
+    scratch_h_ptr: tl.tensor,
+    scratch_w_ptr: tl.tensor,
+    dmean_h_ptr: tl.tensor,
+    dmean_w_ptr: tl.tensor,
+    parts_ptr: tl.tensor,
+    channels: tl.tensor,
+    group: tl.tensor,
+    height: tl.tensor,
+    width: tl.tensor,
+    EPS: tl.constexpr,
+    PIXELS: tl.constexpr,
+    TAPS: tl.constexpr,
+    BLOCK_C: tl.constexpr,
+    BLOCK_L: tl.constexpr,
+) -> None:
+    """A program works through memory that no other touches: v lies in dmean until dmean is known."""
+    program = tl.program_id(0)
+    groups = channels // group
+    first = (program // 2) % groups * group
+    stop = first + group
+    image = (program // (2 * groups)).to(tl.int64)
+    columns = program % 2 == 1
+    length = tl.where(columns, width, height)
+    base = image * channels * length
+    mean_ptr = tl.where(columns, mean_w_ptr, mean_h_ptr) + base
+    gate_ptr = tl.where(columns, gate_w_ptr, gate_h_ptr) + base
+    dgate_ptr = tl.where(columns, dgate_w_ptr, dgate_h_ptr) + base
+    scratch_ptr = tl.where(columns, scratch_w_ptr, scratch_h_ptr) + base
+    dmean_ptr = tl.where(columns, dmean_w_ptr, dmean_h_ptr) + base
+    part_ptr = parts_ptr + (2 * image + program % 2) * (channels * (TAPS + 2))
+
+    average, scale = _statistics(
+        mean_ptr,
+        weight_ptr,
+        dmean_ptr,
+        first,
+        stop,
+        channels,
+        length,
+        EPS,
+        PIXELS,
+        TAPS,
+        True,
+        BLOCK_C,
+        BLOCK_L,
+    )
+    tl.debug_barrier()
+
+    # dγ and dβ, and from them the sums over the group: that of du is the sum of γ · dβ over its channels,
+    # that of du · u the sum of γ · dγ.
+    sum_du = tl.full((), 0.0, average.dtype)
+    sum_duu = tl.full((), 0.0, average.dtype)
+    for start in range(first, stop, BLOCK_C):
+        channel = start + tl.arange(0, BLOCK_C)
+        gamma = tl.load(norm_weight_ptr + channel, mask=channel < stop, other=0.0).to(average.dtype)
+        dgamma = tl.zeros((BLOCK_C,), dtype=average.dtype)
+        dbeta = tl.zeros((BLOCK_C,), dtype=average.dtype)
+        for left in range(0, length, BLOCK_L):
+            position = left + tl.arange(0, BLOCK_L)
+            value = _load(dmean_ptr, channel, position, stop, channels, length, PIXELS)
+            gate = _load(gate_ptr, channel, position, stop, channels, length, PIXELS)
+            dgate = _load(dgate_ptr, channel, position, stop, channels, length, PIXELS)
+            dlogit = dgate * gate * (1.0 - gate)  # 0 outside
+            dgamma += tl.sum(dlogit * ((value - average) * scale), axis=1)
+            dbeta += tl.sum(dlogit, axis=1)
+        tl.store(part_ptr + channels * TAPS + channel, dgamma, mask=channel < stop)
+        tl.store(part_ptr + channels * (TAPS + 1) + channel, dbeta, mask=channel < stop)
+        sum_du += tl.sum(gamma * dbeta)
+        sum_duu += tl.sum(gamma * dgamma)
+    number = ((stop - first) * length).to(average.dtype)
+    mean_du = sum_du / number
+    mean_duu = sum_duu / number
+
+    # dv, through memory: the convolution back needs it at the neighbours, which other threads hold.
+    for start in range(first, stop, BLOCK_C):
+        channel = start + tl.arange(0, BLOCK_C)
+        gamma = tl.load(norm_weight_ptr + channel, mask=channel < stop, other=0.0).to(average.dtype)
+        for left in range(0, length, BLOCK_L):
+            position = left + tl.arange(0, BLOCK_L)
+            inside = (channel < stop)[:, None] & (position < length)[None, :]
+            value = _load(dmean_ptr, channel, position, stop, channels, length, PIXELS)
+            gate = _load(gate_ptr, channel, position, stop, channels, length, PIXELS)
+            dgate = _load(dgate_ptr, channel, position, stop, channels, length, PIXELS)
+            du = dgate * gate * (1.0 - gate) * gamma[:, None]
+            dv = (du - mean_du - (value - average) * scale * mean_duu) * scale
+            tl.store(scratch_ptr + _offsets(channel, position, channels, length, PIXELS), dv, mask=inside)
+    tl.debug_barrier()
+
+    for start in range(first, stop, BLOCK_C):
+        channel = start + tl.arange(0, BLOCK_C)
+        for tap in range(TAPS):
+            dweight = tl.zeros((BLOCK_C,), dtype=average.dtype)
+            for left in range(0, length, BLOCK_L):
+                position = left + tl.arange(0, BLOCK_L)
+                shifted = position - (tap - TAPS // 2)
+                mean = _load(mean_ptr, channel, position, stop, channels, length, PIXELS)
+                dv = _load(scratch_ptr, channel, shifted, stop, channels, length, PIXELS)
+                dweight += tl.sum(mean * dv, axis=1)
+            tl.store(part_ptr + channel * TAPS + tap, dweight, mask=channel < stop)
+        for left in range(0, length, BLOCK_L):
+            position = left + tl.arange(0, BLOCK_L)
+            inside = (channel < stop)[:, None] & (position < length)[None, :]
+            dmean = tl.zeros((BLOCK_C, BLOCK_L), dtype=average.dtype)
+            for tap in range(TAPS):
+                shifted = position - (tap - TAPS // 2)
+                weight = tl.load(weight_ptr + channel * TAPS + tap, mask=channel < stop, other=0.0)
+                dv = _load(scratch_ptr, channel, shifted, stop, channels, length, PIXELS)
+                dmean += weight.to(average.dtype)[:, None] * dv
+            tl.store(dmean_ptr + _offsets(channel, position, channels, length, PIXELS), dmean, mask=inside)
