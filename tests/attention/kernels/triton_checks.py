@@ -158,6 +158,37 @@ def test_gates_may_have_the_dtype_of_the_map_and_any_strides(layout):
     check_gate_gradients(x, x, gate_h, gate_w)
 
 
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_tiles_are_timed_once_for_all_batches(layout, monkeypatch):
+    timed = []
+
+    def milliseconds(launch, tile):
+        launch(tile)
+        timed.append(tile)
+        return -len(timed)  # the last is the fastest
+
+    monkeypatch.setattr(strips_triton, "_fastest", {})
+    monkeypatch.setattr(strips_triton, "_INTERPRETED", False)
+    monkeypatch.setattr(strips_triton, "_milliseconds", milliseconds)
+    monkeypatch.setattr(torch.cuda, "is_current_stream_capturing", lambda: False)
+    for batch in (2, 1, 3):
+        check_means(draw(batch, 8, 12, 9, layout=layout))
+    sums = strips_triton.PIXEL_SUM_TILES if layout == "nhwc" else strips_triton.PLANE_SUM_TILES
+    assert timed == sums
+    assert list(strips_triton._fastest.values()) == [sums[-1]]
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_an_empty_batch(layout):
+    x = draw(0, 8, 5, 7, layout=layout)
+    gates = strips_of(x)
+    assert strips_triton.gate(x, *gates).shape == x.shape
+    assert [tuple(strip.shape) for strip in strips_triton.means(x)] == [(0, 8, 5), (0, 8, 7)]
+    parameters = draw_parameters(8, 3)
+    gradients = strip_gates_triton.strip_gates_gradients(*gates, *gates, *gates, *parameters, 2, 1e-5)
+    assert all(gradient.abs().sum() == 0 for gradient in gradients[2:])
+
+
 @pytest.mark.skipif(DEVICE == "cpu", reason="needs the memory of a GPU")
 @pytest.mark.parametrize("layout", LAYOUTS)
 def test_offsets_above_31_bits(layout):

@@ -149,7 +149,7 @@ def _split(shape: torch.Size, pixels: bool) -> _Split:
     columns = min(triton.next_power_of_2(width), PIXEL_COLUMNS if pixels else PLANE_COLUMNS)
     row_parts = triton.cdiv(width, columns)
     slices = triton.cdiv(channels, PIXEL_SUM_TILES[0].channels) if pixels else channels
-    programs = batch * slices * row_parts
+    programs = max(1, batch * slices * row_parts)
     bands = min(triton.cdiv(height, MIN_BAND), triton.cdiv(PROGRAMS, programs))
     band = triton.cdiv(height, bands)
     return _Split(columns, row_parts, band, triton.cdiv(height, band))
