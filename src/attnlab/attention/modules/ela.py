@@ -20,6 +20,11 @@ ela_s  5           8                  16          deep networks
 ela_l  7           8                  16          large networks
 ====== =========== ================== =========== ====================
 
+On the CPU and on GPUs all of it is one operation that reads the map twice and writes it once, and keeps for
+the backward pass little more than the map (:mod:`attnlab.attention.kernels.ela`); the formula as layers reads
+and writes it some nine times. ``implementation="formula"`` is the latter: hooks on ``conv`` and ``norm`` see
+their calls, and exported graphs are made of ordinary operations (``auto`` exports these too).
+
 timm's ``ela`` is another module: a convolution for each direction, and a SiLU before the gate.
 
 Shapes: B batch, C channels, H height, W width; a strip is (B,C,L) with L = H or W.
@@ -29,8 +34,12 @@ from __future__ import annotations
 
 from functools import partial
 
+import torch
 from torch import Tensor, nn
 
+from attnlab.attention.kernels import gate_strips, strip_means
+from attnlab.attention.kernels.choice import Implementation, check_implementation
+from attnlab.attention.kernels.ela import ela
 from attnlab.attention.registry import register_attention
 from attnlab.attention.rules import GroupNorm, largest_divisor, same_padding
 
@@ -57,12 +66,22 @@ class ELA(nn.Module):
             ``groups = C`` (T, B); 8 is the paper's ``groups = C/8`` (S, L). What does not divide C becomes
             the largest divisor of C not above it.
         norm_groups: Groups of the group normalisation, by the same divisor rule. Paper: 32 (T) or 16.
+        implementation: How it is computed, with the same numbers: ``formula`` by ordinary operations, the
+            others as one operation, ``fused`` on plain torch, ``triton`` by GPU kernels, ``auto`` by these on
+            a GPU if Triton is installed and else on plain torch.
     """
 
     def __init__(
-        self, channels: int, kernel_size: int = 7, channels_per_group: int = 1, norm_groups: int = 16
+        self,
+        channels: int,
+        kernel_size: int = 7,
+        channels_per_group: int = 1,
+        norm_groups: int = 16,
+        implementation: Implementation = "auto",
     ) -> None:
         super().__init__()
+        check_implementation(implementation)
+        self.implementation = implementation
         self.conv = nn.Conv1d(
             channels,
             channels,
@@ -75,9 +94,14 @@ class ELA(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(B,C,H,W) -> (B,C,H,W)."""
-        gate_h = self.gate(x.mean(dim=3)).to(x.dtype)  # (B,C,H)
-        gate_w = self.gate(x.mean(dim=2)).to(x.dtype)  # (B,C,W)
-        return x * gate_h.unsqueeze(3) * gate_w.unsqueeze(2)
+        exports = torch.compiler.is_exporting() or torch.jit.is_tracing()
+        if self.implementation == "formula" or (self.implementation == "auto" and exports):
+            mean_h, mean_w = strip_means(x)
+            return gate_strips(x, self.gate(mean_h), self.gate(mean_w))
+        norm = self.norm
+        return ela(
+            *(x, self.conv.weight, norm.weight, norm.bias, norm.num_groups, norm.eps, self.implementation)
+        )
 
     def gate(self, strip: Tensor) -> Tensor:
         """The gate of one direction: strip means (B,C,L) -> values in 0..1, (B,C,L)."""

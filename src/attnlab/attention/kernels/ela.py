@@ -1,0 +1,204 @@
+"""ELA as one operation that keeps its input and four strips for the backward pass.
+
+Written layer by layer, ELA reads and writes the full map about nine times. Here it is two reads and one write
+forward (strip means; gating), and three reads and one write beyond them backward::
+
+    forward    z_h, z_w = strip means of x              g = σ(G(F(z)))          y = x · g_h · g_w
+    backward   ∂g_h = Σ_w ∂y·x·g_w, ∂g_w = Σ_h ∂y·x·g_h       ∂z from ∂g through the small layers
+               ∂x = ∂y · g_h · g_w + ∂z_h / W + ∂z_w / H
+
+Strips are float32 for half-precision maps, float64 for float64. The operation is a ``torch.library`` one, so
+that ``torch.compile``, export, fake tensors, hooks on saved tensors and the FLOP counter see through it or
+past it as they would with any of torch's own. Gradients of gradients come from the formula in ordinary
+operations, which costs what the formula costs.
+
+Shapes: B batch, C channels, H height, W width; a strip is (B,C,L) with L = H or W.
+"""
+
+from __future__ import annotations
+
+import importlib
+import math
+from collections.abc import Sequence
+from types import ModuleType
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+from torch.utils.flop_counter import register_flop_formula
+
+from attnlab.attention.kernels import strip_gates, strips
+from attnlab.attention.kernels.choice import Backend, backend_for
+
+
+def ela(
+    x: Tensor,
+    weight: Tensor,
+    norm_weight: Tensor,
+    norm_bias: Tensor,
+    norm_groups: int,
+    eps: float = 1e-5,
+    implementation: str = "auto",
+) -> Tensor:
+    """Gate every row and every column by its own strip mean, seen in its neighbourhood.
+
+    Args:
+        x: Map (B,C,H,W).
+        weight: The strip convolution's weight (C, C / groups, k), k odd.
+        norm_weight: Scale of the group normalisation (C).
+        norm_bias: Shift of the group normalisation (C).
+        norm_groups: Groups of the normalisation; they divide C.
+        eps: What the normalisation adds to the variance.
+        implementation: ``auto``, ``fused`` or ``triton``, see :mod:`attnlab.attention.kernels.choice`.
+
+    Returns:
+        The gated map (B,C,H,W), in the dtype and the memory format of ``x``.
+    """
+    return torch.ops.attnlab.ela(x, weight, norm_weight, norm_bias, norm_groups, eps, implementation)[0]
+
+
+def ela_formula(
+    x: Tensor, weight: Tensor, norm_weight: Tensor, norm_bias: Tensor, norm_groups: int, eps: float = 1e-5
+) -> Tensor:
+    """What :func:`ela` computes, in ordinary differentiable operations."""
+    dtype = strips.sum_dtype(x.dtype)
+    taps, scale, shift = (each.to(dtype) for each in (weight, norm_weight, norm_bias))
+    groups, padding = taps.shape[0] // taps.shape[1], taps.shape[2] // 2
+
+    def gate(strip: Tensor) -> Tensor:
+        convolved = functional.conv1d(strip, taps, padding=padding, groups=groups)
+        return torch.group_norm(convolved, norm_groups, scale, shift, eps).sigmoid()
+
+    wide = x.to(dtype)
+    gate_h, gate_w = gate(wide.mean(dim=3)), gate(wide.mean(dim=2))
+    return (wide * gate_h.unsqueeze(3) * gate_w.unsqueeze(2)).to(x.dtype)
+
+
+@torch.library.custom_op("attnlab::ela", mutates_args=())
+def _forward(
+    x: Tensor,
+    weight: Tensor,
+    norm_weight: Tensor,
+    norm_bias: Tensor,
+    norm_groups: int,
+    eps: float,
+    implementation: str,
+) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+    """The gated map, then what backward needs: the strip means and the gates of both directions."""
+    backend = backend_for(implementation, x.device)
+    mean_h, mean_w = backend.means(x)
+    with torch.autocast(x.device.type, enabled=False):
+        gate_h, gate_w = _small(backend, weight).strip_gates(
+            mean_h, mean_w, weight, norm_weight, norm_bias, norm_groups, eps
+        )
+    return backend.gate(x, gate_h, gate_w), mean_h, mean_w, gate_h, gate_w
+
+
+@_forward.register_fake
+def _forward_shapes(x: Tensor, *_: Any) -> tuple[Tensor, ...]:
+    height, width = x.shape[2:]
+    return strips.empty_map(x), *(strips.empty_strip(x, length) for length in (height, width) * 2)
+
+
+@torch.library.custom_op("attnlab::ela_backward", mutates_args=())
+def _backward(
+    dy: Tensor,
+    x: Tensor,
+    mean_h: Tensor,
+    mean_w: Tensor,
+    gate_h: Tensor,
+    gate_w: Tensor,
+    weight: Tensor,
+    norm_weight: Tensor,
+    norm_bias: Tensor,
+    norm_groups: int,
+    eps: float,
+    implementation: str,
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """The gradients of the map, of the convolution's weight, and of the normalisation's scale and shift."""
+    backend = backend_for(implementation, x.device)
+    # One layout for both passes over it: a product of two layouts costs more than this copy.
+    innermost = strips.channels_innermost(x)
+    dy = dy.contiguous(memory_format=torch.channels_last if innermost else torch.contiguous_format)
+    dgate_h, dgate_w = backend.gate_gradients(dy, x, gate_h, gate_w)
+    with torch.autocast(x.device.type, enabled=False):
+        dmean_h, dmean_w, *dparameters = _small(backend, weight).strip_gates_gradients(
+            *(dgate_h, dgate_w, gate_h, gate_w, mean_h, mean_w),
+            *(weight, norm_weight, norm_bias, norm_groups, eps),
+        )
+    dx = backend.input_gradient(dy, gate_h, gate_w, dmean_h, dmean_w)
+    # The results of an operation may not share memory, as slices of one sum do.
+    return dx, *(d.clone() if d.untyped_storage().nbytes() > d.nbytes else d for d in dparameters)
+
+
+@_backward.register_fake
+def _backward_shapes(dy: Tensor, x: Tensor, *rest: Any) -> tuple[Tensor, ...]:
+    return strips.empty_map(x), *(torch.empty_like(parameter) for parameter in rest[4:7])
+
+
+def _keep(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
+    x, weight, norm_weight, norm_bias, *options = inputs
+    _, *small = output
+    ctx.mark_non_differentiable(*small)
+    ctx.set_materialize_grads(False)
+    ctx.save_for_backward(x, *small, weight, norm_weight, norm_bias)
+    ctx.options = options
+
+
+def _gradients(ctx: Any, dy: Tensor | None, *of_small: None) -> tuple[Tensor | None, ...]:
+    if dy is None:
+        return (None,) * 7
+    dx, *dparameters = torch.ops.attnlab.ela_backward(dy, *ctx.saved_tensors, *ctx.options)
+    return dx, *dparameters, None, None, None
+
+
+def _keep_for_second(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
+    dy, x, _, _, _, _, weight, norm_weight, norm_bias, norm_groups, eps, _ = inputs
+    ctx.set_materialize_grads(False)
+    ctx.save_for_backward(dy, x, weight, norm_weight, norm_bias)
+    ctx.options = (norm_groups, eps)
+
+
+def _second_gradients(ctx: Any, *cotangents: Tensor | None) -> tuple[Tensor | None, ...]:
+    """The gradients of the gradients, by the formula in ordinary operations."""
+    given = [(index, tangent) for index, tangent in enumerate(cotangents) if tangent is not None]
+    again = torch.is_grad_enabled()
+    with torch.enable_grad():
+        # Aliases: where these are leaves that share a graph with others, only this graph is walked.
+        dy, *inputs = (tensor.view_as(tensor).requires_grad_() for tensor in ctx.saved_tensors)
+        y = ela_formula(*inputs, *ctx.options)
+        first = torch.autograd.grad(y, inputs, dy, create_graph=True)
+        second = torch.autograd.grad(
+            [first[index] for index, _ in given],
+            [dy, *inputs],
+            [tangent for _, tangent in given],
+            create_graph=again,
+            allow_unused=True,
+        )
+    ddy, dx, *dparameters = second
+    return ddy, dx, None, None, None, None, *dparameters, None, None, None
+
+
+_forward.register_autograd(_gradients, setup_context=_keep)
+_backward.register_autograd(_second_gradients, setup_context=_keep_for_second)
+
+
+@register_flop_formula(torch.ops.attnlab.ela)
+def _forward_flops(x: Sequence[int], weight: Sequence[int], *_: Any, **__: Any) -> int:
+    """Two a multiply-accumulate of the strip convolutions, which are all that is counted."""
+    batch, height, width = x[0], *x[2:]
+    return 2 * batch * (height + width) * math.prod(weight)
+
+
+@register_flop_formula(torch.ops.attnlab.ela_backward)
+def _backward_flops(dy: Sequence[int], *rest: Any, **_: Any) -> int:
+    """The convolution once more, and the gradients of its input and of its weight."""
+    return 3 * _forward_flops(dy, rest[5])
+
+
+def _small(backend: Backend, weight: Tensor) -> ModuleType:
+    """Who goes from means to gates: Triton has kernels for the depthwise convolution only."""
+    if backend is not strips and weight.shape[1] == 1:
+        return importlib.import_module("attnlab.attention.kernels.strip_gates_triton")
+    return strip_gates
