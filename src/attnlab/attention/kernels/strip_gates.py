@@ -133,7 +133,9 @@ def _convolve(strip: Tensor, taps: Tensor) -> Tensor:
 def _turned(taps: Tensor) -> Tensor:
     """The taps of the transposed convolution: inputs and outputs of a group, and the order, turn round."""
     channels, width, length = taps.shape
-    return taps.view(-1, width, width, length).transpose(1, 2).flip(3).reshape(channels, width, length)
+    turned = taps.view(-1, width, width, length).transpose(1, 2).flip(3).reshape(channels, width, length)
+    # In its strides, where a size is 1, torch sees a layout, and converts the strip to it.
+    return turned.clone(memory_format=torch.contiguous_format)
 
 
 def _taps_gradient(strip: Tensor, dconvolved: Tensor, taps: Tensor) -> Tensor:
