@@ -10,7 +10,8 @@ forward (strip means; gating), and three reads and one write beyond them backwar
 Strips are float32 for half-precision maps, float64 for float64. The operation is a ``torch.library`` one, so
 that ``torch.compile``, export, fake tensors, hooks on saved tensors and the FLOP counter see through it or
 past it as they would with any of torch's own. Gradients of gradients come from the formula in ordinary
-operations, which costs what the formula costs.
+operations, which costs what the formula costs. The transforms of ``torch.func`` (``grad``, ``jvp``) take no
+operation of this kind: for them there is the module's ``implementation="formula"``.
 
 Shapes: B batch, C channels, H height, W width; a strip is (B,C,L) with L = H or W.
 """

@@ -1,7 +1,7 @@
 """Strip means of a map, and gates that scale its rows and columns, on plain torch.
 
-Two groups of operations share this file. :func:`strip_means` and :func:`gate_strips` are for modules: they are
-made of ordinary differentiable operations. :func:`means`, :func:`gate`, :func:`gate_gradients` and
+Two groups of operations share this file. :func:`strip_means` and :func:`gate_strips` are for modules: they
+are made of ordinary differentiable operations. :func:`means`, :func:`gate`, :func:`gate_gradients` and
 :func:`input_gradient` have no gradients of their own: fused functions are made of them, and other backends
 have the same four.
 
