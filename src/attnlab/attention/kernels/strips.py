@@ -24,7 +24,7 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
-# Bytes of one block of a map, for each thread: of the order of a core's second-level cache. Half costs a tenth.
+# Bytes of one block of a map, for each thread: about a core's second-level cache. Half costs a tenth.
 BLOCK_BYTES = 2**20
 
 
