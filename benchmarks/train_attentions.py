@@ -5,7 +5,9 @@ Run: ``python benchmarks/train_attentions.py --config configs/tinyimagenet_resne
 
 Every run is ``python main.py fit`` with one attention and one seed in a process of its own; what follows
 ``--`` goes to each. The score is that of the last epoch, not of the best one, so that the validation images
-choose nothing. Runs that are done are not repeated: an interrupted table goes on where it stopped.
+choose nothing. The training loss is the mean of the first, and of the last, tenth of the logged steps; one
+that is no number stops the table. Runs that are done are not repeated: an interrupted table goes on where it
+stopped.
 """
 
 from __future__ import annotations
@@ -13,6 +15,7 @@ from __future__ import annotations
 import argparse
 import csv
 import json
+import math
 import os
 import subprocess
 import sys
@@ -23,6 +26,7 @@ from statistics import mean, stdev
 from typing import Any
 
 MAIN = Path(__file__).parents[1] / "main.py"
+LOSS = "train/loss_step"
 ATTENTIONS = ["none", "se", "eca", "cbam", "ca", "ela_t", "ela_b", "ela_s", "ela_l"]
 
 
@@ -54,7 +58,16 @@ def train(config: Path, attention: str, seed: int, logs: Path, further: list[str
     with (folder / "metrics.csv").open() as file:
         rows = list(csv.DictReader(file))
     last = {key: float(value) for row in rows for key, value in row.items() if value}
-    result = {**last, "seconds": time.perf_counter() - start}
+    losses = [float(row[LOSS]) for row in rows if row.get(LOSS)]
+    if not all(map(math.isfinite, losses)):
+        raise SystemExit(f"{attention}, seed {seed}: a training loss is no number, see {folder}.")
+    tenth = max(1, len(losses) // 10)
+    result = {
+        **last,
+        "first loss": mean(losses[:tenth]),
+        "last loss": mean(losses[-tenth:]),
+        "seconds": time.perf_counter() - start,
+    }
     done.write_text(json.dumps(result, indent=1))
     return result
 
@@ -63,19 +76,25 @@ def table(results: dict[str, list[dict[str, Any]]], metric: str) -> str:
     """Markdown: an attention a row."""
     lines = [
         f"| attention | parameters (M) | MACs (M) | {metric}, mean | standard deviation | by seed "
-        "| minus none, by seed |",
-        "| --- | ---: | ---: | ---: | ---: | --- | --- |",
+        "| minus none, by seed | training loss, start | end |",
+        "| --- | ---: | ---: | ---: | ---: | --- | --- | ---: | ---: |",
     ]
     baseline = [run[metric] for run in results.get("none", [])]
     for name, runs in results.items():
         scores = [run[metric] for run in runs]
         spread = f"{stdev(scores):.4f}" if len(scores) > 1 else ""
         differences = [f"{score - base:+.4f}" for score, base in zip(scores, baseline, strict=False)]
-        lines.append(
-            f"| `{name}` | {runs[0]['cost/parameters'] / 1e6:.4f} | {runs[0]['cost/macs'] / 1e6:.2f} "
-            f"| {mean(scores):.4f} | {spread} | {', '.join(f'{score:.4f}' for score in scores)} "
-            f"| {', '.join(differences) if name != 'none' else ''} |"
-        )
+        cells = [
+            f"`{name}`",
+            f"{runs[0]['cost/parameters'] / 1e6:.4f}",
+            f"{runs[0]['cost/macs'] / 1e6:.2f}",
+            f"{mean(scores):.4f}",
+            spread,
+            ", ".join(f"{score:.4f}" for score in scores),
+            ", ".join(differences) if name != "none" else "",
+            *(f"{mean(run[end] for run in runs):.3f}" for end in ("first loss", "last loss")),
+        ]
+        lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines)
 
 
