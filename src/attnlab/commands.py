@@ -63,11 +63,21 @@ def _parser() -> argparse.ArgumentParser:
     commands = attention.add_subparsers(required=True, metavar="COMMAND")
 
     listing = commands.add_parser(
-        "list", help="all attention modules: paper, options, cost", formatter_class=_Help
+        "list",
+        help="all attention modules: paper, and cost on a map of any size",
+        description="All attention modules at their default options: year, paper, parameters, MACs, memory "
+        "held for the backward pass, time of a forward and of a backward pass.",
+        formatter_class=_Help,
     )
-    listing.add_argument("--channels", type=int, default=64, help="channels of the map whose cost is counted")
+    listing.add_argument("--channels", type=int, default=64, help="channels of the map")
     listing.add_argument("--size", type=int, default=56, help="its height and width")
-    listing.add_argument("--sort", default="name", help="name, year, parameters or macs")
+    listing.add_argument("--batch", type=int, default=1, help="maps in a batch, for memory and times")
+    listing.add_argument(
+        "--sort", default="name", help="name, year, parameters, macs, memory, forward or backward"
+    )
+    listing.add_argument("--rounds", type=int, default=5, help="rounds in which each module is timed once")
+    listing.add_argument("--no-time", action="store_true", help="count only, without times")
+    listing.add_argument("--device", choices=("cpu", "cuda"), default="cpu", help="where times are taken")
     listing.add_argument("--markdown", action="store_true", help="print a Markdown table")
     listing.set_defaults(run=_list)
 
@@ -211,11 +221,13 @@ class _Help(argparse.ArgumentDefaultsHelpFormatter, argparse.RawDescriptionHelpF
 def _list(arguments: argparse.Namespace) -> None:
     from attnlab.analysis import attention_table as table
 
-    rows = table.attention_rows(arguments.channels, arguments.size, arguments.sort)
+    rounds = 0 if arguments.no_time else arguments.rounds
+    trial = table.Trial(arguments.channels, arguments.size, arguments.batch, rounds, arguments.device)
+    rows = table.attention_rows(trial, arguments.sort)
     if arguments.markdown:
-        print(table.attention_markdown(rows))
+        print(table.attention_markdown(rows, trial))
     else:
-        table.make_console().print(table.attention_table(rows, arguments.channels, arguments.size))
+        table.make_console().print(table.attention_table(rows, trial))
 
 
 def _show(arguments: argparse.Namespace) -> None:

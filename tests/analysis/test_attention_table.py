@@ -8,47 +8,82 @@ import torch
 import yaml
 from torch import nn
 
-from attnlab.analysis.attention_table import attention_rows
+from attnlab.analysis.attention_table import AttentionRow, Trial, attention_rows
 from attnlab.attention import list_attentions
 from attnlab.attention.macs import count_macs
 from attnlab.commands import run
 from attnlab.errors import AttnlabError
 
 
-def test_list_names_every_module_with_its_options(capsys: pytest.CaptureFixture[str]) -> None:
-    assert run(["attention", "list"]) == 0
+def test_list_names_every_module_with_its_paper_and_its_cost(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(["attention", "list", "--channels", "8", "--size", "4", "--rounds", "1"]) == 0
     text = capsys.readouterr().out
     assert all(name in text for name in list_attentions())
     assert "arxiv.org/abs/2403.01123" in text
-    assert "kernel_size=7, channels_per_group=8, norm_groups=16" in text
     assert "element-wise operations count as zero" in text
+    assert "forward, ms" in text
 
 
 def test_cost_of_ela_is_what_its_sizes_say() -> None:
-    rows = {row.spec.name: row for row in attention_rows(channels=64, size=56)}
+    rows = {row.spec.name: row for row in attention_rows(Trial(64, 56, batch=2, rounds=0))}
     assert rows["ela_b"].parameters == 64 * 7 + 2 * 64
     assert rows["ela_l"].parameters == 64 * 8 * 7 + 2 * 64
     assert rows["ela_b"].macs == 2 * 56 * 64 * 7
-    assert rows["none"].macs == rows["none"].parameters == 0
+    assert rows["none"].macs == rows["none"].parameters == rows["none"].kept_bytes == 0
+    # The map; the strip means and the gates of both directions.
+    assert rows["ela_b"].kept_bytes == 4 * 2 * 64 * (56 * 56 + 2 * (56 + 56))
+    # The map for the gate's gradient; means, hidden layer before and after its activation, and gates.
+    assert 4 * 2 * 64 * 56 * 56 < rows["se"].kept_bytes < 1.01 * 4 * 2 * 64 * 56 * 56
 
 
-@pytest.mark.parametrize("sort", ["parameters", "macs"])
+@pytest.mark.parametrize("sort", ["year", "parameters", "macs", "memory", "forward", "backward"])
 def test_rows_sort(sort: str) -> None:
-    values = [getattr(row, sort) for row in attention_rows(16, 8, sort)]
-    assert values == sorted(values)
-    assert len(values) == len(list_attentions())
+    def value(row: AttentionRow) -> float:
+        if sort == "year":
+            return row.spec.year or 0
+        found = getattr(row, {"memory": "kept_bytes"}.get(sort, sort))
+        assert found is not None
+        return found
+
+    rows = attention_rows(Trial(8, 4, rounds=1), sort)
+    assert [value(row) for row in rows] == sorted(map(value, rows))
+    assert len(rows) == len(list_attentions())
 
 
-def test_an_unknown_sort_is_an_error() -> None:
-    with pytest.raises(AttnlabError, match="Did you mean 'macs'"):
-        run(["attention", "list", "--sort", "mac"])
+def test_times_are_those_of_the_work() -> None:
+    rows = {row.spec.name: row for row in attention_rows(Trial(64, 48, rounds=3))}
+    for time in ("forward", "backward"):  # a module of 0.4 G MACs, and one that does nothing
+        assert getattr(rows["gam"], time) > 3 * getattr(rows["none"], time) > 0
 
 
-def test_list_prints_markdown(capsys: pytest.CaptureFixture[str]) -> None:
-    run(["attention", "list", "--markdown", "--channels", "16", "--size", "8"])
-    lines = capsys.readouterr().out.splitlines()
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--sort", "macro"], "Did you mean 'macs'"),
+        (["--sort", "forward", "--no-time"], "needs times"),
+        (["--channels", "0"], "--channels is at least 1, got 0"),
+        (["--rounds", "-1"], "--rounds is at least 0, got -1"),
+    ],
+)
+def test_what_cannot_be_listed_is_an_error(words: list[str], message: str) -> None:
+    with pytest.raises(AttnlabError, match=message):
+        run(["attention", "list", *words])
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="needs a machine without CUDA")
+def test_times_on_a_missing_gpu_are_an_error() -> None:
+    with pytest.raises(AttnlabError, match="sees no CUDA device"):
+        run(["attention", "list", "--device", "cuda"])
+
+
+@pytest.mark.parametrize(("words", "columns"), [(["--no-time"], 5), (["--rounds", "1"], 7)])
+def test_list_prints_markdown(words: list[str], columns: int, capsys: pytest.CaptureFixture[str]) -> None:
+    run(["attention", "list", "--markdown", "--channels", "8", "--size", "4", *words])
+    *lines, empty, note = capsys.readouterr().out.splitlines()
     assert len(lines) == 2 + len(list_attentions())
-    assert {line.count("|") for line in lines} == {6}
+    assert {line.count("|") for line in lines} == {columns + 1}
+    assert not empty
+    assert note.startswith("Cost on one map of 8 x 4 x 4.")
 
 
 @pytest.mark.parametrize("name", list_attentions())
@@ -81,7 +116,7 @@ def test_macs_are_half_of_the_flops_and_leave_the_module_alone() -> None:
 def test_list_imports_no_library_of_networks() -> None:
     heavy = ("lightning", "torchvision", "timm", "segmentation_models_pytorch", "torchmetrics")
     code = (
-        "import sys; from attnlab.commands import run; run(['attention', 'list']); "
+        "import sys; from attnlab.commands import run; run(['attention', 'list', '--no-time']); "
         f"print([name for name in {heavy} if name in sys.modules])"
     )
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
