@@ -27,26 +27,15 @@ def resized(x: Tensor, height: int, width: int) -> Tensor:
     return y
 
 
-def along(values: Tensor, weight: Tensor) -> Tensor:
-    """The convolution of a sequence (L), zeros outside."""
-    total = torch.zeros_like(values)
-    for place in range(len(values)):
-        for tap in range(len(weight)):
-            neighbour = place + tap - len(weight) // 2
-            if 0 <= neighbour < len(values):
-                total[place] += weight[tap] * values[neighbour]
-    return total
-
-
 def formula(mlca: MixedLocalChannelAttention, x: Tensor) -> Tensor:
     size, share, channels = mlca.local_size, mlca.local_weight, x.shape[1]
     cells, gate = resized(x, size, size), x.new_empty(*x.shape[:2], size, size)
     for image in range(len(x)):
         whole = cells[image].sum(dim=(1, 2)) / size**2
-        whole_gate = naive.sigmoid(along(whole, mlca.conv_global.weight[0, 0]))
+        whole_gate = naive.sigmoid(naive.conv(whole[None, None], mlca.conv_global)[0, 0])
         places = [(p, q) for p in range(size) for q in range(size)]
         sequence = torch.cat([cells[image, :, p, q] for p, q in places])
-        cell_gates = naive.sigmoid(along(sequence, mlca.conv_local.weight[0, 0]))
+        cell_gates = naive.sigmoid(naive.conv(sequence[None, None], mlca.conv_local)[0, 0])
         for number, (p, q) in enumerate(places):
             cell_gate = cell_gates[number * channels : (number + 1) * channels]
             gate[image, :, p, q] = (1 - share) * whole_gate + share * cell_gate

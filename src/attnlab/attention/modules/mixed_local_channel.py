@@ -75,4 +75,4 @@ class MixedLocalChannelAttention(nn.Module):
         gate = gate.transpose(1, 2).unflatten(2, (self.local_size, self.local_size))  # (B,C,s,s)
         if not x.is_contiguous(memory_format=torch.channels_last):
             gate = gate.contiguous()  # small still: a full-size gate in another layout than x is slow
-        return x * adaptive_avg_pool2d(gate, x.shape[2:])
+        return x * adaptive_avg_pool2d(gate, (x.shape[2], x.shape[3]))
