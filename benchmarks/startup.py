@@ -22,7 +22,7 @@ IMPORTS = "import torch, lightning"
 COMMANDS = {
     f'python -c "{IMPORTS}"': ["-c", IMPORTS],
     "python main.py --help": ["main.py", "--help"],
-    "python main.py attention list": ["main.py", "attention", "list"],
+    "python main.py attention list": ["main.py", "attention", "list", "--no-time"],
 }
 
 

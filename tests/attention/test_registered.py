@@ -1,21 +1,17 @@
-"""No registered name without its proofs, and the tester on a module that is not attnlab's."""
+"""No registered name without its proofs, and the tester on the module that the docs add."""
 
 from __future__ import annotations
 
 import ast
-import inspect
+import re
 import sys
+import tempfile
 from pathlib import Path
-from types import MappingProxyType
-
-import pytest
-import torch
-from torch import Tensor, nn
 
 from attnlab.attention import list_attentions
-from attnlab.attention.testing import AttentionTester
 
 PROOFS = Path(__file__).parent / "modules"
+DOCS = Path(__file__).parents[2] / "docs" / "add-an-attention.md"
 
 
 def proven_names() -> set[str]:
@@ -40,28 +36,19 @@ def test_every_name_has_its_proofs() -> None:
     )
 
 
-class ChannelScale(nn.Module):
-    """The module of docs/add-an-attention.md.
-
-    Args:
-        channels: Channels C of the map.
-        start: First value of the weights.
-    """
-
-    def __init__(self, channels: int, start: float = 0.0) -> None:
-        super().__init__()
-        self.weight = nn.Parameter(torch.full((channels, 1, 1), start))
-        self.bias = nn.Parameter(torch.ones(channels, 1, 1))
-
-    def forward(self, x: Tensor) -> Tensor:
-        means = x.mean(dim=(2, 3), keepdim=True)
-        return x * (self.weight * means + self.bias).sigmoid().to(x.dtype)
+def load_the_docs_example() -> dict[str, object]:
+    """The blocks of docs/add-an-attention.md: first a file of a package, then two blocks of tests."""
+    text = DOCS.read_text(encoding="utf-8")
+    module, contract, proof = re.findall(r"^```python\n(.*?)^```", text, re.MULTILINE | re.DOTALL)
+    package = Path(tempfile.mkdtemp()) / "my_pkg"
+    package.mkdir()
+    (package / "my_module.py").write_text(module, encoding="utf-8")
+    sys.path.insert(0, str(package.parent))
+    found: dict[str, object] = {"__name__": __name__}
+    for block in (contract, proof):
+        exec(block, found)
+    return found
 
 
-class TestOwnModule(AttentionTester):
-    name = f"{__name__}.ChannelScale"
-    options = MappingProxyType({"start": 0.5})
-
-    @pytest.fixture(autouse=True)
-    def _importable(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setitem(sys.modules, __name__, inspect.getmodule(type(self)))
+_example = load_the_docs_example()
+TestTheDocsContract, TestTheDocsProof = _example["TestTheContract"], _example["TestChannelScale"]
