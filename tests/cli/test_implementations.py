@@ -4,29 +4,52 @@ from __future__ import annotations
 
 import csv
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from attnlab.data import ShapesSegmentationDataModule
 from tests.cli.conftest import Command
 
 CONFIG = Path(__file__).parents[2] / "configs" / "quickstart_segmentation.yaml"
 STEPS = 12
 
 
+@pytest.fixture
+def _batches_of_float64(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Images become float32 on the device, whatever the trainer's precision; here float64."""
+    original = ShapesSegmentationDataModule.on_after_batch_transfer
+
+    def double(self: ShapesSegmentationDataModule, batch: dict[str, Any], index: int) -> dict[str, Any]:
+        batch = original(self, batch, index)
+        return {**batch, "image": batch["image"].double()}
+
+    monkeypatch.setattr(ShapesSegmentationDataModule, "on_after_batch_transfer", double)
+
+
+def losses_of(run: Command, folder: Path, implementation: str, precision: str) -> list[float]:
+    outcome = run(
+        *("fit", "--config", CONFIG, "--data.root", folder / "shapes", "--data.num_train", 4 * STEPS),
+        *("--data.num_val", 4, "--data.batch_size", 4, "--trainer.max_epochs", 1),
+        *("--model.attention.implementation", implementation, "--trainer.precision", precision),
+        *("--trainer.log_every_n_steps", 1, "--trainer.logger=CSVLogger"),
+        *("--trainer.logger.save_dir", folder, "--trainer.logger.name", implementation),
+    )
+    assert outcome.status == 0, outcome.err
+    with next((folder / implementation).rglob("metrics.csv")).open() as file:
+        losses = [float(row["train/loss_step"]) for row in csv.DictReader(file) if row["train/loss_step"]]
+    assert len(losses) == STEPS
+    return losses
+
+
 def test_losses_are_the_same_step_by_step(run: Command, tmp_path: Path) -> None:
-    losses = {}
-    for implementation in ("fused", "formula"):
-        outcome = run(
-            *("fit", "--config", CONFIG, "--data.root", tmp_path / "shapes", "--data.num_train", 4 * STEPS),
-            *("--data.num_val", 4, "--data.batch_size", 4, "--trainer.max_epochs", 1),
-            f"--model.attention.implementation={implementation}",
-            *("--trainer.log_every_n_steps", 1, "--trainer.logger=CSVLogger"),
-            *("--trainer.logger.save_dir", tmp_path, "--trainer.logger.name", implementation),
-        )
-        assert outcome.status == 0, outcome.err
-        with next((tmp_path / implementation).rglob("metrics.csv")).open() as file:
-            losses[implementation] = [
-                float(row["train/loss_step"]) for row in csv.DictReader(file) if row["train/loss_step"]
-            ]
-    assert len(losses["fused"]) == STEPS
-    assert losses["fused"] == pytest.approx(losses["formula"], rel=2e-4)
+    fused, formula = (losses_of(run, tmp_path, name, "32-true") for name in ("fused", "formula"))
+    assert fused[:2] == pytest.approx(formula[:2], rel=1e-4)
+    # Rounding differs, and AdamW's steps have the size of the learning rate even where a gradient is noise.
+    assert fused == pytest.approx(formula, rel=1e-2)
+
+
+@pytest.mark.usefixtures("_batches_of_float64")
+def test_losses_are_the_same_in_float64(run: Command, tmp_path: Path) -> None:
+    fused, formula = (losses_of(run, tmp_path, name, "64-true") for name in ("fused", "formula"))
+    assert fused == pytest.approx(formula, rel=1e-6)

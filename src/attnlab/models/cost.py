@@ -77,7 +77,7 @@ def measure_cost(network: nn.Module, attention: Iterable[nn.Module], size: tuple
 
 def _count(network: nn.Module, names: list[str], size: tuple[int, int], device: str) -> tuple[int, int]:
     """Multiply-accumulates of a network and of its modules of these names, run on a device."""
-    probe = copy.deepcopy(network).to(device).eval()
+    probe = copy.deepcopy(network).to(device, torch.float32).eval()
     spent = 0
 
     # The counter's own per-module table goes by names that a wrapper repeats, so the share is taken from
