@@ -9,6 +9,8 @@ Formula (equations 1 to 3), with one two-layer MLP for both poolings and a convo
     m_s = σ(f([mean of x' over the channels; maximum of x' over the channels]))
     y   = x' · m_s
 
+The authors' code adds biases to the MLP and a batch normalisation after f; the formula has neither.
+
 Shapes: B batch, C channels, H height, W width, R = C/r reduced channels.
 """
 

@@ -9,6 +9,8 @@ the activation δ = hard-swish::
     [f_h; f_w] = δ(N(F1([z_h; z_w])))            one sequence of H + W positions
     y[b,c,i,j] = x[b,c,i,j] · σ(F_h(f_h))[b,c,i] · σ(F_w(f_w))[b,c,j]
 
+The paper leaves δ open ("non-linear"); hard-swish is the authors' code.
+
 The ELA paper traces the weak points of this module to its batch normalisation and to its reduction of the
 channels: both are options here, so that the analysis can be run.
 

@@ -46,8 +46,8 @@ class MixedLocalChannelAttention(nn.Module):
     Args:
         channels: Channels C of the map.
         kernel_size: Channels k that a gate sees, odd; None, the paper's way, computes it from C.
-        local_size: Cells s along a side. Paper: 5.
-        local_weight: Share w of the local gates, 0 to 1; the global ones have the rest. Paper: 0.5.
+        local_size: Cells s along a side. Authors' code: 5.
+        local_weight: Share w of the local gates, 0 to 1; the global ones have the rest. Authors' code: 0.5.
 
     Raises:
         AttnlabError: If ``local_size`` is below 1 or ``local_weight`` is outside 0 to 1.

@@ -11,6 +11,8 @@ share six vectors of D values: w, b, v, d, and the weight and bias of the normal
 
 N normalises each channel of the map by itself (a group norm of one channel a group).
 
+Initial values are the authors': w = v = 0 and b = d = 1, so that every gate starts at σ(1).
+
 Shapes: B batch, C channels, H height, W width, G groups, D = C/2G channels of a half.
 """
 
