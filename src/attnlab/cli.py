@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Sequence
 from errno import EACCES, EDQUOT, EEXIST, EFBIG, ENOSPC, ENOTDIR, EPERM, EROFS
+from pathlib import Path
 
 from attnlab import __version__
 from attnlab.errors import AttnlabError
@@ -52,15 +54,16 @@ def main(argv: Sequence[str] | None = None) -> None:
         SystemExit: With status 2 after an error of the user's input.
     """
     arguments = list(sys.argv[1:] if argv is None else argv)
-    command = arguments[0] if arguments else "--help"
-    if command in ("-h", "--help", "help"):
-        print(HELP, end="")
-        return
-    if command == "--version":
-        print(f"attnlab {__version__}")
-        return
+    if str(Path.cwd()) not in sys.path:
+        # One's own modules lie where one works. Last, so that none hides a library of its name.
+        sys.path.append(str(Path.cwd()))
     try:
-        _run(command, arguments)
+        _run(arguments[0] if arguments else "--help", arguments)
+        sys.stdout.flush()
+    except BrokenPipeError:
+        # The reader, such as head, has seen enough; at exit Python would complain once more.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        raise SystemExit(0) from None
     except Exception as error:
         message = _readable(error)
         if message is None:
@@ -70,7 +73,11 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 
 def _run(command: str, arguments: list[str]) -> None:
-    if command in OWN_COMMANDS:
+    if command in ("-h", "--help", "help"):
+        print(HELP, end="")
+    elif command == "--version":
+        print(f"attnlab {__version__}")
+    elif command in OWN_COMMANDS:
         from attnlab.commands import run
 
         status = run(arguments)

@@ -17,12 +17,13 @@ from jsonargparse import Namespace
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import LearningRateMonitor, ModelCheckpoint, ProgressBar, RichProgressBar
 from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCLI, SaveConfigCallback
+from lightning.pytorch.utilities import rank_zero_info
 
-from attnlab import __version__, checkpoints
-from attnlab.callbacks import AtomicCheckpointIO, CostReport, RunReport
+from attnlab import __version__, checkpoints, help_page, run_length, runs
+from attnlab.callbacks import AtomicCheckpointIO, CostReport, RunReport, ScoresFile
 from attnlab.data import DataModule
-from attnlab.errors import AttnlabError
-from attnlab.shorthand import expand
+from attnlab.errors import AttnlabError, unknown
+from attnlab.shorthand import expand, with_proper_names
 from attnlab.task_kinds import DEFAULT_TASK, TASK_KINDS, TaskKind, data_is_named, task_asked_for
 
 LOGGER = {
@@ -39,8 +40,6 @@ KNOWN_NOISE = (
 )
 # These come from the data, whatever a checkpoint remembers of them.
 FROM_DATA = ("class_names", "ignore_index", "num_classes")
-# Longer lists of the classes that an option takes are left out of the help page.
-MANY_CLASSES = 20
 OF_THE_TASK = (
     *("--model", "--data", "--pictures", "--predictions"),
     *sorted({f"--{name}" for kind in TASK_KINDS.values() for name in kind.more}),
@@ -48,11 +47,31 @@ OF_THE_TASK = (
 
 
 class RememberData(SaveConfigCallback):
-    """Saves the run's YAML in its folder, and the data's part of it in every checkpoint.
+    """Saves a training's YAML in its folder, and the data's part and the length in every checkpoint.
 
-    With the task's own options, which a checkpoint holds anyway, that makes a checkpoint enough to test or
-    predict.
+    With the task's own options, which a checkpoint holds anyway, that makes a checkpoint enough to test,
+    predict or go on. A resumed run keeps the YAML of the one before; its own gets a number.
+
+    Attributes:
+        started: A training batch is through.
     """
+
+    started: bool = False
+
+    def save_config(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Write the YAML, in ``fit``, where there is a run's folder. Lightning asks the first process."""
+        folder = runs.folder_of(trainer)
+        if stage != "fit" or folder is None:
+            return
+        text = self.parser.dump(self.config, skip_none=False)
+        path = runs.free_name(folder / self.config_filename, text)
+        if path is not None:
+            folder.mkdir(parents=True, exist_ok=True)
+            path.write_text(text, encoding="utf-8")
+
+    def on_train_batch_end(self, *_: Any) -> None:
+        """Take note that training has begun."""
+        self.started = True
 
     def on_save_checkpoint(
         self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]
@@ -62,7 +81,8 @@ class RememberData(SaveConfigCallback):
         module = trainer.datamodule  # type: ignore[attr-defined]
         if isinstance(module, DataModule) and isinstance(data, dict):
             data["init_args"] = {**(data.get("init_args") or {}), **module.remembered()}
-        checkpoint.setdefault("attnlab", {}).update({"version": __version__, "data": data})
+        length = run_length.remembered(self.config.trainer.as_dict())
+        checkpoint.setdefault("attnlab", {}).update({"version": __version__, "data": data, "length": length})
 
 
 class AnotherTask(Exception):
@@ -103,6 +123,9 @@ class AttnlabCLI(LightningCLI):
         """
         for message in KNOWN_NOISE:
             warnings.filterwarnings("ignore", message=message)
+        argv, taken = with_proper_names(argv)
+        for typed, option in taken.items():
+            rank_zero_info(f"{typed} is taken for {option}.")
         asked = task_asked_for(argv)
         try:
             return cls._run_task(TASK_KINDS[asked or DEFAULT_TASK], argv)
@@ -119,6 +142,8 @@ class AttnlabCLI(LightningCLI):
         subcommand = argv[0]
         members = {"kind": kind, "subcommands": staticmethod(lambda: _arguments_of(subcommand))}
         only = type(cls.__name__, (cls,), members)
+        # An abbreviation is a guess: --model.freeze_backbone is no --model.freeze_backbone_bn.
+        strict = {"exit_on_error": False, "allow_abbrev": False}
         return only(
             kind.task,
             DataModule,
@@ -129,8 +154,8 @@ class AttnlabCLI(LightningCLI):
             auto_configure_optimizers=False,
             load_from_checkpoint_support=False,
             save_config_callback=RememberData,
-            save_config_kwargs={"overwrite": True},
-            parser_kwargs={"exit_on_error": False, subcommand: {"exit_on_error": False}},
+            save_config_kwargs={"save_to_log_dir": False},
+            parser_kwargs={**strict, subcommand: strict},
         )
 
     def setup_parser(
@@ -152,6 +177,14 @@ class AttnlabCLI(LightningCLI):
             help="What is trained for. It decides which options --model, --data, --pictures and "
             "--predictions have: see --task TASK --help.",
         )
+        if "fit" not in self.subcommands():
+            parser.add_argument(
+                "--random_weights",
+                type=bool,
+                default=False,
+                help="Go on without a checkpoint and without pretrained weights: a network of random weights "
+                "is meant.",
+            )
         parser.add_class_arguments(
             ModelCheckpoint,
             "checkpoint",
@@ -181,15 +214,39 @@ class AttnlabCLI(LightningCLI):
         subcommand, *rest = expand(args)
         if {"-h", "--help"} & set(rest):
             self._print_help(parser, subcommand)
+        block = help_page.block_asked_for(rest)
+        if block is not None:
+            self._print_block(parser, subcommand, block)
         self.checkpoint: Path | None = None
+        self.run_folder: Path | None = None
         # First without the options that are the task's or the data's, which the checkpoint may have to say.
         config = self._parse(parser, [subcommand, *_without(rest, OF_THE_TASK)])[subcommand]
         wanted = config.get("ckpt_path")
-        if not wanted:
-            self.config = self._parse(parser, [subcommand, *rest])
-            return
-        self.checkpoint = checkpoints.resolve(wanted, _log_folder(config.trainer.logger))
-        content = checkpoints.read(self.checkpoint)
+        content: dict[str, Any] = {}
+        if wanted:
+            self.checkpoint = checkpoints.resolve(wanted, _log_folder(config.trainer.logger))
+            content = checkpoints.read(self.checkpoint)
+            self.run_folder = runs.of_checkpoint(self.checkpoint)
+            rest = [f"--config={json.dumps(self._remembered(content))}", *rest]
+        self.config = self._parse(parser, [subcommand, *rest])
+        if wanted:
+            # Lightning would now let the checkpoint's options override the flags; it sees no path until then.
+            self.config[subcommand].ckpt_path = None
+        if subcommand == "fit":
+            self._give_length(self.config[subcommand].trainer, content.get("attnlab", {}).get("length", {}))
+            self._resumed = wanted == "last" and self.run_folder is not None
+            self._resumed_step = content.get("global_step")
+        else:
+            self._refuse_random_weights(subcommand, self.config[subcommand])
+        self._place(subcommand, rest)
+
+    def _remembered(self, content: dict[str, Any]) -> dict[str, Any]:
+        """The options of model and data that a checkpoint holds.
+
+        Raises:
+            AttnlabError: It is of a task that is not known here.
+            AnotherTask: It is of a task that the parser was not built for.
+        """
         task = content.get("attnlab", {}).get("task", DEFAULT_TASK)
         if task not in TASK_KINDS:
             raise AttnlabError(
@@ -198,33 +255,91 @@ class AttnlabCLI(LightningCLI):
             )
         if task != self.kind.name:
             raise AnotherTask(TASK_KINDS[task])
-        remembered: dict[str, Any] = {
-            "model": {k: v for k, v in content["hyper_parameters"].items() if k not in FROM_DATA}
-        }
-        if "data" in content.get("attnlab", {}):
-            remembered["data"] = content["attnlab"]["data"]
-        flags = [f"--config={json.dumps(remembered)}", *rest]
-        run_folder = self.checkpoint.parent.parent
-        if subcommand == "fit" and wanted == "last" and run_folder.name.startswith("version_"):
-            # The resumed run goes on in its own folder, where its curves and its best checkpoint are.
-            flags += [
-                f"--trainer.logger.init_args.save_dir={run_folder.parent}",
-                "--trainer.logger.init_args.name=",
-                f"--trainer.logger.init_args.version={run_folder.name}",
-            ]
-        self.config = self._parse(parser, [subcommand, *flags])
-        # Lightning would now let the checkpoint's options override the flags; it is shown no path until then.
-        self.config[subcommand].ckpt_path = None
+        model = {key: value for key, value in content["hyper_parameters"].items() if key not in FROM_DATA}
+        data = content.get("attnlab", {}).get("data")
+        return {"model": model} | ({} if data is None else {"data": data})
+
+    def _give_length(self, trainer: Namespace, remembered: dict[str, int]) -> None:
+        """Say how long training is where neither flags nor YAML do: as long as planned, or the default."""
+        if run_length.is_given(trainer.as_dict()):
+            return
+        if run_length.is_given(remembered):
+            trainer.update(Namespace(**remembered))
+            return
+        trainer.max_epochs = run_length.DEFAULT_EPOCHS
+        rank_zero_info(
+            f"No length is given: training for {run_length.DEFAULT_EPOCHS} epochs. "
+            "For another: --trainer.max_epochs N."
+        )
+
+    def _refuse_random_weights(self, subcommand: str, config: Namespace) -> None:
+        """Scores and predictions of a network that nobody has trained are asked for by mistake, mostly."""
+        weights = config.model.get("weights")
+        # Published ImageNet weights are of a whole classifier, but of the backbone alone elsewhere.
+        whole = weights not in (None, "none", *(() if self.kind.name == "classification" else ("imagenet",)))
+        if self.checkpoint is None and not whole and not config.random_weights:
+            backbone = " outside its backbone" if weights == "imagenet" else ""
+            raise AttnlabError(
+                f"{subcommand} has no trained network: its weights would be random{backbone}. Name a "
+                "checkpoint (--ckpt_path best, last or FILE) or a file of weights (--model.weights FILE). If "
+                "random ones are meant: --random_weights true."
+            )
+
+    def _place(self, subcommand: str, argv: Sequence[str]) -> None:
+        """Let the loggers write where a run of this kind may.
+
+        ``fit`` makes a folder, and goes on in its own with ``--ckpt_path last``. Scores of a checkpoint go to
+        its run's folder, or to loggers that flags name. Predictions go where they are told.
+        """
+        trainer = self.config[subcommand].trainer
+        named = any(argument.startswith("--trainer.logger") for argument in argv)
+        if subcommand == "fit":
+            if self._resumed and self.run_folder is not None:
+                runs.point_loggers(trainer.logger, self.run_folder)
+        elif subcommand == "predict" or (self.run_folder is None and not named):
+            trainer.logger = False
+        elif self.run_folder is not None and not named:
+            runs.point_loggers(trainer.logger, self.run_folder)
 
     def _print_help(self, parser: LightningArgumentParser, subcommand: str) -> None:
-        """The subcommand's options, and after them those of the data modules, which depend on the class."""
-        print(_readable(self.flags.format_help()))
+        """What people change most, the subcommand's options, and those of the data modules."""
+        page = help_page.readable(self.flags.format_help())
+        of_data = self._data_pages(parser, subcommand)
+        defaults = self.flags.get_defaults()
+        print(help_page.changed_most(subcommand, "\n".join([page, *of_data.values()]), defaults.get))
+        print(page)
+        for name, of_class in of_data.items():
+            print(f"\nOptions of --data={name}:\n\n{of_class}")
+        raise SystemExit(0)
+
+    def _print_block(self, parser: LightningArgumentParser, subcommand: str, name: str) -> None:
+        """The options of one block, such as ``model`` or ``model.attention``.
+
+        Raises:
+            AttnlabError: There is no such block.
+        """
+        page = help_page.readable(self.flags.format_help())
+        found = [help_page.block(page, name)]
+        if name == "data" or name.startswith("data."):
+            of_data = self._data_pages(parser, subcommand)
+            found += [
+                f"Options of --data={key}:\n\n{text}" for key, text in of_data.items() if name == "data"
+            ]
+        if not any(found):
+            blocks = {flag.rpartition(".")[0] for flag in re.findall(r"^  --([\w.]+)", page, re.MULTILINE)}
+            raise unknown("block of options", name, filter(None, blocks), "See --help for all options.")
+        print("\n\n".join(filter(None, found)))
+        raise SystemExit(0)
+
+    def _data_pages(self, parser: LightningArgumentParser, subcommand: str) -> dict[str, str]:
+        """The options of each data module that suits the task: they depend on the class."""
+        pages = {}
         for data in self.kind.data:
             page = io.StringIO()
             with contextlib.suppress(SystemExit), contextlib.redirect_stdout(page):
                 parser.parse_args([subcommand, f"--data.help={data}"])
-            print(f"\nOptions of --data={data}:\n\n{_readable(page.getvalue())}")
-        raise SystemExit(0)
+            pages[data] = help_page.readable(page.getvalue())
+        return pages
 
     def _parse(self, parser: LightningArgumentParser, argv: list[str]) -> Any:
         """Parse, with near matches for what is not known.
@@ -237,10 +352,17 @@ class AttnlabCLI(LightningCLI):
         try:
             return parser.parse_args(argv)
         except argparse.ArgumentError as error:
-            raise AttnlabError(f"{error.message or error}{self._near_flags(str(error))}") from error
+            message = str(error.message or error)
+            key = re.search(r"NestedArg\(key='([\w.]+)'", message)
+            known = self.flags.format_help()
+            if key and not message.startswith('Parser key "trainer'):
+                known = "\n".join(self._data_pages(parser, argv[0]).values())
+                if f"--data.{key[1]} " not in known:
+                    message = f"The data has no option --data.{key[1]}"
+            raise AttnlabError(f"{message}{self._near_flags(message, known)}") from error
 
-    def _near_flags(self, message: str) -> str:
-        known = sorted(set(re.findall(r"--[\w.]+", self.flags.format_help())))
+    def _near_flags(self, message: str, page: str) -> str:
+        known = sorted(set(re.findall(r"--[\w.]+", page)))
         near = [difflib.get_close_matches(flag, known, n=2) for flag in re.findall(r"--[\w.]+", message)]
         found = [match for matches in near for match in matches]
         return f". Did you mean {' or '.join(found)}?" if found else ""
@@ -273,6 +395,8 @@ class AttnlabCLI(LightningCLI):
             callbacks.append(RichProgressBar())
         if trainer["logger"] and self.subcommand == "fit":
             callbacks.append(LearningRateMonitor("step"))
+        if self.subcommand in ("validate", "test") and self.checkpoint and self.run_folder:
+            callbacks.append(ScoresFile(self.run_folder, self.checkpoint))
         plugins = [*_as_list(trainer["plugins"]), AtomicCheckpointIO()]
         built = super().instantiate_trainer(callbacks=callbacks, plugins=plugins, **kwargs)
         if trainer["sync_batchnorm"] and built.strategy.root_device.type == "cpu":
@@ -282,14 +406,31 @@ class AttnlabCLI(LightningCLI):
             )
         return built
 
+    def fit(self, model: LightningModule, **kwargs: Any) -> None:
+        """Train. A run that fails before its first step leaves no folder."""
+        if self._resumed:
+            runs.keep_csv_history(self.trainer, self._resumed_step)
+        folder = runs.NewFolder(self.trainer)
+        try:
+            self.trainer.fit(model, **kwargs)
+        except BaseException:
+            if not any(isinstance(c, RememberData) and c.started for c in self.trainer.callbacks):  # type: ignore[attr-defined]
+                folder.take_back()
+            raise
 
-def _readable(page: str) -> str:
-    """A help page without the lists of a hundred classes that fit an option, such as all of torch.nn."""
+    def test(self, model: LightningModule, **kwargs: Any) -> None:
+        """Score on the test split, into the run's folder."""
+        self._keep_history()
+        self.trainer.test(model, **kwargs)
 
-    def shortened(match: re.Match[str]) -> str:
-        return match[0] if match[0].count(",") <= MANY_CLASSES else ")"
+    def validate(self, model: LightningModule, **kwargs: Any) -> None:
+        """Score on the validation split, into the run's folder."""
+        self._keep_history()
+        self.trainer.validate(model, **kwargs)
 
-    return re.sub(r",\s+known\s+subclasses:[^)]*\)", shortened, page)
+    def _keep_history(self) -> None:
+        if self.run_folder is not None:
+            runs.keep_csv_history(self.trainer)
 
 
 def _arguments_of(subcommand: str) -> dict[str, set[str]]:

@@ -1,4 +1,4 @@
-"""Short flags for the blocks of a task: ``--model.attention=cbam --model.attention.reduction=8``."""
+"""What people type, written out: ``--model.attention=cbam``, ``--lr 0.1``, ``--batch-size 8``."""
 
 from __future__ import annotations
 
@@ -12,6 +12,71 @@ BLOCKS = {
     "model.optimizer": OptimizerConfig,
     "model.schedule": ScheduleConfig,
 }
+
+
+# Names that other tools, and older versions of Lightning, have for an option.
+OTHER_NAMES = {
+    name: option
+    for option, names in {
+        "trainer.max_epochs": "epochs max_epochs num_epochs n_epochs trainer.epochs",
+        "trainer.max_steps": "max_steps steps trainer.steps",
+        "trainer.devices": "devices gpus num_gpus trainer.gpus trainer.num_gpus",
+        "trainer.accelerator": "accelerator trainer.device",
+        "trainer.precision": "precision",
+        "trainer.strategy": "strategy",
+        "trainer.accumulate_grad_batches": "accumulate_grad_batches",
+        "trainer.gradient_clip_val": "gradient_clip_val grad_clip clip_grad",
+        "model.optimizer.lr": "lr learning_rate base_lr model.lr model.learning_rate optimizer.lr",
+        "model.optimizer.weight_decay": "weight_decay wd model.weight_decay optimizer.weight_decay",
+        "model.optimizer.momentum": "momentum model.momentum",
+        "model.optimizer": "optimizer optim opt",
+        "model.schedule": "schedule scheduler lr_scheduler sched model.scheduler model.lr_scheduler",
+        "model.attention": "attention attn model.attn",
+        "model.weights": "weights pretrained_weights",
+        "model.encoder": "encoder",
+        "model.architecture": "architecture arch",
+        "model.network": "network",
+        "data.batch_size": "batch_size batch bs model.batch_size",
+        "data.num_workers": "num_workers workers data.workers trainer.num_workers",
+        "data.root": "root data_root data_dir data_path dataset_dir data.data_dir data.dir data.path",
+        "data.predict_images": "predict_images images",
+        "data.class_names": "class_names",
+        "predictions.output_dir": "output_dir out_dir predictions.out_dir",
+        "seed_everything": "seed",
+        "ckpt_path": "ckpt checkpoint_path resume resume_from resume_from_checkpoint "
+        "trainer.resume_from_checkpoint",
+        "config": "cfg",
+    }.items()
+    for name in names.split()
+}
+
+OF_THE_MODEL = ("attention.", "optimizer.", "schedule.", "loss.")
+
+
+def with_proper_names(argv: Sequence[str]) -> tuple[list[str], dict[str, str]]:
+    """Give options the names that the parser has for them.
+
+    A hyphen in a flag's name is an underscore, and a flag of `OTHER_NAMES` is the option that it means.
+
+    Args:
+        argv: Arguments as typed.
+
+    Returns:
+        The arguments, and what was taken for what, of the flags with another name.
+    """
+    taken: dict[str, str] = {}
+    result = []
+    for argument in argv:
+        flag, equals, value = argument.partition("=")
+        if not flag.startswith("--"):
+            result.append(argument)
+            continue
+        name = flag[2:].replace("-", "_")
+        option = OTHER_NAMES.get(name, f"model.{name}" if name.startswith(OF_THE_MODEL) else name)
+        if option != name:
+            taken[flag] = f"--{option}"
+        result.append(f"--{option}{equals}{value}")
+    return result, taken
 
 
 def expand(argv: Sequence[str]) -> list[str]:

@@ -12,6 +12,7 @@ from attnlab.callbacks.pictures import PicturesCallback
 from attnlab.callbacks.precision_curves import PrecisionCurves
 from attnlab.callbacks.ramped_ema import RampedEMA
 from attnlab.callbacks.report import RunReport
+from attnlab.callbacks.scores_file import ScoresFile
 from attnlab.callbacks.segmentation_pictures import SegmentationPictures
 from attnlab.callbacks.segmentation_writer import SegmentationWriter
 
@@ -29,6 +30,7 @@ __all__ = [
     "PrecisionCurves",
     "RampedEMA",
     "RunReport",
+    "ScoresFile",
     "SegmentationPictures",
     "SegmentationWriter",
 ]

@@ -1,0 +1,107 @@
+"""The scores of a checkpoint, kept in the folder of its run."""
+
+from __future__ import annotations
+
+import json
+import math
+import platform
+from datetime import UTC, datetime
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch.trainer.states import TrainerFn
+from torch import Tensor
+
+from attnlab.callbacks.report import shown
+from attnlab.errors import AttnlabError
+
+FILE = "scores.json"
+_VERSIONS = ("attnlab", "torch", "torchvision", "lightning")
+
+
+class ScoresFile(Callback):
+    """Appends what ``test`` and ``validate`` have found to ``scores.json``.
+
+    The file is a list with an entry a metric: ``split`` (``val`` or ``test``), ``metric``, ``value``,
+    ``checkpoint`` (its path in the folder), ``date`` (UTC) and ``versions``. What it holds already stays.
+
+    Args:
+        folder: The run's folder.
+        checkpoint: What is scored.
+    """
+
+    def __init__(self, folder: Path, checkpoint: Path) -> None:
+        self.folder = folder
+        self.checkpoint = checkpoint
+
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Refuse a file that cannot be appended to, before the time is spent.
+
+        Raises:
+            AttnlabError: It is no such list.
+        """
+        read_scores(self.folder / FILE)
+
+    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Append, where validation was what was asked for."""
+        if trainer.state.fn == TrainerFn.VALIDATING:
+            self._append(trainer, "val")
+
+    def on_test_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Append."""
+        self._append(trainer, "test")
+
+    def _append(self, trainer: Trainer, split: str) -> None:
+        if not trainer.is_global_zero:
+            return
+        checkpoint = self.checkpoint.absolute()
+        inside = checkpoint.is_relative_to(self.folder.absolute())
+        common = {
+            "checkpoint": str(checkpoint.relative_to(self.folder.absolute()) if inside else checkpoint),
+            "date": datetime.now(UTC).isoformat(timespec="seconds"),
+            "versions": {"python": platform.python_version()} | {name: version(name) for name in _VERSIONS},
+        }
+        entries = [
+            {"split": split, "metric": name.removeprefix(f"{split}/"), "value": _number(value), **common}
+            for name, value in sorted(trainer.callback_metrics.items())
+            if name.startswith((f"{split}/", f"{split}_"))
+        ]
+        path = self.folder / FILE
+        text = ",\n".join(json.dumps(entry) for entry in [*read_scores(path), *entries])
+        beside = path.with_name(f".{FILE}.new")
+        try:
+            beside.write_text(f"[\n{text}\n]\n", encoding="utf-8")
+            beside.replace(path)
+        except OSError as error:
+            beside.unlink(missing_ok=True)
+            raise AttnlabError(
+                f"The scores cannot be written to '{path}': {error.strerror or error}."
+            ) from error
+        print(f"{len(entries)} scores appended to {shown(path)}")
+
+
+def _number(value: Tensor) -> float | None:
+    """None for what JSON has no number for."""
+    number = float(value)
+    return number if math.isfinite(number) else None
+
+
+def read_scores(path: Path) -> list[dict[str, Any]]:
+    """The entries of a file of scores; none where there is no file.
+
+    Raises:
+        AttnlabError: It is something else.
+    """
+    if not path.exists():
+        return []
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        content = error
+    if not isinstance(content, list):
+        raise AttnlabError(
+            f"'{path}' holds no list of scores, so nothing can be appended to it. Move it out of the way."
+        )
+    return content

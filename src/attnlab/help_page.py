@@ -1,0 +1,138 @@
+"""The pages that ``fit --help`` and ``--model.help`` print, made of what the parser knows."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from attnlab.run_length import DEFAULT_EPOCHS
+
+# Longer lists of the classes that an option takes are left out.
+MANY_CLASSES = 20
+
+_CHANGED_MOST: dict[str, tuple[tuple[str, str, str], ...]] = {
+    "fit": (
+        ("--config FILE", "", "a YAML with all of it, e.g. configs/quickstart_segmentation.yaml"),
+        (
+            "--model.attention NAME",
+            "name",
+            "which module: python main.py attention list; none is the baseline",
+        ),
+        ("--model.attention.mode MODE", "", "replace, residual, or rezero: starts as the network without it"),
+        ("--model.network NAME", "", "the network: any CNN of torchvision or timm, or a detector"),
+        (
+            "--model.encoder NAME",
+            "",
+            "the backbone: a name of segmentation-models-pytorch, or tu-NAME of timm",
+        ),
+        ("--model.weights SOURCE", "", "where it starts: none (random), imagenet (downloaded) or a file"),
+        ("--model.optimizer.lr RATE", "", "base learning rate"),
+        ("--data.root FOLDER", "", "where the data set lies; --data CLASS names another kind of data"),
+        ("--data.batch_size N", "", "training images a process and step"),
+        ("--trainer.max_epochs N", "", f"length; {DEFAULT_EPOCHS} where no length is given"),
+        ("--ckpt_path last|FILE", "", "resume: the newest run's last checkpoint, or a file"),
+    ),
+    "predict": (
+        ("--ckpt_path best|last|FILE", "", "the trained network: of the newest run, or a file"),
+        ("--data.predict_images PATHS", "", 'a picture, a folder, a pattern, or a list: "[a.jpg, shots/]"'),
+        ("--predictions.output_dir FOLDER", "", "where the results go"),
+        ("--trainer.accelerator NAME", "", "auto, cpu or gpu"),
+    ),
+}
+_CHANGED_MOST["test"] = _CHANGED_MOST["validate"] = (
+    _CHANGED_MOST["predict"][0],
+    ("--data.root FOLDER", "", "where the data set lies, if not where it was in training"),
+    ("--data.eval_batch_size N", "", "images a process and step"),
+    ("--trainer.accelerator NAME", "", "auto, cpu or gpu"),
+)
+
+
+def changed_most(subcommand: str, known: str, default_of: Callable[[str], Any]) -> str:
+    """The few options that most commands need, one a line.
+
+    Args:
+        subcommand: ``fit``, ``validate``, ``test`` or ``predict``.
+        known: The parser's own help page, and those of the data: an option that none of them has is left out.
+        default_of: An option's default value, by its name without hyphens.
+    """
+    lines = [
+        f"usage: python main.py {subcommand} [--config FILE] [--OPTION VALUE ...]",
+        "",
+        "what people change most:",
+    ]
+    for flag, key, meaning in _CHANGED_MOST[subcommand]:
+        option = flag.split()[0]
+        if not re.search(rf"{re.escape(option)}[ ,\n]", known):
+            continue
+        default = default_of(".".join(filter(None, (option.removeprefix("--"), key))))
+        shown = f" (default: {default})" if isinstance(default, str | int | float) else ""
+        lines.append(f"  {flag:<32}{meaning}{shown}")
+    lines += [
+        "",
+        "--model.help, --data.help, --trainer.help, ... print one block alone. All options:",
+        "",
+    ]
+    return "\n".join(lines)
+
+
+def readable(page: str) -> str:
+    """A help page without its usage, which repeats all flags, and without the lists of a hundred classes."""
+
+    def shortened(match: re.Match[str]) -> str:
+        return match[0] if match[0].count(",") <= MANY_CLASSES else ")"
+
+    # Lightning's sentence about its own default, which is not this project's.
+    page = re.sub(r"(max_epochs\s+=\s+)1000", rf"\g<1>{DEFAULT_EPOCHS}", page)
+    body = re.sub(r"\A(\s*usage:.*?\n)\s*\n", "", page, flags=re.DOTALL)
+    return re.sub(r",\s+known\s+subclasses:[^)]*\)", shortened, body)
+
+
+def block_asked_for(argv: Sequence[str]) -> str | None:
+    """The block in a ``--BLOCK.help`` that names no class; None where there is none.
+
+    ``--data.help CLASS`` and ``--trainer.logger.help CLASS`` are the parser's own.
+    """
+    for position, argument in enumerate(argv):
+        named = re.fullmatch(r"--([\w.]+)\.help", argument)
+        alone = position + 1 == len(argv) or argv[position + 1].startswith("-")
+        if named and alone:
+            return named[1]
+    return None
+
+
+def block(page: str, prefix: str) -> str:
+    """Those entries of a help page that belong to a block, each under its group's heading.
+
+    Args:
+        page: A help page.
+        prefix: The block's name: ``model``, ``model.attention``, ``trainer``.
+
+    Returns:
+        The entries; empty where the block has none.
+    """
+    found: list[str] = []
+    heading = ""
+    entry: list[str] = []
+
+    def keep() -> None:
+        nonlocal heading
+        flag = re.match(r"  (?:-\w[^,]*, )?--([\w.]+)", entry[0]) if entry else None
+        if flag and (flag[1] == prefix or flag[1].startswith(f"{prefix}.")):
+            if heading:
+                found.append(f"\n{heading}")
+                heading = ""
+            found.extend(line for line in entry if line.strip())
+        entry.clear()
+
+    for line in page.splitlines():
+        if line.startswith("  -"):
+            keep()
+            entry.append(line)
+        elif line and not line[0].isspace():
+            keep()
+            heading = line if line.endswith(":") else heading
+        elif entry:
+            entry.append(line)
+    keep()
+    return "\n".join(found).strip("\n")
