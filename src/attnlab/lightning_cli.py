@@ -274,15 +274,14 @@ class AttnlabCLI(LightningCLI):
 
     def _refuse_random_weights(self, subcommand: str, config: Namespace) -> None:
         """Scores and predictions of a network that nobody has trained are asked for by mistake, mostly."""
-        weights = config.model.get("weights")
-        # Published ImageNet weights are of a whole classifier, but of the backbone alone elsewhere.
-        whole = weights not in (None, "none", *(() if self.kind.name == "classification" else ("imagenet",)))
-        if self.checkpoint is None and not whole and not config.random_weights:
-            backbone = " outside its backbone" if weights == "imagenet" else ""
+        if self.checkpoint is not None or config.random_weights:
+            return
+        none = config.model.get("weights") in (None, "none")
+        if none or not self.kind.task.weights_reach_head:
+            where = "" if none else " outside its backbone"
             raise AttnlabError(
-                f"{subcommand} has no trained network: its weights would be random{backbone}. Name a "
-                "checkpoint (--ckpt_path best, last or FILE) or a file of weights (--model.weights FILE). If "
-                "random ones are meant: --random_weights true."
+                f"{subcommand} has no trained network: its weights would be random{where}. Name a "
+                "checkpoint: --ckpt_path best, last or FILE. If random ones are meant: --random_weights true."
             )
 
     def _place(self, subcommand: str, argv: Sequence[str]) -> None:
@@ -375,6 +374,9 @@ class AttnlabCLI(LightningCLI):
     def after_instantiate_classes(self) -> None:
         """Spare a task that is restored its pretrained weights, which may not be at hand any more."""
         self.model.restored = self.checkpoint is not None
+        self.model.must_be_trained = (
+            self.subcommand != "fit" and not self.config_init[self.subcommand].random_weights
+        )
 
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
         """Add to the user's callbacks those of every run."""

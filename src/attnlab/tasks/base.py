@@ -55,9 +55,14 @@ class BaseTask(LightningModule):
             its own.
         restored: A checkpoint is about to be loaded, so that pretrained weights are not needed. Set it before
             ``trainer.fit(..., ckpt_path=...)``; the command line does.
+        must_be_trained: Refuse to be used with pretrained weights that leave the head random. The command
+            line sets it where nothing is trained.
+        weights_reach_head: Whether pretrained weights can be those of the whole network.
     """
 
     restored: bool = False
+    must_be_trained: bool = False
+    weights_reach_head: bool = True
     cost_size: tuple[int, int] | None = None
     # Options of the network, out of ``network_options``, that make it no other network.
     free_options: frozenset[str] = frozenset()
@@ -116,9 +121,27 @@ class BaseTask(LightningModule):
         weights = self.hparams.get("weights")
         if self.restored or self._weights_ready or weights in (None, "none"):
             return
+        head = {name: value.clone() for name, value in self._head_parameters()}
         report = self.load_weights(weights)
         self._weights_ready = True
         rank_zero_info(str(report))
+        random = [name for name, value in self._head_parameters() if torch.equal(value, head[name])]
+        # Zeros and ones, which biases and scales start with, tell nothing.
+        random = [name for name in random if head[name].unique().numel() > 1]
+        if self.must_be_trained and random:
+            raise AttnlabError(
+                f"{weights} leaves {len(random)} tensors of the network random ({random[0]}, ...): it holds "
+                "a backbone, or a network for other classes. Name a checkpoint (--ckpt_path best, last or "
+                "FILE); if random weights are meant: --random_weights true."
+            )
+
+    def _head_parameters(self) -> Iterator[tuple[str, nn.Parameter]]:
+        """The parameters that are neither the backbone's nor of attention modules."""
+        attention = (p for _, site in attention_modules(self.network) for p in site.new_parameters())
+        others = {id(parameter) for parameter in (*self.backbone_parameters(), *attention)}
+        for name, parameter in self.network.named_parameters():
+            if id(parameter) not in others:
+                yield name, parameter
 
     def load_weights(self, weights: str) -> object:
         """Load pretrained weights into the backbone.

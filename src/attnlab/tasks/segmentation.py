@@ -57,6 +57,7 @@ class SegmentationTask(BaseTask):
 
     kind = "segmentation"
     monitor = "val/mIoU"
+    weights_reach_head = False
 
     def __init__(
         self,

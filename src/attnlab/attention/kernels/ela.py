@@ -129,8 +129,14 @@ def _backward(
             *(weight, norm_weight, norm_bias, norm_groups, eps),
         )
     dx = backend.input_gradient(dy, gate_h, gate_w, dmean_h, dmean_w)
-    # The results of an operation may not share memory, as slices of one sum do.
-    return dx, *(d.clone() if d.untyped_storage().nbytes() > d.nbytes else d for d in dparameters)
+    # Compilers take the strides that the fake promises at its word. Where a map has a single position, two
+    # layouts are one and the same, and `dy` may be taken for the other.
+    if dx.stride() != strips.map_strides(x):
+        dx = strips.empty_map(x).copy_(dx)
+    # Sums come in any strides; and the results of an operation may not share memory, as slices of one sum do.
+    parameters = (weight, norm_weight, norm_bias)
+    laid_out = (torch.empty_like(p).copy_(d) for p, d in zip(parameters, dparameters, strict=True))
+    return dx, *laid_out
 
 
 @_backward.register_fake

@@ -170,12 +170,15 @@ def empty_map(x: Tensor) -> Tensor:
 
     It is no view of another tensor: networks change what they get in place.
     """
+    return x.new_empty_strided(x.shape, map_strides(x))
+
+
+def map_strides(x: Tensor) -> tuple[int, ...]:
+    """The strides that :func:`empty_map` gives."""
     _, channels, height, width = x.shape
     if channels_innermost(x):
-        strides = (height * width * channels, 1, width * channels, channels)
-    else:
-        strides = (channels * height * width, height * width, width, 1)
-    return x.new_empty_strided(x.shape, strides)
+        return height * width * channels, 1, width * channels, channels
+    return channels * height * width, height * width, width, 1
 
 
 def empty_strip(x: Tensor, length: int) -> Tensor:
