@@ -7,6 +7,7 @@ import importlib.util
 import logging
 import os
 import pickle
+import shutil
 import subprocess
 import sys
 import warnings
@@ -14,6 +15,7 @@ import warnings
 import pytest
 import torch
 from torch import Tensor, nn
+from torch._subclasses.fake_tensor import FakeTensorMode
 
 from attnlab.analysis.profile import saved_bytes
 from attnlab.attention import build_attention
@@ -165,11 +167,84 @@ def test_counts_the_macs_of_the_formula(name: str) -> None:
     assert counts["fused"] == counts["formula"] > 0
 
 
+def operands(shape: tuple[int, ...], width: int = 1, dtype: torch.dtype = torch.float32) -> list[Tensor]:
+    """The taps, the scale and the shift for maps of a shape."""
+    channels = shape[1]
+    sizes = [(channels, width, 5), (channels,), (channels,)]
+    return [torch.randn(size).to(dtype) for size in sizes]
+
+
+RULES = ("test_schema", "test_autograd_registration", "test_faketensor")
+
+
 @pytest.mark.parametrize("layout", LAYOUTS, ids=str)
-def test_keeps_the_rules_of_custom_operations(layout: torch.memory_format) -> None:
-    x = torch.randn(2, 8, 5, 5).to(memory_format=layout).requires_grad_()
-    parameters = [torch.randn(shape, requires_grad=True) for shape in [(8, 1, 3), (8,), (8,)]]
-    torch.library.opcheck(torch.ops.attnlab.ela, (x, *parameters, 2, 1e-5, "fused"))
+@pytest.mark.parametrize(
+    "rules",
+    [RULES, pytest.param("test_aot_dispatch_dynamic", marks=pytest.mark.slow)],
+    ids=["rules", "traced"],
+)
+@pytest.mark.parametrize("width", [1, 4])
+def test_keeps_the_rules_of_custom_operations(
+    layout: torch.memory_format, width: int, rules: str | tuple[str, ...]
+) -> None:
+    """Both operations; traced, in the slow part, with sizes that are not known."""
+    x = torch.randn(2, 8, 5, 6).to(memory_format=layout)
+    parameters, options = operands(x.shape, width), (2, 1e-5, "fused")
+    small = torch.ops.attnlab.ela(x, *parameters, *options)[1:]
+    wanted = [each.clone().requires_grad_() for each in (x, *parameters)]
+    torch.library.opcheck(torch.ops.attnlab.ela, (*wanted, *options), test_utils=rules)
+    dy, *wanted = (each.clone().requires_grad_() for each in (torch.randn_like(x), x, *parameters))
+    backward = (dy, wanted[0], *small, *wanted[1:], *options)
+    torch.library.opcheck(torch.ops.attnlab.ela_backward, backward, test_utils=rules)
+
+
+AWKWARD = {
+    "a slice": lambda shape: torch.randn(shape[0], 2 * shape[1], *shape[2:])[:, ::2],
+    "repeated": lambda shape: torch.randn(shape[0], shape[1], 1, 1).expand(shape),
+    "transposed": lambda shape: torch.randn(shape[0], shape[1], shape[3], shape[2]).transpose(2, 3),
+    "contiguous": lambda shape: torch.randn(shape),
+    "channels_last": lambda shape: torch.randn(shape).contiguous(memory_format=torch.channels_last),
+}
+
+
+@pytest.mark.parametrize("of_x", AWKWARD)
+@pytest.mark.parametrize("of_dy", ["repeated", "contiguous", "channels_last"])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float64], ids=str)
+def test_a_fake_promises_what_comes(of_x: str, of_dy: str, dtype: torch.dtype) -> None:
+    """Shape, dtype and strides: a compiler reads memory by what the fake says."""
+    for shape in [(2, 8, 5, 6), (1, 8, 1, 1), (2, 8, 1, 7), (2, 8, 6, 1), (3, 1, 4, 4), (1, 8, 6, 6)]:
+        for width in (1, shape[1]):
+            x, dy = AWKWARD[of_x](shape).to(dtype), AWKWARD[of_dy](shape).to(dtype)
+            parameters, options = operands(shape, width, dtype), (1, 1e-5, "fused")
+            forward = torch.ops.attnlab.ela(x, *parameters, *options)
+            backward = torch.ops.attnlab.ela_backward(dy, x, *forward[1:], *parameters, *options)
+            with FakeTensorMode() as mode:
+                fake = mode.from_tensor
+                fakes = [fake(each) for each in parameters]
+                promised = torch.ops.attnlab.ela(fake(x), *fakes, *options)
+                small = [fake(each) for each in forward[1:]]
+                promised += torch.ops.attnlab.ela_backward(fake(dy), fake(x), *small, *fakes, *options)
+            for real, promise in zip((*forward, *backward), promised, strict=True):
+                assert (real.shape, real.dtype, real.stride()) == (
+                    promise.shape,
+                    promise.dtype,
+                    promise.stride(),
+                )
+
+
+@pytest.mark.skipif(shutil.which("g++") is None, reason="inductor needs a C++ compiler: g++")
+@pytest.mark.parametrize("layout", LAYOUTS, ids=str)
+def test_trains_under_inductor(layout: torch.memory_format) -> None:
+    """The compiler that users have; the gradient comes from a sum, and so repeats one value."""
+    torch.compiler.reset()
+    module, layers = pair("ela_b", 16, "auto")
+    compiled = torch.compile(module, fullgraph=True)
+    x = torch.randn(2, 16, 8, 7).to(memory_format=layout).requires_grad_()
+    y = compiled(x)
+    got = torch.autograd.grad(y.sum(), [x, *module.parameters()])
+    torch.testing.assert_close(
+        [y.detach(), *got], results(layers, x, torch.ones_like(y)), rtol=1e-4, atol=1e-4
+    )
 
 
 @pytest.mark.parametrize("implementation", ["fused", "formula"])

@@ -65,7 +65,8 @@ def ela_formula(
     """What :func:`ela` computes, in ordinary differentiable operations."""
     dtype = strips.sum_dtype(x.dtype)
     taps, scale, shift = (each.to(dtype) for each in (weight, norm_weight, norm_bias))
-    groups, padding = taps.shape[0] // taps.shape[1], taps.shape[2] // 2
+    # A kernel has one size; of one that a tracer holds open, torch's convolution makes no padding.
+    groups, padding = taps.shape[0] // taps.shape[1], int(taps.shape[2]) // 2
 
     def gate(strip: Tensor) -> Tensor:
         convolved = functional.conv1d(strip, taps, padding=padding, groups=groups)
