@@ -51,7 +51,7 @@ def ela(
         norm_bias: Shift of the group normalisation (C).
         norm_groups: Groups of the normalisation; they divide C.
         eps: What the normalisation adds to the variance.
-        implementation: ``auto``, ``fused`` or ``triton``, see :mod:`attnlab.attention.kernels.choice`.
+        implementation: ``auto``, ``fused`` or ``triton``, see `attnlab.attention.kernels.choice`.
 
     Returns:
         The gated map (B,C,H,W), in the dtype and the memory format of ``x``.
@@ -62,7 +62,7 @@ def ela(
 def ela_formula(
     x: Tensor, weight: Tensor, norm_weight: Tensor, norm_bias: Tensor, norm_groups: int, eps: float = 1e-5
 ) -> Tensor:
-    """What :func:`ela` computes, in ordinary differentiable operations."""
+    """What `ela` computes, in ordinary differentiable operations."""
     dtype = strips.sum_dtype(x.dtype)
     taps, scale, shift = (each.to(dtype) for each in (weight, norm_weight, norm_bias))
     groups, padding = taps.shape[0] // taps.shape[1], taps.shape[2] // 2

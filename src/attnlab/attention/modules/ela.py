@@ -21,7 +21,7 @@ ela_l  7           8                  16          large networks
 ====== =========== ================== =========== ====================
 
 On the CPU and on GPUs all of it is one operation that reads the map twice and writes it once, and keeps for
-the backward pass little more than the map (:mod:`attnlab.attention.kernels.ela`); the formula as layers reads
+the backward pass little more than the map (`attnlab.attention.kernels.ela`); the formula as layers reads
 and writes it some nine times. ``implementation="formula"`` is the latter: hooks on ``conv`` and ``norm`` see
 their calls, and exported graphs are made of ordinary operations (``auto`` exports these too).
 
