@@ -1,6 +1,6 @@
 """The contract of an attention module, as tests; for pytest, and imported by nothing but tests.
 
-Subclass `AttentionTester` in a test file to hold your own module to it::
+Subclass `AttentionTester` in a test file to hold your own module to it:
 
     class TestMyAttention(AttentionTester):
         name = "my_pkg.my_module.MyAttention"

@@ -187,7 +187,7 @@ def attention_modules(network: nn.Module) -> Iterator[tuple[str, Attended]]:
 def attention_keys(network: nn.Module) -> set[str]:
     """The state-dict keys that attaching has added to a network.
 
-    A checkpoint of the network without attention lacks these keys and no others::
+    A checkpoint of the network without attention lacks these keys and no others:
 
         missing, unexpected = network.load_state_dict(weights, strict=False)
         assert not unexpected and set(missing) <= attention_keys(network)

@@ -1,7 +1,7 @@
 """ELA as one operation that keeps its input and four strips for the backward pass.
 
 Written layer by layer, ELA reads and writes the full map about nine times. Here it is two reads and one write
-forward (strip means; gating), and three reads and one write beyond them backward::
+forward (strip means; gating), and three reads and one write beyond them backward:
 
     forward    z_h, z_w = strip means of x              g = σ(G(F(z)))          y = x · g_h · g_w
     backward   ∂g_h = Σ_w ∂y·x·g_w, ∂g_w = Σ_h ∂y·x·g_h       ∂z from ∂g through the small layers

@@ -2,7 +2,7 @@
 
 Wei Xu, Yi Wan, 2024, https://arxiv.org/abs/2403.01123
 
-Formula, with one convolution F and one group normalisation G for both directions::
+Formula, with one convolution F and one group normalisation G for both directions:
 
     z_h = mean of x over the width       g_h = σ(G(F(z_h)))
     z_w = mean of x over the height      g_w = σ(G(F(z_w)))
