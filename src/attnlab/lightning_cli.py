@@ -372,11 +372,15 @@ class AttnlabCLI(LightningCLI):
             self.config[self.subcommand].ckpt_path = str(self.checkpoint)
 
     def after_instantiate_classes(self) -> None:
-        """Spare a task that is restored its pretrained weights, which may not be at hand any more."""
+        """Spare a task that is restored its pretrained weights, which may not be at hand any more.
+
+        For any other, look for the file now: fetching and checking the data can take hours.
+        """
         self.model.restored = self.checkpoint is not None
         self.model.must_be_trained = (
             self.subcommand != "fit" and not self.config_init[self.subcommand].random_weights
         )
+        self.model.check_weights_file()
 
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
         """Add to the user's callbacks those of every run."""

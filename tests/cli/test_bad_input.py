@@ -256,3 +256,12 @@ main(sys.argv[1:])
         assert outcome.status == 2
         assert "Cannot write" in outcome.err
         assert "--trainer.logger.init_args.save_dir" in outcome.err
+
+
+@pytest.mark.parametrize("task", ["classification", "detection", "segmentation"])
+def test_a_weights_file_that_is_missing_is_said_before_data_are_made(run, tmp_path, task):
+    outcome = run("fit", f"--task={task}", "--model.weights=yolox_nano_coco.pth")
+    assert outcome.status == 2
+    assert "error: Weights file not found: yolox_nano_coco.pth" in outcome.err
+    assert "https://github.com/bubbliiiing/yolox-pytorch/releases/tag/v1.0" in outcome.err
+    assert not (tmp_path / "data").exists()

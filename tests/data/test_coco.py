@@ -178,7 +178,7 @@ def test_batches_of_one_shape(make):
 
 
 def test_files_and_folders_that_are_not_there(make, tmp_path):
-    with pytest.raises(AttnlabError, match=r"No annotations '.*instances_val2017\.json'.*--data\.download"):
+    with pytest.raises(AttnlabError, match=r"No annotations '.*instances_val2017\.json.*images\.coco"):
         make(root=str(tmp_path / "x")).class_names  # noqa: B018
     with pytest.raises(AttnlabError, match=r"other\.json'.*--data\.train_annotations"):
         make(train_annotations="other.json").setup("fit")

@@ -253,7 +253,9 @@ class TestVOC(DataModuleTester):
         assert [item.name for item in data.items("val")] == ["v0", "v1", "v2"]
 
     def test_missing_and_incomplete_roots_say_what_to_do(self, tmp_path):
-        with pytest.raises(AttnlabError, match=r"No Pascal VOC 2012.*--data\.download true"):
+        with pytest.raises(
+            AttnlabError, match=r"No Pascal VOC 2012.*--data\.download true \(from http://host\.robots"
+        ):
             self.make(root=str(tmp_path / "none")).setup("fit")
         shutil.rmtree(self.folder / "SegmentationClass")
         with pytest.raises(AttnlabError, match="SegmentationClass is not there"):

@@ -179,7 +179,10 @@ def test_two_years_need_a_root_that_holds_both(both_years, year):
 
 
 def test_what_is_missing_is_said(tmp_path, make, voc_boxes_folder):
-    with pytest.raises(AttnlabError, match=r"No Pascal VOC 2012.*--data\.download"):
+    with pytest.raises(
+        AttnlabError,
+        match=r"No Pascal VOC 2012.*--data\.download true \(from http://host\.robots\.ox\.ac\.uk",
+    ):
         VOCDetectionDataModule(str(tmp_path / "x")).setup("fit")
     with pytest.raises(AttnlabError, match=r"No split 'holdout'.*Known: train, trainval, val"):
         make(val_split="holdout").setup("validate")

@@ -82,8 +82,11 @@ class TestReading:
             assert torch.equal(read_state_dict(tmp_path / name)["a.weight"], state["a.weight"])
 
     def test_missing(self, tmp_path):
-        with pytest.raises(AttnlabError, match="not found"):
+        with pytest.raises(AttnlabError, match="not found") as error:
             read_state_dict(tmp_path / "nothing.pth")
+        assert "http" not in str(error.value)
+        with pytest.raises(AttnlabError, match=r"github\.com/bubbliiiing/yolox-pytorch/releases/tag/v1\.0"):
+            read_state_dict(tmp_path / "yolox_s.pth")
 
     @pytest.mark.parametrize("name", ["a.pth", "a.safetensors"])
     def test_truncated(self, tmp_path, name):

@@ -95,7 +95,7 @@ def attention_rows(trial: Trial, sort: str = "name") -> list[AttentionRow]:
 
     Args:
         trial: The map, and how times are taken.
-        sort: One of :data:`SORTS`, smallest first.
+        sort: One of `SORTS`, smallest first.
 
     Returns:
         One row a name.

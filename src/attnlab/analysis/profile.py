@@ -233,7 +233,7 @@ def add_times(subject: Subject, setup: Setup, counted: Profile) -> Profile:
     Args:
         subject: The network and its attentions.
         setup: Batch, rounds, device.
-        counted: What :func:`count` gave.
+        counted: What `count` gave.
 
     Raises:
         AttnlabError: If the memory does not suffice, or the network does not run.

@@ -87,8 +87,8 @@ class Subject:
         build: Builds it without attention, on the device named; one that cannot be built on ``meta`` may
             come back on the CPU.
         variants: The attentions.
-        at: Placement, as for :func:`attnlab.attention.attach`.
-        mode: Mode, as for :func:`attnlab.attention.attach`.
+        at: Placement, as for `attnlab.attention.attach`.
+        mode: Mode, as for `attnlab.attention.attach`.
     """
 
     name: str
@@ -109,9 +109,9 @@ def read_subjects(
     """The words of the command line, read and checked as far as that needs no network.
 
     Args:
-        networks: Names as for :func:`attnlab.analysis.sites.build_network`.
+        networks: Names as for `attnlab.analysis.sites.build_network`.
         configs: YAML files of trainings.
-        attentions: As for :meth:`Variant.parse`; None stands for the configurations' own, and for all the
+        attentions: As for `Variant.parse`; None stands for the configurations' own, and for all the
             published ones in other networks.
         at: Placement; None stands for the configurations' own, and for ``auto``.
         mode: Mode; None stands for the configurations' own, and for ``replace``.
@@ -137,7 +137,7 @@ def read_subjects(
 def library_subject(
     name: str, variants: Sequence[Variant], at: str | Sequence[str], mode: Mode, num_classes: int | None
 ) -> Subject:
-    """A network of a library, as for :func:`attnlab.analysis.sites.build_network`.
+    """A network of a library, as for `attnlab.analysis.sites.build_network`.
 
     Args:
         name: Library and network.

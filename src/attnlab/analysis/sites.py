@@ -84,10 +84,10 @@ def report_sites(
     """Attach attention to a network and count.
 
     Args:
-        name: The network, as for :func:`build_network`.
+        name: The network, as for `build_network`.
         attention: Name of the attention.
-        at: Placement, as for :func:`attnlab.attention.attach`.
-        mode: Mode, as for :func:`attnlab.attention.attach`.
+        at: Placement, as for `attnlab.attention.attach`.
+        mode: Mode, as for `attnlab.attention.attach`.
         options: Options of the attention.
         size: Height and width of the image that is counted.
 

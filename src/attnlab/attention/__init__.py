@@ -1,6 +1,6 @@
 """Attention modules for CNNs, and their placement in any network; plain torch.
 
-The modules are the files of :mod:`attnlab.attention.modules`; importing them below fills the registry.
+The modules are the files of `attnlab.attention.modules`; importing them below fills the registry.
 """
 
 from attnlab.attention import modules

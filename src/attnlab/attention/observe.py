@@ -2,7 +2,7 @@
 
 The run is on the ``meta`` device, where tensors have shapes and no values: it costs milliseconds and no
 memory. A network that makes tensors of its own on another device, or whose shapes depend on values, cannot
-finish there; :mod:`attnlab.attention.placement` then runs it once for real, on zeros.
+finish there; `attnlab.attention.placement` then runs it once for real, on zeros.
 """
 
 from __future__ import annotations

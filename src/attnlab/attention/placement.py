@@ -49,7 +49,7 @@ def attach(
 ) -> list[Site]:
     """Put attention into a network, in place.
 
-    Each site is replaced, in its parent, by an :class:`~attnlab.attention.wrapper.Attended` that calls the
+    Each site is replaced, in its parent, by an `Attended` that calls the
     site and then the attention. The channels come from one run of the network on the ``meta`` device. Attach
     before ``torch.compile`` and before a distributed wrapper; weights load before or after. An error leaves
     the network as it was.
@@ -58,7 +58,7 @@ def attach(
         network: The network.
         attention: A name of the registry, an import path, or a function of the channels that builds a
             module. ``none`` inserts nothing.
-        at: A named placement (:func:`~attnlab.attention.list_placements`); or a module's name, in which ``*``
+        at: A named placement (`list_placements`); or a module's name, in which ``*``
             stands for any text, dots included; or ``re:`` and a regular expression for whole names; or a list
             of these.
         mode: ``replace``: y = A(x). ``residual``: y = x + A(x). ``rezero``: y = x + a(A(x) - x) with a learnt
@@ -75,7 +75,7 @@ def attach(
         AttnlabError: If nothing matches; if a site is called with different channels, gives no (B,C,H,W) map,
             is never called or has attention already; for unknown names and options; if the network fails.
 
-    Example:
+    Examples:
         >>> attach(torchvision.models.resnet18(), "ela_b", at="resnet.block", mode="rezero")
     """
     if mode not in MODES:

@@ -71,7 +71,7 @@ def find_targets(name: str, observation: Observation) -> list[Target]:
     """The targets of a named placement that the observed run called; empty if the network has none.
 
     Args:
-        name: A key of :func:`list_placements`.
+        name: A key of `list_placements`.
         observation: A run of the network.
 
     Returns:

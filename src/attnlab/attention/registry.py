@@ -93,7 +93,7 @@ def register_attention(
     Raises:
         AttnlabError: If the name is taken, or a preset is no option of the class.
 
-    Example:
+    Examples:
         >>> @register_attention("wide_ela", paper="https://arxiv.org/abs/2403.01123", kernel_size=11)
         ... class WideEla(ELA): ...
     """
@@ -154,7 +154,7 @@ def build_attention(name: str, channels: int, **options: Any) -> nn.Module:
     Raises:
         AttnlabError: For an unknown name or option, or a value of the wrong type.
 
-    Example:
+    Examples:
         >>> build_attention("cbam", channels=64, reduction=8)
     """
     return get_attention(name).build(channels, **options)

@@ -4,13 +4,13 @@ Papers fix numbers (16 groups, a reduction of 32, 8 channels a group) on network
 Other networks have other widths, so all modules here share these:
 
 * **Groups**: a number of groups, or of channels a group, that does not divide the channels becomes the
-  largest divisor of the channels that is not above it (:func:`largest_divisor`).
+  largest divisor of the channels that is not above it (`largest_divisor`).
 * **Reduction**: a reduced width is ``channels // reduction``, never below a stated minimum
-  (:func:`reduced_width`).
-* **Kernels** are odd, so that the padding ``kernel_size // 2`` keeps the size (:func:`same_padding`).
+  (`reduced_width`).
+* **Kernels** are odd, so that the padding ``kernel_size // 2`` keeps the size (`same_padding`).
 * **One value a group**: normalising a single value gives 0, so that the output is the bias, in training
-  (where torch raises an error) as in evaluation (:class:`GroupNorm`, :class:`BatchNorm1d`,
-  :class:`BatchNorm2d`).
+  (where torch raises an error) as in evaluation (`GroupNorm`, `BatchNorm1d`,
+  `BatchNorm2d`).
 * **Gates** have the dtype of the map they scale, so that autocast does not widen the activations.
 """
 
@@ -35,7 +35,7 @@ def largest_divisor(number: int, at_most: int) -> int:
     Raises:
         AttnlabError: If either number is below 1.
 
-    Example:
+    Examples:
         >>> largest_divisor(72, at_most=16)
         12
     """
@@ -107,7 +107,7 @@ class BatchNorm1d(nn.BatchNorm1d):
 
 
 class BatchNorm2d(nn.BatchNorm2d):
-    """Batch normalisation of (B,C,H,W) with the rule of :class:`BatchNorm1d`."""
+    """Batch normalisation of (B,C,H,W) with the rule of `BatchNorm1d`."""
 
     def forward(self, input: Tensor) -> Tensor:
         """Normalise over all dimensions but the channels."""

@@ -1,11 +1,11 @@
 """The contract of an attention module, as tests; for pytest, and imported by nothing but tests.
 
-Subclass :class:`AttentionTester` in a test file to hold your own module to it::
+Subclass `AttentionTester` in a test file to hold your own module to it:
 
     class TestMyAttention(AttentionTester):
         name = "my_pkg.my_module.MyAttention"
 
-:class:`AttentionProof` adds what only the author can know: the formula written once more, the number of
+`AttentionProof` adds what only the author can know: the formula written once more, the number of
 parameters, and the symmetries.
 """
 

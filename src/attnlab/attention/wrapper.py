@@ -4,8 +4,8 @@
 and ``deepcopy``, ``pickle``, ``torch.fx``, ``torch.export``, ``torch.compile`` and SyncBatchNorm conversion
 see plain modules. Its state dict has no level for it: the site's tensors keep their keys, the new ones are
 ``<site>.attention.*`` and, in mode ``rezero``, ``<site>.attention_alpha``. ``named_parameters()`` and
-``named_modules()`` do show the level, as ``<site>.site.*``; :func:`public_modules` and
-:func:`attention_modules` speak the state dict's names.
+``named_modules()`` do show the level, as ``<site>.site.*``; `public_modules` and
+`attention_modules` speak the state dict's names.
 """
 
 from __future__ import annotations
@@ -171,12 +171,12 @@ def attention_modules(network: nn.Module) -> Iterator[tuple[str, Attended]]:
     """The sites of a network that have attention.
 
     Args:
-        network: A network that went through :func:`attnlab.attention.attach`.
+        network: A network that went through `attnlab.attention.attach`.
 
     Yields:
         The site's name and its wrapper, whose ``attention`` is the module.
 
-    Example:
+    Examples:
         >>> new = {p for _, site in attention_modules(network) for p in site.new_parameters()}
     """
     for name, module in public_modules(network):
@@ -187,7 +187,7 @@ def attention_modules(network: nn.Module) -> Iterator[tuple[str, Attended]]:
 def attention_keys(network: nn.Module) -> set[str]:
     """The state-dict keys that attaching has added to a network.
 
-    A checkpoint of the network without attention lacks these keys and no others::
+    A checkpoint of the network without attention lacks these keys and no others:
 
         missing, unexpected = network.load_state_dict(weights, strict=False)
         assert not unexpected and set(missing) <= attention_keys(network)

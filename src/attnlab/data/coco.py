@@ -10,7 +10,7 @@ from attnlab.data.classification import differences
 from attnlab.data.coco_file import COCOFile, located, read_coco
 from attnlab.data.detection import DetectionDataModule
 from attnlab.data.detection_sets import DetectionItems
-from attnlab.data.download import COCO_ARCHIVES, download_coco
+from attnlab.data.download import COCO_ARCHIVES, COCO_HOST, download_coco
 from attnlab.errors import AttnlabError
 
 COCO_CLASSES = ["person", "bicycle", "car", "motorcycle", "airplane", "bus", "train", "truck", "boat"]
@@ -165,7 +165,8 @@ class COCODetectionDataModule(DetectionDataModule):
     def _no_file(self, split: str) -> AttnlabError:
         return AttnlabError(
             f"No annotations '{self._path(split)}'. Set --data.root to where COCO is, or "
-            f"--data.{split}_annotations to the file; or fetch COCO 2017 with --data.download true."
+            f"--data.{split}_annotations to the file; or fetch COCO 2017 with --data.download true "
+            f"(20 GB from {COCO_HOST}; https://cocodataset.org describes it)."
         )
 
     def _compare_categories(self, file: COCOFile) -> None:

@@ -33,8 +33,8 @@ class ImageNetDataModule(ImageFolderDataModule):
 
     Training images lie in ``root/train/<wnid>/…``. Validation images lie in ``root/val/<wnid>/…``; or all in
     ``root/val`` as ``ILSVRC2012_val_00000001.JPEG`` …, and then the development kit in ``root`` says by their
-    numbers which class they are of (as ``ILSVRC2012_devkit_t12.tar.gz`` or unpacked; ``pip install
-    "attnlab[imagenet]"``). They need not be all 50,000.
+    numbers which class they are of (as ``ILSVRC2012_devkit_t12.tar.gz`` or unpacked; it
+    needs scipy). They need not be all 50,000.
 
     Args:
         root: The folder that holds the splits' folders, or the official archives.

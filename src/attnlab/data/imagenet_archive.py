@@ -218,7 +218,7 @@ def _synsets(meta: bytes) -> dict[int, str]:
     except ImportError as error:
         raise AttnlabError(
             "The classes of ImageNet's validation images are in a MATLAB file, which needs scipy: "
-            'pip install "attnlab[imagenet]".'
+            "pip install scipy."
         ) from error
     try:
         rows = loadmat(io.BytesIO(meta), squeeze_me=True)["synsets"].reshape(-1)

@@ -6,7 +6,7 @@ from typing import Any, Literal
 
 from lightning.pytorch.utilities import rank_zero_warn
 
-from attnlab.data.download import download_voc
+from attnlab.data.download import OFFICIAL_HOST, download_voc
 from attnlab.data.segmentation import SegmentationDataModule
 from attnlab.data.segmentation_sets import LabelledImage
 from attnlab.data.vocfolder import VOCFolder
@@ -105,7 +105,10 @@ class VOCSegmentationDataModule(SegmentationDataModule):
 
     def _how_to_get(self) -> str:
         archives = "the official archive" if self.year == "2012" else "the official archives"
-        return f"Set --data.root to where it is, or fetch {archives} with --data.download true."
+        return (
+            f"Set --data.root to where it is, or fetch {archives} with --data.download true (from "
+            f"{OFFICIAL_HOST})."
+        )
 
     def _augmented(self, folder: VOCFolder) -> list[LabelledImage]:
         lists = [name for name in _AUG_LISTS if folder.list_file(name).is_file()]

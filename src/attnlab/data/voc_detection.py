@@ -8,7 +8,7 @@ from lightning.pytorch.utilities import rank_zero_warn
 
 from attnlab.data.detection import DetectionDataModule
 from attnlab.data.detection_sets import DetectionItems
-from attnlab.data.download import download_voc
+from attnlab.data.download import OFFICIAL_HOST, download_voc
 from attnlab.data.voc import VOC_CLASSES
 from attnlab.data.voc_boxes import VOCFiles, read_items
 from attnlab.data.vocfolder import VOCFolder
@@ -116,7 +116,10 @@ class VOCDetectionDataModule(DetectionDataModule):
 
     def _folder(self, year: str) -> VOCFolder:
         archives = "the official archive" if self.year == "2012" else "the official archives"
-        how = f"Set --data.root to where it is, or fetch {archives} with --data.download true."
+        how = (
+            f"Set --data.root to where it is, or fetch {archives} with --data.download true (from "
+            f"{OFFICIAL_HOST})."
+        )
         if self.year != year:
             how = f"For data.year {self.year}, the root holds both VOC2007 and VOC2012. {how}"
         return VOCFolder.find(self.root, year, how, lists="Main", itself=self.year == year)

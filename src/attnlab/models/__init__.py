@@ -9,7 +9,13 @@ from attnlab.models.classifiers import build_classifier, head_name
 from attnlab.models.detector_weights import DetectorWeightsReport, library_detector_weights, load_detector
 from attnlab.models.detectors import BuiltDetector, build_detector, detector_options, list_detectors
 from attnlab.models.segmenters import Segmenter, architectures, build_segmenter
-from attnlab.models.weights import WeightsReport, library_encoder_weights, load_backbone, read_state_dict
+from attnlab.models.weights import (
+    WeightsReport,
+    library_encoder_weights,
+    load_backbone,
+    read_state_dict,
+    weights_file,
+)
 
 __all__ = [
     "BuiltDetector",
@@ -31,4 +37,5 @@ __all__ = [
     "load_classifier",
     "load_detector",
     "read_state_dict",
+    "weights_file",
 ]

@@ -16,7 +16,7 @@ from attnlab.models.detectors import detector_options
 from attnlab.models.detectors.ssdlite import SSDLiteTrunk
 from attnlab.models.detectors.yolox import YOLOX
 from attnlab.models.detectors.yolox_weights import rename_yolox_keys
-from attnlab.models.weights import Fit, compare, load_backbone
+from attnlab.models.weights import YOLOX_FILES, Fit, compare, load_backbone
 
 # Layers with outputs for each class: torchvision's, YOLOX's and YOLOF's.
 _CLASS_LAYERS = re.compile(
@@ -80,7 +80,10 @@ def library_detector_weights(network: str, options: Mapping[str, Any] | None = N
     values = {option.name: option.default for option in detector_options(network)} | dict(options or {})
     instead = "--model.weights FILE with weights of the detector or its backbone, or --model.weights none."
     if "backbone" not in values:
-        raise AttnlabError(f"Nobody publishes ImageNet weights of {network}'s backbone. Pass {instead}")
+        where = f" {YOLOX_FILES}" if network.startswith("yolox") else ""
+        raise AttnlabError(
+            f"Nobody publishes ImageNet weights of {network}'s backbone. Pass {instead}{where}"
+        )
     if values.get("reduced_tail"):
         raise AttnlabError(
             f"The ImageNet weights of {values['backbone']} are for the whole network. Set reduced_tail of "

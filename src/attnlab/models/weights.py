@@ -15,6 +15,12 @@ from attnlab.errors import AttnlabError
 
 # What a classifier has and a backbone has not; anything else left over in a file is an error.
 CLASSIFIER_PREFIXES = ("classifier.", "fc.", "head.", "heads.", "last_linear.", "conv_head.", "global_pool.")
+YOLOX_FILES = (
+    "COCO-trained YOLOX weights are files of two releases on GitHub: "
+    "https://github.com/bubbliiiing/yolox-pytorch/releases/tag/v1.0, of the PyTorch port (yolox_nano.pth and "
+    "the other sizes), and https://github.com/Megvii-BaseDetection/YOLOX/releases/tag/0.1.1rc0, of YOLOX's "
+    "authors, which needs --model.network_options.pixels bgr255."
+)
 
 
 @dataclass(frozen=True)
@@ -70,6 +76,21 @@ def library_encoder_weights(encoder: str, weights: str = "imagenet", depth: int 
     return dict(network.state_dict())
 
 
+def weights_file(path: str | Path) -> Path:
+    """The path of a weights file that is there.
+
+    Raises:
+        AttnlabError: When it is not; the message says where files of that name come from, if that is known.
+    """
+    path = Path(path)
+    if not path.is_file():
+        where = f" {YOLOX_FILES}" if path.name.lower().startswith("yolox") else ""
+        raise AttnlabError(
+            f"Weights file not found: {path}. --model.weights takes none, imagenet or a file's path.{where}"
+        )
+    return path
+
+
 def read_state_dict(path: str | Path) -> dict[str, Tensor]:
     """Tensors of a weights file: a torch state dict, a checkpoint that holds one, or safetensors.
 
@@ -79,11 +100,7 @@ def read_state_dict(path: str | Path) -> dict[str, Tensor]:
     Raises:
         AttnlabError: When it is missing, cannot be read, or holds no tensors.
     """
-    path = Path(path)
-    if not path.is_file():
-        raise AttnlabError(
-            f"Weights file not found: {path}. --model.weights takes none, imagenet or a file's path."
-        )
+    path = weights_file(path)
     try:
         if path.suffix == ".safetensors":
             from safetensors.torch import load_file

@@ -17,6 +17,7 @@ from torch.optim.lr_scheduler import LambdaLR
 from attnlab.attention import Site, attach, attention_modules, describe
 from attnlab.data.sampling import run_seed
 from attnlab.errors import AttnlabError
+from attnlab.models import weights_file
 from attnlab.tasks.configs import AttentionConfig, OptimizerConfig
 from attnlab.tasks.identity import refuse_another_network
 from attnlab.tasks.optimization import (
@@ -116,10 +117,24 @@ class BaseTask(LightningModule):
         """Label and figure of the last scores of a stage (``val`` or ``test``), for the closing table."""
         return []
 
+    def check_weights_file(self) -> None:
+        """Look whether the file that `setup` is to load is there.
+
+        Raises:
+            AttnlabError: When it is not.
+        """
+        weights = self._weights_to_load()
+        if weights not in (None, "imagenet"):
+            weights_file(weights)
+
+    def _weights_to_load(self) -> str | None:
+        weights = self.hparams.get("weights")
+        return None if self.restored or self._weights_ready or weights == "none" else weights
+
     def setup(self, stage: str) -> None:
         """Load pretrained weights, unless a checkpoint is about to replace them."""
-        weights = self.hparams.get("weights")
-        if self.restored or self._weights_ready or weights in (None, "none"):
+        weights = self._weights_to_load()
+        if weights is None:
             return
         head = {name: value.clone() for name, value in self._head_parameters()}
         report = self.load_weights(weights)

@@ -21,7 +21,7 @@ _logger = logging.getLogger(__name__)
 
 
 class Backend(Protocol):
-    """The raw operations; :mod:`attnlab.attention.kernels.strips` says what each does."""
+    """The raw operations; `attnlab.attention.kernels.strips` says what each does."""
 
     def means(self, x: Tensor) -> tuple[Tensor, Tensor]: ...  # noqa: D102
 
@@ -40,7 +40,7 @@ def check_implementation(name: str) -> None:
     """Refuse what cannot work here, before any tensor is there.
 
     Args:
-        name: An :data:`Implementation`.
+        name: An `Implementation`.
 
     Raises:
         AttnlabError: For an unknown name, and for ``triton`` where Triton is not installed.
@@ -62,7 +62,7 @@ def backend_for(name: str, device: torch.device) -> Backend:
         device: Where the map is.
 
     Returns:
-        A module with the operations of :class:`Backend`.
+        A module with the operations of `Backend`.
 
     Raises:
         AttnlabError: If ``triton`` is asked for and cannot work on this device.

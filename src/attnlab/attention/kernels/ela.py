@@ -1,7 +1,7 @@
 """ELA as one operation that keeps its input and four strips for the backward pass.
 
 Written layer by layer, ELA reads and writes the full map about nine times. Here it is two reads and one write
-forward (strip means; gating), and three reads and one write beyond them backward::
+forward (strip means; gating), and three reads and one write beyond them backward:
 
     forward    z_h, z_w = strip means of x              g = σ(G(F(z)))          y = x · g_h · g_w
     backward   ∂g_h = Σ_w ∂y·x·g_w, ∂g_w = Σ_h ∂y·x·g_h       ∂z from ∂g through the small layers
@@ -51,7 +51,7 @@ def ela(
         norm_bias: Shift of the group normalisation (C).
         norm_groups: Groups of the normalisation; they divide C.
         eps: What the normalisation adds to the variance.
-        implementation: ``auto``, ``fused`` or ``triton``, see :mod:`attnlab.attention.kernels.choice`.
+        implementation: ``auto``, ``fused`` or ``triton``, see `attnlab.attention.kernels.choice`.
 
     Returns:
         The gated map (B,C,H,W), in the dtype and the memory format of ``x``.
@@ -62,7 +62,7 @@ def ela(
 def ela_formula(
     x: Tensor, weight: Tensor, norm_weight: Tensor, norm_bias: Tensor, norm_groups: int, eps: float = 1e-5
 ) -> Tensor:
-    """What :func:`ela` computes, in ordinary differentiable operations."""
+    """What `ela` computes, in ordinary differentiable operations."""
     dtype = strips.sum_dtype(x.dtype)
     taps, scale, shift = (each.to(dtype) for each in (weight, norm_weight, norm_bias))
     # A kernel has one size; of one that a tracer holds open, torch's convolution makes no padding.

@@ -73,14 +73,14 @@ def strip_gates_gradients(
     norm_groups: int,
     eps: float,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
-    """The gradients of everything that :func:`strip_gates` took.
+    """The gradients of everything that `strip_gates` took.
 
     Args:
         dgate_h: Gradient of the gates of the rows (B,C,H).
         dgate_w: Gradient of the gates of the columns (B,C,W).
-        gate_h: Gates of the rows (B,C,H), as :func:`strip_gates` returned them.
+        gate_h: Gates of the rows (B,C,H), as `strip_gates` returned them.
         gate_w: Gates of the columns (B,C,W), likewise.
-        mean_h: As given to :func:`strip_gates`; so are the rest.
+        mean_h: As given to `strip_gates`; so are the rest.
         mean_w: Means over the height (B,C,W).
         weight: The convolution's weight.
         norm_weight: Scale (C).

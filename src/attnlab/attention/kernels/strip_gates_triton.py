@@ -1,7 +1,7 @@
 """From strip means to strip gates in one Triton kernel, and back in another.
 
 For both directions with the same parameters: depthwise convolution of k taps w along the strip, group
-normalisation over the channels of a group and all positions, sigmoid::
+normalisation over the channels of a group and all positions, sigmoid:
 
     v[b,c,l] = Σ_t w[c,t] · z[b,c,l+t-k//2]          (zero outside of the strip)
     u        = (v - mean of v) / sqrt(var of v + ε)   over a group's channels and positions
@@ -12,7 +12,7 @@ kilobytes, which take longer than a pass over the map. Here a program takes one 
 direction, and reads its means as often as it needs to: they stay in the cache.
 
 The backward kernel keeps nothing from the forward one but the gates; it convolves and normalises again. With
-∂n = ∂g · g · (1 - g), ∂u = ∂n · γ and sums and means over the group::
+∂n = ∂g · g · (1 - g), ∂u = ∂n · γ and sums and means over the group:
 
     ∂γ = Σ ∂n · u,  ∂β = Σ ∂n
     ∂v = (∂u - mean of ∂u - u · mean of (∂u · u)) / sqrt(var of v + ε)
@@ -80,14 +80,14 @@ def strip_gates_gradients(
     norm_groups: int,
     eps: float,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
-    """The gradients of everything that :func:`strip_gates` took, in one launch and one sum.
+    """The gradients of everything that `strip_gates` took, in one launch and one sum.
 
     Args:
         dgate_h: Gradient of the gates of the rows (B,C,H).
         dgate_w: Gradient of the gates of the columns (B,C,W).
-        gate_h: Gates of the rows (B,C,H), as :func:`strip_gates` returned them.
+        gate_h: Gates of the rows (B,C,H), as `strip_gates` returned them.
         gate_w: Gates of the columns (B,C,W), likewise.
-        mean_h: As given to :func:`strip_gates`; so are the rest.
+        mean_h: As given to `strip_gates`; so are the rest.
         mean_w: Means over the height (B,C,W).
         weight: Taps (C,1,k).
         norm_weight: Scale (C).

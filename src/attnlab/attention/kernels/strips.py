@@ -1,8 +1,8 @@
 """Strip means of a map, and gates that scale its rows and columns, on plain torch.
 
-Two groups of operations share this file. :func:`strip_means` and :func:`gate_strips` are for modules: they
-are made of ordinary differentiable operations. :func:`means`, :func:`gate`, :func:`gate_gradients` and
-:func:`input_gradient` have no gradients of their own: fused functions are made of them, and other backends
+Two groups of operations share this file. `strip_means` and `gate_strips` are for modules: they
+are made of ordinary differentiable operations. `means`, `gate`, `gate_gradients` and
+`input_gradient` have no gradients of their own: fused functions are made of them, and other backends
 have the same four.
 
 Where the time goes, and what is done about it:
@@ -61,8 +61,8 @@ def means(x: Tensor) -> tuple[Tensor, Tensor]:
         x: Map (B,C,H,W) of any strides.
 
     Returns:
-        The mean over the width (B,C,H) and over the height (B,C,W), in :func:`sum_dtype` of the map, laid
-        out as :func:`empty_strip` has it.
+        The mean over the width (B,C,H) and over the height (B,C,W), in `sum_dtype` of the map, laid
+        out as `empty_strip` has it.
     """
     mean_h, mean_w = empty_strip(x, x.shape[2]), empty_strip(x, x.shape[3])
     of_map, of_h, of_w = _map(x, x), _strip(mean_h, x), _strip(mean_w, x)
@@ -89,7 +89,7 @@ def gate(x: Tensor, gate_h: Tensor, gate_w: Tensor) -> Tensor:
         gate_w: Gates of the columns (B,C,W), in any dtype.
 
     Returns:
-        (B,C,H,W) in the dtype of ``x``, laid out as :func:`empty_map` has it.
+        (B,C,H,W) in the dtype of ``x``, laid out as `empty_map` has it.
     """
     y = empty_map(x)
     of_x, of_y = _map(x, x), _map(y, x)
@@ -104,7 +104,7 @@ def gate(x: Tensor, gate_h: Tensor, gate_w: Tensor) -> Tensor:
 
 
 def gate_gradients(dy: Tensor, x: Tensor, gate_h: Tensor, gate_w: Tensor) -> tuple[Tensor, Tensor]:
-    """The gradients of :func:`gate` with respect to its gates.
+    """The gradients of `gate` with respect to its gates.
 
     Args:
         dy: Gradient of the gated map (B,C,H,W), of any strides.
@@ -114,7 +114,7 @@ def gate_gradients(dy: Tensor, x: Tensor, gate_h: Tensor, gate_w: Tensor) -> tup
 
     Returns:
         The sum of dy·x·gate_w over the width (B,C,H) and that of dy·x·gate_h over the height (B,C,W), in
-        :func:`sum_dtype` of the map.
+        `sum_dtype` of the map.
     """
     grad_h, grad_w = empty_strip(x, x.shape[2]), empty_strip(x, x.shape[3])
     of_x, of_dy, of_grad_h, of_grad_w = _map(x, x), _map(dy, x), _strip(grad_h, x), _strip(grad_w, x)
@@ -139,7 +139,7 @@ def input_gradient(dy: Tensor, gate_h: Tensor, gate_w: Tensor, dmean_h: Tensor, 
 
     Returns:
         dy·gate_h·gate_w + dmean_h/W + dmean_w/H, (B,C,H,W) in the dtype of ``dy``, laid out as
-        :func:`empty_map` has it.
+        `empty_map` has it.
     """
     height, width = dy.shape[2:]
     dx = empty_map(dy)
@@ -174,7 +174,7 @@ def empty_map(x: Tensor) -> Tensor:
 
 
 def map_strides(x: Tensor) -> tuple[int, ...]:
-    """The strides that :func:`empty_map` gives."""
+    """The strides that `empty_map` gives."""
     _, channels, height, width = x.shape
     if channels_innermost(x):
         return height * width * channels, 1, width * channels, channels
@@ -182,7 +182,7 @@ def map_strides(x: Tensor) -> tuple[int, ...]:
 
 
 def empty_strip(x: Tensor, length: int) -> Tensor:
-    """A new strip (B,C,L) in :func:`sum_dtype`, (B,L,C) in memory where a map has its channels innermost."""
+    """A new strip (B,C,L) in `sum_dtype`, (B,L,C) in memory where a map has its channels innermost."""
     batch, channels = x.shape[:2]
     dtype = sum_dtype(x.dtype)
     if channels_innermost(x):

@@ -1,6 +1,6 @@
 """Strip means, strip gates and their gradients as Triton kernels.
 
-Four operations on a map x (B,C,H,W), with gates g_h (B,C,H) and g_w (B,C,W)::
+Four operations on a map x (B,C,H,W), with gates g_h (B,C,H) and g_w (B,C,W):
 
     means            z_h = mean of x over the width, z_w = mean of x over the height
     gate             y = x · g_h · g_w

@@ -3,7 +3,7 @@
 Jongchan Park, Sanghyun Woo, Joon-Young Lee, In So Kweon, 2018, https://arxiv.org/abs/1807.06514
 
 Formula (equations 1 to 4), with 1x1 convolutions W0, f0: C -> C/r, W1: C/r -> C and f3: C/r -> 1, 3x3
-convolutions f1, f2 of dilation d, all with biases, and batch normalisations N_c and N_s::
+convolutions f1, f2 of dilation d, all with biases, and batch normalisations N_c and N_s:
 
     m_c = N_c(W1(relu(W0(mean of x over the map))))
     m_s = N_s(f3(relu(f2(relu(f1(relu(f0(x))))))))

@@ -2,7 +2,7 @@
 
 Sanghyun Woo, Jongchan Park, Joon-Young Lee, In So Kweon, 2018, https://arxiv.org/abs/1807.06521
 
-Formula (equations 1 to 3), with one two-layer MLP for both poolings and a convolution f of size k x k::
+Formula (equations 1 to 3), with one two-layer MLP for both poolings and a convolution f of size k x k:
 
     m_c = σ(MLP(mean of x over the map) + MLP(maximum of x over the map))
     x'  = x · m_c

@@ -3,7 +3,7 @@
 Hejun Huang, Zuguo Chen, Ying Zou, Ming Lu, Chaoyang Chen, 2023, https://arxiv.org/abs/2306.05196
 
 Formula, with one two-layer MLP for both poolings, a depthwise convolution d of 5 x 5, three
-depthwise branches b of 1 x k, then k x 1, with k = 7, 11 and 21, and a 1x1 convolution f::
+depthwise branches b of 1 x k, then k x 1, with k = 7, 11 and 21, and a 1x1 convolution f:
 
     x' = x · σ(MLP(mean of x over the map) + MLP(maximum of x over the map))
     u  = d(x')

@@ -4,7 +4,7 @@ Xinhao Cai, Qiuxia Lai, Yuwei Wang, Wenguan Wang, Zeren Sun, Yazhou Yao, 2024,
 https://arxiv.org/abs/2403.06258
 
 Formula of PKINet's context anchor attention, with a mean P over windows of 7 x 7 at every position, 1x1
-convolutions f1 and f2, and depthwise convolutions of 1 x k and k x 1; all convolutions have biases::
+convolutions f1 and f2, and depthwise convolutions of 1 x k and k x 1; all convolutions have biases:
 
     z = column(row(f1(P(x))))
     y = x · σ(f2(z))

@@ -3,7 +3,7 @@
 Qibin Hou, Daquan Zhou, Jiashi Feng, 2021, https://arxiv.org/abs/2103.02907
 
 Formula (equations 4 to 9), with 1x1 convolutions F1: C -> C/r and F_h, F_w: C/r -> C, a normalisation N and
-the activation δ = hard-swish::
+the activation δ = hard-swish:
 
     z_h = mean of x over the width,  z_w = mean of x over the height
     [f_h; f_w] = δ(N(F1([z_h; z_w])))            one sequence of H + W positions

@@ -4,7 +4,7 @@ Zilong Huang, Xinggang Wang, Yunchao Wei, Lichao Huang, Humphrey Shi, Wenyu Liu,
 https://arxiv.org/abs/1811.11721
 
 Formula (equations 1 and 2), with 1x1 convolutions Q, K: C -> C/8 and V: C -> C. The cross of a position u has
-the H + W - 1 positions i of its row and its column, u itself once::
+the H + W - 1 positions i of its row and its column, u itself once:
 
     a_ui = softmax over the cross of Q(x)_u · K(x)_i
     x'_u = γ · Σ_i a_ui · V(x)_i + x_u                γ is learned and starts at 0

@@ -3,7 +3,7 @@
 Jun Fu, Jing Liu, Haijie Tian, Yong Li, Yongjun Bao, Zhiwei Fang, Hanqing Lu, 2018,
 https://arxiv.org/abs/1809.02983
 
-Formula (equations 3 and 4), with x_i the map of a channel as a vector of N positions, and all channels i::
+Formula (equations 3 and 4), with x_i the map of a channel as a vector of N positions, and all channels i:
 
     s_ji = softmax over i of x_i · x_j
     y_j  = β · Σ_i s_ji · x_i + x_j                   β is learned and starts at 0

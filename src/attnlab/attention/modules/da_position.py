@@ -3,7 +3,7 @@
 Jun Fu, Jing Liu, Haijie Tian, Yong Li, Yongjun Bao, Zhiwei Fang, Hanqing Lu, 2018,
 https://arxiv.org/abs/1809.02983
 
-Formula (equations 1 and 2), with 1x1 convolutions b, c: C -> C/8 and d: C -> C, and all positions i::
+Formula (equations 1 and 2), with 1x1 convolutions b, c: C -> C/8 and d: C -> C, and all positions i:
 
     s_ji = softmax over i of b(x)_j · c(x)_i
     y_j  = α · Σ_i s_ji · d(x)_i + x_j                α is learned and starts at 0

@@ -3,7 +3,7 @@
 Yunpeng Chen, Yannis Kalantidis, Jianshu Li, Shuicheng Yan, Jiashi Feng, 2018,
 https://arxiv.org/abs/1810.11579
 
-Formula, with 1x1 convolutions φ: C -> c_m, θ and ρ: C -> c_n, and W: c_m -> C::
+Formula, with 1x1 convolutions φ: C -> c_m, θ and ρ: C -> c_n, and W: c_m -> C:
 
     A = φ(x),  B = softmax of θ(x) over the positions,  V = softmax of ρ(x) over the c_n channels
     G = A · Bᵀ                     gather: c_n descriptors of c_m values

@@ -3,7 +3,7 @@
 Qilong Wang, Banggu Wu, Pengfei Zhu, Peihua Li, Wangmeng Zuo, Qinghua Hu, 2019,
 https://arxiv.org/abs/1910.03151
 
-Formula, with a convolution of k weights along the channels::
+Formula, with a convolution of k weights along the channels:
 
     z = mean of x over the map
     s = σ(conv_k(z))                       each channel sees its k neighbours

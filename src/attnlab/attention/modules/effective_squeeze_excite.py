@@ -3,7 +3,7 @@
 Youngwan Lee, Jongyoul Park, 2019, https://arxiv.org/abs/1911.06667
 
 Formula of effective squeeze-and-excitation, part of the paper's backbone VoVNetV2, with one layer W: C -> C
-in place of the two of SE, so that no channel is lost in a bottleneck::
+in place of the two of SE, so that no channel is lost in a bottleneck:
 
     z = mean of x over the map
     s = σ(W · z + b)

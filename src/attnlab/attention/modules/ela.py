@@ -2,7 +2,7 @@
 
 Wei Xu, Yi Wan, 2024, https://arxiv.org/abs/2403.01123
 
-Formula, with one convolution F and one group normalisation G for both directions::
+Formula, with one convolution F and one group normalisation G for both directions:
 
     z_h = mean of x over the width       g_h = σ(G(F(z_h)))
     z_w = mean of x over the height      g_w = σ(G(F(z_w)))
@@ -21,7 +21,7 @@ ela_l  7           8                  16          large networks
 ====== =========== ================== =========== ====================
 
 On the CPU and on GPUs all of it is one operation that reads the map twice and writes it once, and keeps for
-the backward pass little more than the map (:mod:`attnlab.attention.kernels.ela`); the formula as layers reads
+the backward pass little more than the map (`attnlab.attention.kernels.ela`); the formula as layers reads
 and writes it some nine times. ``implementation="formula"`` is the latter: hooks on ``conv`` and ``norm`` see
 their calls, and exported graphs are made of ordinary operations (``auto`` exports these too).
 

@@ -3,7 +3,7 @@
 Zequn Qin, Pengyi Zhang, Fei Wu, Xi Li, 2020, https://arxiv.org/abs/2012.11879
 
 Formula (section 3), with an n x n cosine transform (DCT-II), F pairs of frequencies (u, v), W1: C -> C/r
-and W2: C/r -> C. The channels fall into F parts of equal size, and each takes one pair::
+and W2: C/r -> C. The channels fall into F parts of equal size, and each takes one pair:
 
     p = x pooled to n x n by adaptive means
     b_u[t] = cos(π u (t + 1/2) / n) / sqrt(n),  times sqrt(2) if u > 0

@@ -3,7 +3,7 @@
 Yichao Liu, Zongru Shao, Nico Hoffmann, 2021, https://arxiv.org/abs/2112.05561
 
 Formula (equations 1 and 2), with a two-layer MLP C -> C/r -> C that is applied at every position (no
-pooling), and 7x7 convolutions f1: C -> C/r and f2: C/r -> C, each with a batch normalisation::
+pooling), and 7x7 convolutions f1: C -> C/r and f2: C/r -> C, each with a batch normalisation:
 
     m_c = σ(MLP(channels of x at a position))            permuted to (B,H,W,C) and back
     x'  = x · m_c

@@ -2,13 +2,13 @@
 
 Zongxin Yang, Linchao Zhu, Yu Wu, Yi Yang, 2019, https://arxiv.org/abs/1909.11519
 
-Formula (section 3), with a weight α, a weight γ and a bias β a channel::
+Formula (section 3), with a weight α, a weight γ and a bias β a channel:
 
     s[b,c] = α[c] · sqrt(sum of x[b,c]² over the map + ε)                       global context embedding
     n[b,c] = sqrt(C) · s[b,c] / sqrt(sum of s[b]² over the channels + ε)        channel normalisation
     y[b,c,i,j] = x[b,c,i,j] · (1 + tanh(γ[c] · n[b,c] + β[c]))                  gating adaptation
 
-With ``norm="l1"``, which the paper compares, sums of absolute values take the place of the roots::
+With ``norm="l1"``, which the paper compares, sums of absolute values take the place of the roots:
 
     s[b,c] = α[c] · sum of |x[b,c]| over the map
     n[b,c] = C · s[b,c] / (sum of |s[b]| over the channels + ε)

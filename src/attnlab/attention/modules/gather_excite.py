@@ -3,7 +3,7 @@
 Jie Hu, Li Shen, Samuel Albanie, Gang Sun, Andrea Vedaldi, 2018, https://arxiv.org/abs/1810.12348
 
 Formula: gather summarises each channel over neighbourhoods whose extent is e positions, excite gates the
-channel by its summary, brought back to the map's size by nearest-neighbour interpolation::
+channel by its summary, brought back to the map's size by nearest-neighbour interpolation:
 
     y = x · interpolate(σ(excite(gather(x))))
 

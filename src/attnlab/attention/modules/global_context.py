@@ -3,7 +3,7 @@
 Yue Cao, Jiarui Xu, Stephen Lin, Fangyun Wei, Han Hu, 2019, https://arxiv.org/abs/1904.11492
 
 Formula, with 1x1 convolutions W_k: C -> 1, W_v1: C -> C/r, W_v2: C/r -> C and a layer normalisation LN over
-the C/r channels; p runs over all positions::
+the C/r channels; p runs over all positions:
 
     α = softmax of W_k x over the positions
     z[b,c] = Σ_p α[b,p] · x[b,c,p]                        one context for all positions

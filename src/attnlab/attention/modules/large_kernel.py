@@ -3,7 +3,7 @@
 Meng-Hao Guo, Cheng-Ze Lu, Zheng-Ning Liu, Ming-Ming Cheng, Shi-Min Hu, 2022, https://arxiv.org/abs/2202.09741
 
 Formula of its large kernel attention, with a depthwise convolution f1 of (2d-1) x (2d-1), a depthwise
-convolution f2 of ⌈K/d⌉ x ⌈K/d⌉ and dilation d, and a 1x1 convolution f3, all with biases and zeros outside::
+convolution f2 of ⌈K/d⌉ x ⌈K/d⌉ and dilation d, and a 1x1 convolution f3, all with biases and zeros outside:
 
     a = f3(f2(f1(x)))
     y = x · a                                            no sigmoid

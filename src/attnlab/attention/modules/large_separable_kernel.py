@@ -3,7 +3,7 @@
 Kin Wai Lau, Lai-Man Po, Yasar Abbas Ur Rehman, 2023, https://arxiv.org/abs/2309.01439
 
 Formula: each of the two depthwise convolutions of LKA becomes a row and a column convolution, of 2d-1 and of
-⌊K/d⌋ taps with dilation d; f is a 1x1 convolution; all have biases, and zeros lie outside::
+⌊K/d⌋ taps with dilation d; f is a 1x1 convolution; all have biases, and zeros lie outside:
 
     u = column(row(x))                                   2d-1 taps each
     v = column'(row'(u))                                 ⌊K/d⌋ taps each, dilation d

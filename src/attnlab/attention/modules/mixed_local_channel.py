@@ -3,7 +3,7 @@
 Dahang Wan, Rongsheng Lu, Siyuan Shen, Ting Xu, Xianli Lang, Zhijie Ren, 2023,
 https://doi.org/10.1016/j.engappai.2023.106442
 
-Formula, with convolutions of k weights along the channels; k is ECA's, from C::
+Formula, with convolutions of k weights along the channels; k is ECA's, from C:
 
     l = means of x over s x s cells                        local pooling, s = 5
     z = mean of l over the cells                           global pooling

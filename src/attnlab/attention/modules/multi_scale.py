@@ -4,7 +4,7 @@ Daliang Ouyang, Su He, Guozhong Zhang, Mingzhu Luo, Huaiyong Guo, Jian Zhan, Zhi
 https://arxiv.org/abs/2305.13563
 
 Formula: the channels fall into G groups x of D = C/G; all groups share a 1x1 convolution f, a normalisation N
-and a 3x3 convolution F, D -> D, with biases::
+and a 3x3 convolution F, D -> D, with biases:
 
     a[d,i] = σ(f(mean of x over the width)),  b[d,j] = σ(f(mean of x over the height))
     u = N(x · a · b)                                 each channel of the map by itself

@@ -2,7 +2,7 @@
 
 Yichao Liu, Zongru Shao, Yueyang Teng, Nico Hoffmann, 2021, https://arxiv.org/abs/2111.12419
 
-Formula (equations 1 and 2), with a batch normalisation BN of scales γ and offsets β::
+Formula (equations 1 and 2), with a batch normalisation BN of scales γ and offsets β:
 
     w_c = |γ_c| / Σ_j |γ_j|                              the share of a channel in all scales
     y[b,c,i,j] = x[b,c,i,j] · σ(w_c · BN(x)[b,c,i,j])

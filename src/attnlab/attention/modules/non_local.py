@@ -2,7 +2,7 @@
 
 Xiaolong Wang, Ross Girshick, Abhinav Gupta, Kaiming He, 2017, https://arxiv.org/abs/1711.07971
 
-Formula (equations 1 to 6), with 1x1 convolutions θ, φ, g: C -> R and W_z: R -> C, and all positions j::
+Formula (equations 1 to 6), with 1x1 convolutions θ, φ, g: C -> R and W_z: R -> C, and all positions j:
 
     y_i = 1/C(x) · Σ_j f(x_i, x_j) · g(x_j)
     z_i = W_z · y_i + x_i

@@ -2,7 +2,7 @@
 
 Huajun Liu, Fuqiang Liu, Xinyi Fan, Dong Huang, 2021, https://arxiv.org/abs/2107.00782
 
-Formula, with 1x1 convolutions without biases. The primed ones belong to the spatial branch::
+Formula, with 1x1 convolutions without biases. The primed ones belong to the spatial branch:
 
     a_ch = σ(LN(W_z · Σ_p softmax over p of W_q(x)_p · W_v(x)_p))    W_q: C -> 1, W_v: C -> C/2, W_z: C/2 -> C
     a_sp = σ(softmax over channels of mean of W_q'(x), times W_v'(x))    W_q', W_v': C -> C/2

@@ -2,7 +2,7 @@
 
 Abhijit Guha Roy, Nassir Navab, Christian Wachinger, 2018, https://arxiv.org/abs/1803.02579
 
-Formula, with W1: C -> C/r, W2: C/r -> C and a 1x1 convolution f: C -> 1::
+Formula, with W1: C -> C/r, W2: C/r -> C and a 1x1 convolution f: C -> 1:
 
     cSE    y_c[b,c,i,j] = x[b,c,i,j] · σ(W2 · relu(W1 · mean of x over the map))[b,c]
     sSE    y_s[b,c,i,j] = x[b,c,i,j] · σ(f(x))[b,i,j]

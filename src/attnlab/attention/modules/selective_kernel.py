@@ -3,7 +3,7 @@
 Xiang Li, Wenhai Wang, Xiaolin Hu, Jian Yang, 2019, https://arxiv.org/abs/1903.06586
 
 Formula (section 3.1, equations 1 to 6), with M branches F_m, each a 3x3 convolution of dilation m in G
-groups, batch normalisation and relu; W: C -> d and A_m: d -> C without biases, and d = max(C/r, L)::
+groups, batch normalisation and relu; W: C -> d and A_m: d -> C without biases, and d = max(C/r, L):
 
     u_m = F_m(x)                                                  split
     z = relu(N(W(mean of u_1 + ... + u_M over the map)))          fuse

@@ -3,7 +3,7 @@
 Qing-Long Zhang, Yu-Bin Yang, 2021, https://arxiv.org/abs/2102.00240
 
 Formula: the channels fall into G groups, and each group into two halves of D = C/2G channels. All groups
-share six vectors of D values: w, b, v, d, and the weight and bias of the normalisation N::
+share six vectors of D values: w, b, v, d, and the weight and bias of the normalisation N:
 
     y1 = x1 · σ(w · mean of x1 over the map + b)         channel attention, equation 3
     y2 = x2 · σ(v · N(x2) + d)                           spatial attention, equation 4

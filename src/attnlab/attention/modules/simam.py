@@ -4,7 +4,7 @@ Lingxiao Yang, Ru-Yuan Zhang, Lida Li, Xiaohua Xie, ICML 2021,
 https://proceedings.mlr.press/v139/yang21o.html
 
 Formula (equations 5 and 6): each value t of a channel has the energy e* that it takes to tell it linearly
-from the other values of its channel; the lower the energy, the more the value stands out::
+from the other values of its channel; the lower the energy, the more the value stands out:
 
     μ  = mean of the channel over the map,  σ² = its variance
     e* = 4 (σ² + λ) / ((t - μ)² + 2 σ² + 2 λ)

@@ -5,14 +5,14 @@ https://arxiv.org/abs/2407.05128
 
 Formula. SMSA, the spatial attention, cuts the strip means into four sub-features of C/4 channels. Sub-feature
 n has a depthwise convolution F_n of 3, 5, 7 or 9 taps, shared by both directions; the group normalisations
-G_h and G_w have a group for each sub-feature, so that these do not mix::
+G_h and G_w have a group for each sub-feature, so that these do not mix:
 
     s_h = mean of x over the width       g_h = σ(G_h([F_1(s_h1); F_2(s_h2); F_3(s_h3); F_4(s_h4)]))
     s_w = mean of x over the height      g_w = σ(G_w([F_1(s_w1); F_2(s_w2); F_3(s_w3); F_4(s_w4)]))
     z[b,c,i,j] = x[b,c,i,j] · g_h[b,c,i] · g_w[b,c,j]
 
 PCSA, the channel attention, averages z over windows of 7 x 7 and normalises the result as one group, G. Each
-channel has one weight for each of query, key and value; D is the number of channels of a head::
+channel has one weight for each of query, key and value; D is the number of channels of a head:
 
     p = G(means of z over N windows)     q, k, v = w_q · p, w_k · p, w_v · p        (C,N) each
     a = softmax(q · kᵀ / √D) · v         rows and columns of a head

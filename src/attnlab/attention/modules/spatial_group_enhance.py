@@ -3,7 +3,7 @@
 Xiang Li, Xiaolin Hu, Jian Yang, 2019, https://arxiv.org/abs/1905.09646
 
 Formula: the channels fall into G groups; x_p is the vector of a group's D = C/G channels at position p, and
-each group has a scale γ and a bias β::
+each group has a scale γ and a bias β:
 
     g = mean of x_p over the positions
     c_p = g · x_p                                          how like the whole the position is

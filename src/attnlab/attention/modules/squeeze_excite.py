@@ -2,7 +2,7 @@
 
 Jie Hu, Li Shen, Samuel Albanie, Gang Sun, Enhua Wu, 2017, https://arxiv.org/abs/1709.01507
 
-Formula (equations 2 to 4), with W1: C -> C/r and W2: C/r -> C::
+Formula (equations 2 to 4), with W1: C -> C/r and W2: C/r -> C:
 
     z = mean of x over the map
     s = σ(W2 · relu(W1 · z))

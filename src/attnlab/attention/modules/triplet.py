@@ -3,7 +3,7 @@
 Diganta Misra, Trikay Nalamada, Ajay Uppili Arasanipalai, Qibin Hou, 2020, https://arxiv.org/abs/2010.03045
 
 Formula (section 3): Z-pool over a dimension stacks the maximum and the mean over it; each of three
-branches has its own convolution ψ: 2 -> 1 of size k x k and batch normalisation N::
+branches has its own convolution ψ: 2 -> 1 of size k x k and batch normalisation N:
 
     g_cw = σ(N1(ψ1(Z-pool of x over the height)))       a map over C and W
     g_ch = σ(N2(ψ2(Z-pool of x over the width)))        a map over C and H

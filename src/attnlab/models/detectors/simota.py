@@ -3,7 +3,7 @@
 https://arxiv.org/abs/2107.08430, section 2.1 ("SimOTA"), a short cut of OTA, https://arxiv.org/abs/2103.14259.
 
 For each image, of the anchors a and the objects g, with predicted box b_a and class probabilities
-p_a = sqrt(σ(class) · σ(objectness))::
+p_a = sqrt(σ(class) · σ(objectness)):
 
     candidates   anchors whose middle is in some object's box, or in the square of 2 · 2.5 strides around
                  some object's middle

@@ -1,6 +1,6 @@
 """The decoupled, anchor-free head of YOLOX, and what its numbers mean.
 
-https://arxiv.org/abs/2107.08430, section 2.1. Each position (i, j) of a map of stride s predicts one box::
+https://arxiv.org/abs/2107.08430, section 2.1. Each position (i, j) of a map of stride s predicts one box:
 
     x = (t_x + j) · s      y = (t_y + i) · s      w = exp(t_w) · s      h = exp(t_h) · s
 

@@ -2,7 +2,7 @@
 
 https://arxiv.org/abs/2107.08430, section 2.1; the weights are those of the authors' code.
 
-With N assigned anchors in the batch (at least 1), sums over them, and IoU of the predicted and the true box::
+With N assigned anchors in the batch (at least 1), sums over them, and IoU of the predicted and the true box:
 
     iou        = 5 · Σ (1 - IoU²) / N
     objectness = Σ over all anchors of BCE(objectness, assigned or not) / N

@@ -1,6 +1,6 @@
 """PAFPN, the neck of YOLOX: a feature pyramid downwards and a path upwards again.
 
-Path aggregation: https://arxiv.org/abs/1803.01534; in YOLOX as in YOLOv5, with cross-stage partial layers::
+Path aggregation: https://arxiv.org/abs/1803.01534; in YOLOX as in YOLOv5, with cross-stage partial layers:
 
     P5 = lateral5(C5)            p4 = [up(P5), C4]    P4 = lateral4(top_down(p4))
                                  p3 = [up(P4), C3]    P3 = outputs.p3(p3)
