@@ -7,7 +7,9 @@ import contextlib
 import difflib
 import io
 import json
+import logging
 import re
+import sys
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
@@ -16,11 +18,12 @@ from typing import Any, Literal
 from jsonargparse import Namespace
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import LearningRateMonitor, ModelCheckpoint, ProgressBar, RichProgressBar
-from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCLI, SaveConfigCallback
+from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCLI
 from lightning.pytorch.utilities import rank_zero_info
 
 from attnlab import __version__, checkpoints, help_page, run_length, runs
-from attnlab.callbacks import AtomicCheckpointIO, CostReport, RunReport, ScoresFile
+from attnlab.callbacks import AtomicCheckpointIO, CostReport, ProgressLines, RunReport, ScoresFile
+from attnlab.callbacks.remember import RememberData
 from attnlab.data import DataModule
 from attnlab.errors import AttnlabError, unknown
 from attnlab.shorthand import expand, with_proper_names
@@ -44,45 +47,6 @@ OF_THE_TASK = (
     *("--model", "--data", "--pictures", "--predictions"),
     *sorted({f"--{name}" for kind in TASK_KINDS.values() for name in kind.more}),
 )
-
-
-class RememberData(SaveConfigCallback):
-    """Saves a training's YAML in its folder, and the data's part and the length in every checkpoint.
-
-    With the task's own options, which a checkpoint holds anyway, that makes a checkpoint enough to test,
-    predict or go on. A resumed run keeps the YAML of the one before; its own gets a number.
-
-    Attributes:
-        started: A training batch is through.
-    """
-
-    started: bool = False
-
-    def save_config(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Write the YAML, in ``fit``, where there is a run's folder. Lightning asks the first process."""
-        folder = runs.folder_of(trainer)
-        if stage != "fit" or folder is None:
-            return
-        text = self.parser.dump(self.config, skip_none=False)
-        path = runs.free_name(folder / self.config_filename, text)
-        if path is not None:
-            folder.mkdir(parents=True, exist_ok=True)
-            path.write_text(text, encoding="utf-8")
-
-    def on_train_batch_end(self, *_: Any) -> None:
-        """Take note that training has begun."""
-        self.started = True
-
-    def on_save_checkpoint(
-        self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]
-    ) -> None:
-        """Add the data's options."""
-        data = _plain(self.config.data)
-        module = trainer.datamodule  # type: ignore[attr-defined]
-        if isinstance(module, DataModule) and isinstance(data, dict):
-            data["init_args"] = {**(data.get("init_args") or {}), **module.remembered()}
-        length = run_length.remembered(self.config.trainer.as_dict())
-        checkpoint.setdefault("attnlab", {}).update({"version": __version__, "data": data, "length": length})
 
 
 class AnotherTask(Exception):
@@ -123,6 +87,7 @@ class AttnlabCLI(LightningCLI):
         """
         for message in KNOWN_NOISE:
             warnings.filterwarnings("ignore", message=message)
+        logging.getLogger("lightning.pytorch.utilities.rank_zero").addFilter(_is_notice)
         argv, taken = with_proper_names(argv)
         for typed, option in taken.items():
             rank_zero_info(f"{typed} is taken for {option}.")
@@ -203,6 +168,7 @@ class AttnlabCLI(LightningCLI):
         parser.add_lightning_class_args(CostReport, "cost")
         parser.add_lightning_class_args(self.kind.writer, "predictions")
         parser.add_lightning_class_args(RunReport, "report")
+        parser.add_lightning_class_args(ProgressLines, "progress")
         for name, callback in self.kind.more.items():
             parser.add_lightning_class_args(callback, name)
         for name in self.kind.from_data:
@@ -395,10 +361,19 @@ class AttnlabCLI(LightningCLI):
                 filename="last", save_on_train_epoch_end=True, enable_version_counter=False
             )
             callbacks += [config["checkpoint"], last]
-        if trainer["enable_progress_bar"] is not False and not any(
-            isinstance(c, ProgressBar) for c in callbacks
-        ):
-            callbacks.append(RichProgressBar())
+        shown, own = (
+            trainer["enable_progress_bar"] is not False,
+            any(isinstance(callback, ProgressBar) for callback in callbacks),
+        )
+        # Without a terminal a bar prints nothing until it has ended.
+        terminal = sys.stdout.isatty()
+        config["progress"].enabled = shown and not own and not terminal
+        if not own:
+            kwargs["enable_progress_bar"] = shown and terminal
+            callbacks += [RichProgressBar()] if shown and terminal else []
+        # The cost report's says what Lightning's does not: sites, MACs, no metrics among the modules.
+        config["cost"].shown = trainer["enable_model_summary"] is not False
+        kwargs["enable_model_summary"] = False
         if trainer["logger"] and self.subcommand == "fit":
             callbacks.append(LearningRateMonitor("step"))
         if self.subcommand in ("validate", "test") and self.checkpoint and self.run_folder:
@@ -439,6 +414,11 @@ class AttnlabCLI(LightningCLI):
             runs.keep_csv_history(self.trainer)
 
 
+def _is_notice(record: logging.LogRecord) -> bool:
+    """Whether a line of Lightning's is about the run: no advertisement, no device that is not there."""
+    return not record.getMessage().startswith(("💡 Tip", "TPU available: False", "GPU available: False"))
+
+
 def _arguments_of(subcommand: str) -> dict[str, set[str]]:
     """The one subcommand that is run, so that only its parser is built, with the arguments left out of it."""
     skipped = LightningCLI.subcommands()[subcommand] | {"weights_only"}
@@ -470,14 +450,3 @@ def _as_list(value: Any) -> list[Any]:
     if value is None:
         return []
     return list(value) if isinstance(value, list | tuple) else [value]
-
-
-def _plain(value: Any) -> Any:
-    """Options as parsed, of nothing but dicts, lists and scalars."""
-    if isinstance(value, Namespace):
-        value = value.clone().as_dict()
-    if isinstance(value, dict):
-        return {key: _plain(item) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [_plain(item) for item in value]
-    return value if isinstance(value, bool | int | float | str | None) else str(value)

@@ -10,6 +10,7 @@ from attnlab.callbacks.detection_writer import DetectionWriter
 from attnlab.callbacks.detections_file import DetectionsFile
 from attnlab.callbacks.pictures import PicturesCallback
 from attnlab.callbacks.precision_curves import PrecisionCurves
+from attnlab.callbacks.progress import ProgressLines
 from attnlab.callbacks.ramped_ema import RampedEMA
 from attnlab.callbacks.report import RunReport
 from attnlab.callbacks.scores_file import ScoresFile
@@ -28,6 +29,7 @@ __all__ = [
     "DetectionsFile",
     "PicturesCallback",
     "PrecisionCurves",
+    "ProgressLines",
     "RampedEMA",
     "RunReport",
     "ScoresFile",

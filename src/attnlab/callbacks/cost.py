@@ -6,27 +6,35 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.loggers import TensorBoardLogger
 
 from attnlab.attention import attention_modules
+from attnlab.callbacks.summary import summary_lines
 from attnlab.models.cost import Cost, measure_cost
 from attnlab.tasks import BaseTask
 
 
 class CostReport(Callback):
-    """Counts parameters and MACs when training or testing starts, and logs them with the attention's share.
+    """Counts parameters and MACs before training or testing, and logs them with the attention's share.
 
-    TensorBoard gets them as scalars (``cost/...``) and, with the list of sites, as text.
+    TensorBoard gets them as scalars (``cost/...``) and, with the list of sites, as text. Before training the
+    network, its parts and the sites are printed.
 
     Args:
         size: Side in pixels of the square image for which MACs are counted; 0 takes the size that a detector
             brings images to, or else the data's crop size.
+
+    Attributes:
+        shown: Whether the summary is printed; ``--trainer.enable_model_summary false`` leaves it out.
     """
 
     def __init__(self, size: int = 0) -> None:
         self.size = size
+        self.shown = True
         self.cost: Cost | None = None
 
-    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Count, and log."""
+    def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Count, log, and print the summary."""
         self._count(trainer, pl_module)
+        if self.shown and self.cost is not None and isinstance(pl_module, BaseTask):
+            print("\n".join(summary_lines(trainer, pl_module, self.cost)), flush=True)
 
     def on_test_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Count, and log."""

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import shlex
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -21,10 +24,10 @@ FROM_DATA = ("class_names", "num_classes", "ignore_index")
 
 
 class RunReport(Callback):
-    """Ends ``fit``, ``validate`` and ``test`` with a table: scores, cost, and where everything lies.
+    """Ends ``fit``, ``validate`` and ``test`` with a table of scores and cost, and says where all lies.
 
-    It also writes TensorBoard's hparams with the best score of the run, so that runs can be compared in the
-    tab HParams.
+    After ``fit`` it also says what to try next, and writes TensorBoard's hparams with the best and the last
+    scores of the run, so that runs can be compared in the tab HParams.
 
     Args:
         per_class: List the score of every class, too: IoU in segmentation, accuracy in classification,
@@ -33,9 +36,10 @@ class RunReport(Callback):
 
     def __init__(self, per_class: bool = True) -> None:
         self.per_class = per_class
+        self._ending: tuple[Table, list[str]] | None = None
 
     def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Print the table, log the hparams."""
+        """Make the table, log the hparams."""
         if not trainer.is_global_zero or not isinstance(pl_module, BaseTask):
             return
         checkpoint = trainer.checkpoint_callback
@@ -43,9 +47,15 @@ class RunReport(Callback):
         monitor = getattr(checkpoint, "monitor", None)
         score = float(best) if best is not None else None
         if score is not None and isinstance(trainer.logger, TensorBoardLogger):
-            trainer.logger.log_hyperparams(flat(dict(pl_module.hparams)), {f"hparams/{monitor}": score})
+            last = {
+                f"hparams/last/{name}": float(value)
+                for name, value in trainer.callback_metrics.items()
+                if name.startswith("val/")
+            }
+            options = dict(trainer.logger.hparams) or flat(dict(pl_module.hparams))
+            trainer.logger.log_hyperparams(options, {f"hparams/{monitor}": score, **last})
         rows = [(f"best {monitor}", f"{score:.4f}")] if score is not None else []
-        self._print(trainer, pl_module, "fit", "val", rows)
+        self._end(trainer, pl_module, "fit", "val", rows)
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
         """Say how to go on after an interruption."""
@@ -55,17 +65,28 @@ class RunReport(Callback):
                     print(f"Interrupted. The same command with --ckpt_path last goes on from {path}.")
 
     def on_test_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Print the table."""
+        """Make the table."""
         if trainer.is_global_zero and isinstance(pl_module, BaseTask):
-            self._print(trainer, pl_module, "test", "test", [])
+            self._end(trainer, pl_module, "test", "test", [])
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Print the table, where validation was what was asked for."""
+        """Make the table, where validation was what was asked for."""
         asked = trainer.state.fn == TrainerFn.VALIDATING
         if asked and trainer.is_global_zero and isinstance(pl_module, BaseTask):
-            self._print(trainer, pl_module, "validate", "val", [])
+            self._end(trainer, pl_module, "validate", "val", [])
 
-    def _print(
+    # Not before: a progress bar that is still there would be drawn once more below the table.
+    def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Print the table, and below it what is to be copied."""
+        if self._ending is None:
+            return
+        table, lines = self._ending
+        self._ending = None
+        Console(soft_wrap=False).print(table)
+        # Not by the console, which breaks a path at the terminal's width.
+        print("\n".join(lines), flush=True)
+
+    def _end(
         self,
         trainer: Trainer,
         task: BaseTask,
@@ -82,22 +103,48 @@ class RunReport(Callback):
         skipped = getattr(trainer.datamodule, "skipped", [])  # type: ignore[attr-defined]
         if skipped:
             rows.append(("bad images skipped", str(len(skipped))))
-        rows += checkpoint_paths(trainer)
-        folders = {
-            callback.folder
-            for callback in trainer.callbacks  # type: ignore[attr-defined]
-            if isinstance(callback, PicturesCallback) and callback.folder is not None
-        }
-        rows += [("pictures", shown(folder)) for folder in folders]
-        # The logger's own folder: asking the Trainer for it is a collective call, and this is one process.
-        if isinstance(trainer.logger, TensorBoardLogger):
-            rows.append(("TensorBoard", f"tensorboard --logdir {shown(trainer.logger.log_dir)}"))
         table = Table(title=f"{title}: {type(task).__name__}", title_justify="left")
         table.add_column("what", no_wrap=True)
         table.add_column("value", overflow="fold")
         for row in rows:
             table.add_row(*row)
-        Console(soft_wrap=False).print(table)
+        self._ending = table, self._where(trainer, title, stage)
+
+    def _where(self, trainer: Trainer, title: str, stage: str) -> list[str]:
+        """Paths, and after training what to try next: a line each."""
+        checkpoints = checkpoint_paths(trainer)
+        places = list(checkpoints)
+        folders = {
+            callback.folder
+            for callback in trainer.callbacks  # type: ignore[attr-defined]
+            if isinstance(callback, PicturesCallback) and callback.folder is not None
+        }
+        for folder in folders:
+            sheet = folder / f"{stage}.png"
+            places.append(("pictures", shown(sheet if sheet.is_file() else folder)))
+        # The logger's own folder: asking the Trainer for it is a collective call, and this is one process.
+        board = shown(trainer.logger.log_dir) if isinstance(trainer.logger, TensorBoardLogger) else None
+        if board is not None and title != "fit":
+            places.append(("TensorBoard", f"tensorboard --logdir {shlex.quote(board)}"))
+        lines = [f"{label}: {path}" for label, path in places]
+        best = next((path for label, path in checkpoints if label != "last checkpoint"), None)
+        if title == "fit" and best is not None:
+            uv, main = prefixes()
+            lines += ["", "Try next:", f"  {main} test --ckpt_path {shlex.quote(best)}"]
+            lines.append(f"  {main} predict --ckpt_path {shlex.quote(best)} --data.predict_images FOLDER")
+            if board is not None:
+                lines.append(f"  {uv}tensorboard --logdir {shlex.quote(board)}")
+        return lines
+
+
+def prefixes() -> tuple[str, str]:
+    """What stands before a command of the environment, and before attnlab's own, as it was called here."""
+    # uv sets this for what it runs, whose environment the shell does not know.
+    uv = "uv run " if "UV" in os.environ else ""
+    called = Path(sys.argv[0]).name
+    if called == "attnlab":
+        return uv, f"{uv}attnlab"
+    return uv, f"{uv or 'python '}{sys.argv[0] if called == 'main.py' else 'main.py'}"
 
 
 def checkpoint_paths(trainer: Trainer) -> list[tuple[str, str]]:

@@ -14,7 +14,7 @@ from lightning.pytorch.utilities.types import OptimizerLRSchedulerConfig
 from torch import nn
 from torch.optim.lr_scheduler import LambdaLR
 
-from attnlab.attention import Site, attach, attention_modules, describe
+from attnlab.attention import Site, attach, attention_modules
 from attnlab.data.sampling import run_seed
 from attnlab.errors import AttnlabError
 from attnlab.models import weights_file
@@ -93,7 +93,7 @@ class BaseTask(LightningModule):
         return self.backbone.parameters()
 
     def attach_attention(self) -> None:
-        """Put the configured attention into the network and say where.
+        """Put the configured attention into the network.
 
         Raises:
             AttnlabError: For an unknown module, option or placement, or when nothing matches.
@@ -102,9 +102,6 @@ class BaseTask(LightningModule):
         self.sites = attach(
             self.network, config.name, config.at, config.mode, options=config.options, shared=config.shared
         )
-        if self.sites:
-            where = describe(self.sites)
-            rank_zero_info(f"{config.name} ({config.mode}) at {len(self.sites)} sites:\n{where}")
 
     def batchnorms(self) -> Iterator[AnyBatchNorm]:
         """BatchNorm layers of the backbone, but for those of attention modules, which start anew."""

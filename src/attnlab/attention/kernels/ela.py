@@ -135,9 +135,11 @@ def _backward(
     if dx.stride() != strips.map_strides(x):
         dx = strips.empty_map(x).copy_(dx)
     # Sums come in any strides; and the results of an operation may not share memory, as slices of one sum do.
-    parameters = (weight, norm_weight, norm_bias)
-    laid_out = (torch.empty_like(p).copy_(d) for p, d in zip(parameters, dparameters, strict=True))
-    return dx, *laid_out
+    dweight, dscale, dshift = (
+        torch.empty_like(parameter).copy_(gradient)
+        for parameter, gradient in zip((weight, norm_weight, norm_bias), dparameters, strict=True)
+    )
+    return dx, dweight, dscale, dshift
 
 
 @_backward.register_fake

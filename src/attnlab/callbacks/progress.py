@@ -1,0 +1,154 @@
+"""Progress as lines of text, where there is no terminal for a bar: nohup, SLURM, docker, CI, a pipe."""
+
+from __future__ import annotations
+
+import math
+import time
+from datetime import timedelta
+from typing import Any
+
+import torch
+from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch.callbacks import ModelCheckpoint, Timer
+from lightning.pytorch.trainer.states import TrainerFn
+
+from attnlab.errors import AttnlabError
+
+
+class ProgressLines(Callback):
+    """Prints a line an epoch and a line a minute: step, loss, score so far, images/s, time left.
+
+    The command line uses it in place of the bar where the output is no terminal. Images are those of all
+    processes; the time left is that of training with its validations, at the pace so far.
+
+    Args:
+        every_seconds: Seconds between two lines within an epoch, or within a validation, test or prediction.
+
+    Raises:
+        AttnlabError: ``every_seconds`` is not above 0.
+    """
+
+    def __init__(self, every_seconds: float = 60.0) -> None:
+        if not every_seconds > 0:
+            raise AttnlabError(f"progress.every_seconds is {every_seconds}; it must be above 0.")
+        self.every_seconds = every_seconds
+        self.enabled = True
+        self.clock = time.monotonic
+        self._began = self._said = 0.0
+        self._images = 0
+        self._first_step = 0
+        self._total_steps = math.inf
+        self._best: float | None = None
+        self._eval_batches = 0
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Take the time, and the step to which a resumed run has come already."""
+        self._began = self._said = self.clock()
+        self._images, self._first_step = 0, trainer.global_step
+        self._total_steps = trainer.estimated_stepping_batches
+
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        """Count the images; print, if it is time to."""
+        self._images += _size(batch) * trainer.world_size
+        if self._is_time():
+            self._say(trainer, self._line(trainer))
+
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Print; validation, if the epoch had one, is through."""
+        self._say(trainer, self._line(trainer))
+
+    def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Start counting."""
+        self._start_evaluation(trainer)
+
+    def on_test_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Start counting."""
+        self._start_evaluation(trainer)
+
+    def on_predict_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Start counting."""
+        self._start_evaluation(trainer)
+
+    def on_validation_batch_end(self, trainer: Trainer, pl_module: LightningModule, *_: Any) -> None:
+        """Print, if it is time to."""
+        self._evaluated(trainer, "validation", trainer.num_val_batches)
+
+    def on_test_batch_end(self, trainer: Trainer, pl_module: LightningModule, *_: Any) -> None:
+        """Print, if it is time to."""
+        self._evaluated(trainer, "test", trainer.num_test_batches)
+
+    def on_predict_batch_end(self, trainer: Trainer, pl_module: LightningModule, *_: Any) -> None:
+        """Print, if it is time to."""
+        self._evaluated(trainer, "predict", trainer.num_predict_batches)
+
+    def _start_evaluation(self, trainer: Trainer) -> None:
+        self._eval_batches = 0
+        if trainer.state.fn != TrainerFn.FITTING:
+            self._said = self.clock()
+
+    def _evaluated(self, trainer: Trainer, what: str, batches: list[int | float]) -> None:
+        self._eval_batches += 1
+        if not trainer.sanity_checking and self._is_time():
+            total = sum(batches)
+            of = f" of {int(total)}" if math.isfinite(total) else ""
+            self._say(trainer, f"{what}: {self._eval_batches}{of} batches")
+
+    def _is_time(self) -> bool:
+        return self.clock() - self._said >= self.every_seconds
+
+    def _say(self, trainer: Trainer, line: str) -> None:
+        self._said = self.clock()
+        if self.enabled and trainer.is_global_zero:
+            print(line, flush=True)
+
+    def _line(self, trainer: Trainer) -> str:
+        epochs = trainer.max_epochs if trainer.max_epochs and trainer.max_epochs > 0 else None
+        parts = [
+            f"epoch {trainer.current_epoch + 1}" + (f"/{epochs}" if epochs else ""),
+            f"step {trainer.global_step}"
+            + (f"/{int(self._total_steps)}" if math.isfinite(self._total_steps) else ""),
+        ]
+        metrics = trainer.callback_metrics
+        loss = metrics.get("train/loss_step", metrics.get("train/loss"))
+        if loss is not None:
+            parts.append(f"loss {float(loss):.4g}")
+        parts += self._score(trainer)
+        elapsed = self.clock() - self._began
+        if elapsed > 0 and self._images:
+            parts.append(f"{self._images / elapsed:.1f} images/s")
+        left = self._left(trainer, elapsed)
+        if left is not None:
+            parts.append(f"left {timedelta(seconds=round(left))}")
+        return "  ".join(parts)
+
+    def _score(self, trainer: Trainer) -> list[str]:
+        """The monitored score as it is, and its best; nothing before the first validation."""
+        checkpoint = trainer.checkpoint_callback
+        name = checkpoint.monitor if isinstance(checkpoint, ModelCheckpoint) else None
+        value = trainer.callback_metrics.get(name) if name else None
+        if not isinstance(checkpoint, ModelCheckpoint) or value is None:
+            return []
+        better = max if checkpoint.mode == "max" else min
+        known = checkpoint.best_model_score
+        seen = [float(value), *([] if known is None else [float(known)])]
+        self._best = better([*seen, *([] if self._best is None else [self._best])])
+        return [f"{name} {float(value):.4f} (best {self._best:.4f})"]
+
+    def _left(self, trainer: Trainer, elapsed: float) -> float | None:
+        """Seconds, as far as steps or a limit of time tell."""
+        done = trainer.global_step - self._first_step
+        limits = [
+            remaining
+            for callback in trainer.callbacks  # type: ignore[attr-defined]
+            if isinstance(callback, Timer) and (remaining := callback.time_remaining()) is not None
+        ]
+        if done > 0 and math.isfinite(self._total_steps):
+            limits.append(elapsed / done * max(0, self._total_steps - trainer.global_step))
+        return min(limits, default=None)
+
+
+def _size(batch: Any) -> int:
+    images = batch.get("image") if isinstance(batch, dict) else batch
+    return len(images) if isinstance(images, torch.Tensor | list | tuple) else 0
