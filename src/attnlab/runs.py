@@ -24,8 +24,11 @@ _LOGGERS_OF_FOLDERS = (TensorBoardLogger.__name__, CSVLogger.__name__)
 def of_checkpoint(checkpoint: Path) -> Path | None:
     """The folder of the run that has written a checkpoint; None where it lies elsewhere now."""
     folder = checkpoint.absolute().parent
-    is_run = folder.name == "checkpoints" and (folder.parent / CONFIG).is_file()
-    return folder.parent if is_run else None
+    if folder.name != "checkpoints" or not (folder.parent / CONFIG).is_file():
+        return None
+    # As it was given, where that names it: Lightning compares the folders of a resumed run as text.
+    given = checkpoint.parent.parent
+    return given if given.name not in ("", "..") else folder.parent
 
 
 def folder_of(trainer: Trainer) -> Path | None:

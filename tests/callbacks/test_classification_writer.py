@@ -8,6 +8,7 @@ import torch
 from PIL import Image
 
 from attnlab.callbacks import ClassificationWriter
+from attnlab.callbacks.outputs import OWN
 from attnlab.errors import AttnlabError
 
 DATA = SimpleNamespace(
@@ -30,6 +31,7 @@ def predict(folder, processes=1, top=5, batch_size=2, paths=None, shares=SHARES,
             is_global_zero=rank == 0,
             world_size=processes,
             datamodule=DATA,
+            predict_dataloaders=SimpleNamespace(dataset=SimpleNamespace(paths=paths)),
             strategy=SimpleNamespace(barrier=lambda name: None),
         )
         writer = ClassificationWriter(str(folder), top=top, pictures=pictures)
@@ -48,6 +50,11 @@ def predict(folder, processes=1, top=5, batch_size=2, paths=None, shares=SHARES,
         writers.append((writer, trainer))
     for writer, trainer in reversed(writers):
         writer.on_predict_end(trainer, None)
+
+
+def names_in(folder):
+    """The files there but for the list of those that are attnlab's."""
+    return {path.name for path in folder.iterdir()} - {OWN}
 
 
 def rows_of(folder):
@@ -74,7 +81,7 @@ def test_processes_write_the_table_of_one(tmp_path, processes, capsys):
     one, many = (tmp_path / name / "predictions.csv" for name in ("one", "many"))
     assert [row[0] for row in rows_of(tmp_path / "one")] == ["image", *(f"in/{c}.png" for c in "zyxwv")]
     assert many.read_bytes() == one.read_bytes()
-    assert {path.name for path in (tmp_path / "many").iterdir()} == {"predictions.csv", "predictions.png"}
+    assert names_in(tmp_path / "many") == {"predictions.csv", "predictions.png"}
     assert capsys.readouterr().out.count("5 images predicted") == 2  # the first process alone
 
 
@@ -99,7 +106,7 @@ def test_a_second_prediction_replaces_the_first(tmp_path):
     predict(tmp_path, processes=3)
     predict(tmp_path, shares=SHARES[:2])
     assert len(rows_of(tmp_path)) == 3
-    assert {path.name for path in tmp_path.iterdir()} == {"predictions.csv", "predictions.png"}
+    assert names_in(tmp_path) == {"predictions.csv", "predictions.png"}
 
 
 def test_the_sheet_holds_the_first_48(tmp_path):
@@ -109,16 +116,17 @@ def test_the_sheet_holds_the_first_48(tmp_path):
     assert few.size == more.size
     assert len(rows_of(tmp_path / "more")) == 61
     predict(tmp_path / "none", pictures=False)
-    assert [path.name for path in (tmp_path / "none").iterdir()] == ["predictions.csv"]
+    assert names_in(tmp_path / "none") == {"predictions.csv"}
 
 
 def test_an_interrupted_prediction_leaves_no_part(tmp_path):
-    trainer = SimpleNamespace(global_rank=0)
+    loader = SimpleNamespace(dataset=SimpleNamespace(paths=["in/a.png"]))
+    trainer = SimpleNamespace(global_rank=0, is_global_zero=True, predict_dataloaders=loader)
     writer = ClassificationWriter(str(tmp_path))
     writer.on_predict_start(trainer, None)
-    assert list(tmp_path.iterdir())
+    assert names_in(tmp_path)
     writer.on_exception(trainer, None, KeyboardInterrupt())
-    assert not list(tmp_path.iterdir())
+    assert not names_in(tmp_path)
 
 
 def test_an_interrupted_training_leaves_other_peoples_parts_alone(tmp_path):

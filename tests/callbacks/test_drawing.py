@@ -5,7 +5,6 @@ from PIL import Image
 
 from attnlab.callbacks.drawing import IGNORE_COLOUR, colour_map, overlay, palette_image, panel, with_legend
 from attnlab.callbacks.segmentation_pictures import stacked
-from attnlab.callbacks.segmentation_writer import output_names
 from attnlab.callbacks.thumbnails import denormalise
 
 PALETTE = [(0, 0, 0), (128, 0, 0), (0, 128, 0)]
@@ -66,8 +65,3 @@ def test_denormalise_is_the_inverse_of_normalising():
     mean, std = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
     normal = (original / 255 - torch.tensor(mean)[:, None, None]) / torch.tensor(std)[:, None, None]
     assert torch.equal(denormalise(normal, mean, std), original)
-
-
-def test_output_names_never_meet():
-    names = output_names(["a/x.jpg", "b/x.png", "b/x_2.png", "y.bmp"])
-    assert names == {"a/x.jpg": "x", "b/x.png": "x_2", "b/x_2.png": "x_2_2", "y.bmp": "y"}

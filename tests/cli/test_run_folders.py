@@ -196,3 +196,30 @@ def test_a_resumed_run_goes_on_to_the_length_that_was_planned(run, small, tmp_pa
     assert run("fit", "--ckpt_path=last", *QUIET).status == 0
     assert run("fit", "--ckpt_path=last", "--trainer.max_epochs=5", *QUIET).status == 0
     assert lengths == [3, 5]
+
+
+@pytest.mark.parametrize(
+    ("task", "flags", "name"),
+    [
+        ("segmentation", [], "a.png"),
+        ("classification", ["--model.network=timm/test_resnet"], "predictions.png"),
+        ("detection", ["--model.network=yolox_nano", "--model.network_options.size=64"], "a.jpg"),
+    ],
+)
+def test_predictions_into_the_folder_of_the_pictures_are_refused(run, tmp_path, task, flags, name):
+    """Before the first picture, in every task; the drawn data's classes are enough to build the network."""
+    Image.new("RGB", (70, 66), "red").save(tmp_path / name)
+    before = (tmp_path / name).read_bytes()
+    outcome = run(
+        "predict",
+        f"--task={task}",
+        *flags,
+        "--random_weights=true",
+        *QUIET,
+        f"--data.predict_images={tmp_path / name}",
+        f"--predictions.output_dir={tmp_path}",
+    )
+    assert outcome.status == 2, outcome.out
+    assert "take the place of a picture that is to be read" in outcome.err
+    assert (tmp_path / name).read_bytes() == before
+    assert [path.name for path in tmp_path.iterdir()] == [name]

@@ -13,13 +13,14 @@ from PIL import Image
 from torch import Tensor
 
 from attnlab.callbacks.gather import gathered
+from attnlab.callbacks.outputs import plan_outputs
 from attnlab.callbacks.sheets import Card, Line, path_line, sheet
 from attnlab.callbacks.text import GREY, INK, percent
 from attnlab.callbacks.thumbnails import thumbnail
 from attnlab.errors import AttnlabError
 
 SHOWN, CAPTIONED, SIDE = 48, 3, 128
-TABLE = "predictions.csv"
+TABLE, SHEET = "predictions.csv", "predictions.png"
 
 
 class ClassificationWriter(BasePredictionWriter):
@@ -49,9 +50,16 @@ class ClassificationWriter(BasePredictionWriter):
         self._cards: dict[int, Card] = {}
 
     def on_predict_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Open this process's part of the table."""
+        """Open this process's part of the table.
+
+        Raises:
+            AttnlabError: A file would take the place of one that is not attnlab's.
+        """
+        loader = trainer.predict_dataloaders
+        assert loader is not None
         self._cards = {}
-        self.output_dir.mkdir(parents=True, exist_ok=True)
+        files = (TABLE, SHEET) if self.pictures else (TABLE,)
+        plan_outputs(trainer, self.output_dir, loader.dataset.paths, files=files)
         self._part = open_text(part_path(self.output_dir, trainer.global_rank), "w")
 
     def write_on_batch_end(
@@ -106,8 +114,8 @@ class ClassificationWriter(BasePredictionWriter):
         where = str(self.output_dir / TABLE)
         if cards:
             drawn = sheet([cards[index] for index in sorted(cards)], f"First {len(cards)} images", columns=8)
-            Image.fromarray(drawn).save(self.output_dir / "predictions.png")
-            where += f", the first {len(cards)} pictures in {self.output_dir / 'predictions.png'}"
+            Image.fromarray(drawn).save(self.output_dir / SHEET)
+            where += f", the first {len(cards)} pictures in {self.output_dir / SHEET}"
         print(f"{written} images predicted; their classes are in {where}")
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:

@@ -14,7 +14,7 @@ from PIL import Image
 from attnlab.callbacks.boxes import bright, detected, draw_boxes, picture_of, scaled
 from attnlab.callbacks.detections_file import ImageDetections, json_text, listed, summed_up, write_beside
 from attnlab.callbacks.gather import gathered
-from attnlab.callbacks.segmentation_writer import output_names
+from attnlab.callbacks.outputs import plan_outputs
 from attnlab.errors import AttnlabError
 
 FILE = "predictions.json"
@@ -64,24 +64,13 @@ class DetectionWriter(BasePredictionWriter):
         """Make the folder, and name the drawings, the same on every process.
 
         Raises:
-            AttnlabError: A drawing would take the place of an image that is to be read.
+            AttnlabError: A file would take the place of one that is not attnlab's.
         """
         loader = trainer.predict_dataloaders
         assert loader is not None
         self._kept = []
-        self.output_dir.mkdir(parents=True, exist_ok=True)
-        if not self.drawings:
-            return
-        paths = [str(path) for path in loader.dataset.paths]
-        self._names = output_names(paths)
-        read = {Path(path).resolve() for path in paths}
-        for name in self._names.values():
-            drawing = self.drawing(name)
-            if drawing.resolve() in read:
-                raise AttnlabError(
-                    f"The drawing '{drawing}' would take the place of an image that is to be read; name "
-                    "another folder with --predictions.output_dir."
-                )
+        suffixes = (".jpg",) if self.drawings else ()
+        self._names = plan_outputs(trainer, self.output_dir, loader.dataset.paths, suffixes, (FILE,))
 
     def drawing(self, name: str) -> Path:
         """Where an image's drawing lies."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +13,7 @@ from PIL import Image
 from torch import Tensor
 
 from attnlab.callbacks.drawing import overlay, palette_image, with_legend
+from attnlab.callbacks.outputs import plan_outputs
 
 
 class SegmentationWriter(BasePredictionWriter):
@@ -39,10 +40,15 @@ class SegmentationWriter(BasePredictionWriter):
             self.output_dir.mkdir(parents=True, exist_ok=True)
 
     def on_predict_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Name the files, the same on every process."""
+        """Name the files, the same on every process.
+
+        Raises:
+            AttnlabError: A file would take the place of one that is not attnlab's.
+        """
         loader = trainer.predict_dataloaders
         assert loader is not None
-        self._names = output_names(loader.dataset.paths)
+        suffixes = (".png", "_overlay.png") if self.overlays else (".png",)
+        self._names = plan_outputs(trainer, self.output_dir, loader.dataset.paths, suffixes)
 
     def write_on_batch_end(
         self,
@@ -73,17 +79,3 @@ class SegmentationWriter(BasePredictionWriter):
     def on_predict_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Say where the files are."""
         print(f"{self.written} images predicted; masks and overlays lie in {self.output_dir}/")
-
-
-def output_names(paths: Iterable[str | Path]) -> dict[str, str]:
-    """A file name without suffix for each path: its own stem, numbered where several share one."""
-    names: dict[str, str] = {}
-    taken: set[str] = set()
-    for path in map(Path, paths):
-        name, number = path.stem, 1
-        while name in taken:
-            number += 1
-            name = f"{path.stem}_{number}"
-        taken.add(name)
-        names[str(path)] = name
-    return names
