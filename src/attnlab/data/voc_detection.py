@@ -109,7 +109,7 @@ class VOCDetectionDataModule(DetectionDataModule):
         years = YEARS[self.year] if split == "train" else YEARS[self.year][:1]
         folders = [self._folder(year) for year in years]
         return [
-            VOCFiles(name, folder.image(name), folder.folder / "Annotations" / f"{name}.xml")
+            VOCFiles(name, folder.image(name), folder.annotation(name))
             for folder in folders
             for name in folder.names(self.splits[split])
         ]
