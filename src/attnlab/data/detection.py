@@ -32,6 +32,7 @@ from attnlab.data.detection_sets import (
 from attnlab.data.file_checks import find_bad_files
 from attnlab.data.images import find_images
 from attnlab.data.mosaic import MosaicMixup
+from attnlab.data.names import absent_classes
 from attnlab.data.sampling import AspectGroupedSampler, run_seed
 from attnlab.errors import AttnlabError
 
@@ -260,6 +261,10 @@ class DetectionDataModule(DataModule):
                 f"There is nothing to train on: none of the {len(items)} 'train' images in '{self.root}' has "
                 "an object that is neither a crowd nor difficult."
             )
+        shown = set(kept.labels.tolist())
+        absent = [name for label, name in enumerate(self.class_names) if label not in shown]
+        if absent:
+            rank_zero_warn(absent_classes(absent, self.num_classes, "training annotation"))
         return kept
 
     def _to_predict(self) -> list[Path]:

@@ -64,6 +64,21 @@ def shown_alike(groups: Sequence[Sequence[str]]) -> str:
     return ", ".join(texts) + (", …" if len(groups) > 5 else "")
 
 
+def absent_classes(absent: Sequence[str], total: int, where: str) -> str:
+    """The warning about classes that are never shown in training.
+
+    Args:
+        absent: Their names.
+        total: Number of all classes.
+        where: What they are not in, e.g. ``"training mask"``.
+    """
+    are = "classes are" if len(absent) > 1 else "class is"
+    return (
+        f"{len(absent)} of {total} {are} in no {where}, and cannot be learnt: {listed(absent)}. Leave out "
+        "of the names what the data does not have."
+    )
+
+
 def listed(names: Sequence[str], most: int = 8) -> str:
     """The first names, and how many more there are."""
     more = f", … ({len(names)} in all)" if len(names) > most else ""
