@@ -260,7 +260,8 @@ class ClassificationDataModule(DataModule):
         if twice:
             raise AttnlabError(
                 f"Class folders in '{self.root}' have one name but for capitals or spaces: "
-                f"{shown_alike(twice)}. Put the pictures of one class into one folder, or give the folders different names."
+                f"{shown_alike(twice)}. Put the pictures of one class into one folder, or "
+                "give the folders different names."
             )
         shown = {item.label for item in items}
         absent = [name for label, name in enumerate(self.class_names) if label not in shown]

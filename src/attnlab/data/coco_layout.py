@@ -1,4 +1,4 @@
-"""Where the annotation files and images of a data set in COCO's format lie, by whatever tool it was written."""
+"""Where annotation files and images lie in data sets of COCO's format, whatever tool wrote them."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ def find_annotations(root: Path, split: str) -> Path | None:
     """The annotation file of a split that is not where COCO has it.
 
     Looked for are the files that end in ``.json`` in ``root``, in its ``annotations`` and in its folders that
-    are named after a split, such as ``valid/_annotations.coco.json``; its own name or the folder's tells which
-    split a file is of (`SPLIT_NAMES`).
+    are named after a split, such as ``valid/_annotations.coco.json``; its own name or the folder's tells
+    which split a file is of (`SPLIT_NAMES`).
 
     Args:
         root: The data set's folder.

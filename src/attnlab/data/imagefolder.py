@@ -126,6 +126,7 @@ class ImageFolderDataModule(ClassificationDataModule):
         if not root.is_dir():
             return AttnlabError(f"There is no folder '{root}'. Set --data.root to the data set: {layout}.")
         there = _folders_in(root)
+        but = f", but {listed(there)}" if there else ""
         if there and not any(self.folder(split).is_dir() for split in self.folders):
             return AttnlabError(
                 f"'{root}' holds none of the splits' folders, but {listed(there)}. Expected {layout}. "
@@ -133,8 +134,8 @@ class ImageFolderDataModule(ClassificationDataModule):
                 f"validate on into folders of the same names in '{self.folder('val')}'."
             )
         return AttnlabError(
-            f"There is no '{self.folder(split)}', but {listed(there)}. Expected {layout}; other names can be "
-            f"set with --data.{split}_folder."
+            f"There is no '{self.folder(split)}'{but}. Expected {layout}; other names can be set with "
+            f" --data.{split}_folder."
         )
 
     def _layout(self) -> str:

@@ -92,7 +92,8 @@ def find_images(sources: str | Iterable[str]) -> list[Path]:
     """List picture files.
 
     Args:
-        sources: Files, folders (searched with all folders below them, but for hidden ones) and patterns such as ``"shots/*.jpg"``.
+        sources: Files, folders (searched with all folders below them, but for hidden ones) and patterns
+            such as ``"shots/*.jpg"``.
 
     Returns:
         The files, each source's in order of name, none twice.
