@@ -53,8 +53,8 @@ def check_names(names: Sequence[str], option: str, case: bool = False) -> None:
     twice = alike(names, case)
     if twice:
         raise AttnlabError(
-            f"{option} must name each class once, none twice: {shown_alike(twice)}. Scores are told apart by these names: "
-            "give each class its own."
+            f"{option} must name each class once, none twice: {shown_alike(twice)}. Scores are told "
+            "apart by these names: give each class its own."
         )
 
 
