@@ -1,4 +1,4 @@
-"""The commonest mistakes in data sets of one's own: each is mended without a word, or said before training."""
+"""The commonest mistakes in data sets of one's own: mended without a word, or said before training."""
 
 from __future__ import annotations
 
