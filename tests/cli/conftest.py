@@ -92,6 +92,7 @@ def small(voc: Path) -> list[str]:
         "--model.attention.at=stage",
         "--data=VOCSegmentationDataModule",
         f"--data.root={voc}",
+        "--data.class_names=[ground,leaf]",
         "--data.crop_size=64",
         "--data.batch_size=3",
         "--data.num_workers=0",

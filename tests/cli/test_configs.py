@@ -30,10 +30,12 @@ def made_data(config: dict, tmp_path: Path) -> list[str]:
         sizes = ["--data.num_train=12", "--data.num_val=6", "--data.image_size=64"]
         return [f"--data.root={tmp_path / 'shapes'}", *sizes]
     if name == "VOCSegmentationDataModule":
-        return [f"--data.root={tmp_path / 'voc'}", "--data.download=false", "--data.crop_size=64"]
+        options = ["--data.download=false", "--data.crop_size=64", "--data.class_names=[ground,leaf]"]
+        return [f"--data.root={tmp_path / 'voc'}", *options]
     if name == "COCODetectionDataModule":
         sizes = {f"{k}.jpg": (60 - 3 * k, 70 + 4 * k) for k in range(7)}
-        boxes = {name: [(2, 4, 5, 20 + k, 30), (7, 20, 10, 9, 9)] for k, name in enumerate(sizes)}
+        every = [(7, 20, 10, 9, 9), (90, 1, 1, 8, 8)]
+        boxes = {name: [(2, 4, 5, 20 + k, 30), *every] for k, name in enumerate(sizes)}
         for split in ("train2017", "val2017"):
             write_coco_folder(tmp_path / "coco", split, sizes, boxes)
         return [f"--data.root={tmp_path / 'coco'}"]
@@ -44,7 +46,7 @@ def made_data(config: dict, tmp_path: Path) -> list[str]:
             splits = {"trainval": names[:4], "train": names[:4], "val": names[4:], "test": names[4:]}
             boxes = {name: [("cat", 5, 6, 40, 50, 0)] for name in names}
             write_voc_folder(tmp_path / "vocs/VOCdevkit" / f"VOC{year}", sizes, splits, boxes)
-        return [f"--data.root={tmp_path / 'vocs'}", "--data.download=false"]
+        return [f"--data.root={tmp_path / 'vocs'}", "--data.download=false", "--data.class_names=[cat]"]
     write_class_folders(tmp_path / "folders", classes=5, train=3, val=2)
     return [f"--data.root={tmp_path / 'folders'}", "--data.crop_size=32"]
 

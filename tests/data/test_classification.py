@@ -161,7 +161,7 @@ class ClassificationTester:
         assert next(iter(data.val_dataloader()))["image"].dtype == torch.float32
 
     def test_other_classes_than_remembered_are_refused(self):
-        renamed = dict.fromkeys([*self.classes[1:], "dodo"], "x")
+        renamed = {name: name for name in [*self.classes[1:], "dodo"]}
         for stage in ("fit", "validate", "test"):
             with pytest.raises(AttnlabError, match=rf"Missing: dodo\. Not expected: {self.classes[0]}\."):
                 self.make(classes=renamed).setup(stage)

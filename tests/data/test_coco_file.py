@@ -125,7 +125,7 @@ def test_what_is_no_annotation_file_is_refused(read, text, message):
 def test_other_encodings_are_refused(tmp_path):
     path = tmp_path / "a.json"
     path.write_bytes(b'{"images": "\xff\xfe\xfa"}')
-    with pytest.raises(AttnlabError, match=r"a\.json' is no JSON"):
+    with pytest.raises(AttnlabError, match=r"a\.json' is no text in UTF-8"):
         read_coco(path)
     with pytest.raises(AttnlabError, match=r"Cannot open the annotations .*b\.json"):
         read_coco(tmp_path / "b.json")
@@ -139,7 +139,7 @@ BAD = {
     "image id twice": (changed("images", 1, id=30), "1 ids of 'images' are not unique, e.g. 30"),
     "object id twice": (changed("annotations", 1, id=1), "ids of 'annotations' are not unique, e.g. 1"),
     "category id twice": (changed("categories", 1, id=9), "ids of 'categories' are not unique, e.g. 9"),
-    "category name twice": (changed("categories", 1, name="nut"), "not unique, e.g. 'nut'"),
+    "category name twice": (changed("categories", 1, name="nut"), "not unique: 'nut' and 'nut'"),
     "unknown image": (
         changed("annotations", 1, image_id=5),
         "1 annotations are of an unknown image, e.g. the one with the id 2, whose image_id 5",

@@ -6,22 +6,37 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
+from typing import NamedTuple, TypeVar
 
-import torch
 import torch.distributed as dist
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from attnlab.data.images import FILE_HINT, read_image, read_mask
+from attnlab.data.mask_values import values_of
 from attnlab.data.segmentation_sets import LabelledImage
 from attnlab.errors import AttnlabError
 
 _JOB = 64
 
+Found = TypeVar("Found")
 
-def find_problems(
+
+class Look(NamedTuple):
+    """What was found out about a file.
+
+    Attributes:
+        problem: What is wrong with it, or None.
+        values: Number of pixels by mask value; empty for pictures without masks.
+    """
+
+    problem: str | None
+    values: dict[int, int]
+
+
+def look_at_files(
     items: Sequence[LabelledImage | Path], num_classes: int, ignore_index: int
-) -> dict[LabelledImage | Path, str]:
+) -> dict[LabelledImage | Path, Look]:
     """Decode every file in full and compare masks with images.
 
     In a distributed run each process looks at its share and all learn of all problems, so that they go on
@@ -33,28 +48,30 @@ def find_problems(
         ignore_index: and this.
 
     Returns:
-        What is wrong with an item, for each item with which something is.
+        What was found, for each item.
     """
 
-    def look(position: int) -> str | None:
-        return _problem(items[position], num_classes, ignore_index)
+    def look(position: int) -> Look:
+        return _look(items[position], num_classes, ignore_index)
 
     found = look_at_all(len(items), look)
-    return {items[position]: found[position] for position in sorted(found)}
+    return {items[position]: found[position] for position in found}
 
 
-def look_at_all(count: int, look: Callable[[int], str | None], title: str | None = None) -> dict[int, str]:
+def look_at_all(
+    count: int, look: Callable[[int], Found | None], title: str | None = None
+) -> dict[int, Found]:
     """Look at things 0 … count - 1, in threads, and in a distributed run each process at its share.
 
     All processes learn what all have found.
 
     Args:
         count: The number of things.
-        look: Says what is wrong with one, or None. Called from many threads.
+        look: Says what is to be known of one, e.g. what is wrong with it, or None. Called from many threads.
         title: Stands before a progress bar, which the first process then shows.
 
     Returns:
-        What is wrong, by position, in rising order, of those with which something is.
+        What was said, by position, in rising order, of those of which something was.
     """
     shared = dist.is_available() and dist.is_initialized()
     rank, world = (dist.get_rank(), dist.get_world_size()) if shared else (0, 1)
@@ -62,21 +79,21 @@ def look_at_all(count: int, look: Callable[[int], str | None], title: str | None
     # Some hundred to a job: a million jobs would take gigabytes, and longer to hand out than to do.
     parts = [share[start : start + _JOB] for start in range(0, len(share), _JOB)]
 
-    def look_at(part: range) -> dict[int, str]:
-        texts = ((position, look(position)) for position in part)
-        return {position: text for position, text in texts if text}
+    def look_at(part: range) -> dict[int, Found]:
+        said = ((position, look(position)) for position in part)
+        return {position: what for position, what in said if what is not None}
 
-    found: dict[int, str] = {}
+    found: dict[int, Found] = {}
     shows = title is not None and rank == 0
     with ThreadPoolExecutor() as pool, _progress(title or "", len(share), shows) as advance:
         # Decoders release the interpreter's lock, so threads do.
-        for part, texts in zip(parts, pool.map(look_at, parts), strict=True):
-            found |= texts
+        for part, said in zip(parts, pool.map(look_at, parts), strict=True):
+            found |= said
             advance(len(part))
     if shared:
-        of_all: list[dict[int, str]] = [{} for _ in range(world)]
+        of_all: list[dict[int, Found]] = [{} for _ in range(world)]
         dist.all_gather_object(of_all, found)
-        found = {position: text for texts in of_all for position, text in texts.items()}
+        found = {position: what for said in of_all for position, what in said.items()}
     return dict(sorted(found.items()))
 
 
@@ -101,17 +118,17 @@ def _progress(title: str, total: int, shows: bool) -> Iterator[Callable[[int], N
         yield lambda steps: progress.advance(task, steps)
 
 
-def _problem(item: LabelledImage | Path, num_classes: int, ignore_index: int) -> str | None:
+def _look(item: LabelledImage | Path, num_classes: int, ignore_index: int) -> Look:
     try:
         if isinstance(item, Path):
             read_image(item)
-            return None
-        return _mismatch(item, num_classes, ignore_index)
+            return Look(None, {})
+        return _look_at_pair(item, num_classes, ignore_index)
     except AttnlabError as error:
-        return str(error).removesuffix(FILE_HINT).rstrip()
+        return Look(str(error).removesuffix(FILE_HINT).rstrip(), {})
 
 
-def _mismatch(item: LabelledImage, num_classes: int, ignore_index: int) -> str | None:
+def _look_at_pair(item: LabelledImage, num_classes: int, ignore_index: int) -> Look:
     size = read_image(item.image, exif=False).shape[-2:]
     mask = read_mask(item.mask)
     if mask.shape != size:
@@ -121,17 +138,22 @@ def _mismatch(item: LabelledImage, num_classes: int, ignore_index: int) -> str |
                 " They agree once the image is turned as its EXIF orientation says, which is not done for "
                 "images with masks: store it upright, without that entry."
             )
-        return text
-    counts = torch.bincount(mask.flatten(), minlength=256)
-    values = [value for value in counts.nonzero().flatten().tolist() if value >= num_classes]
-    strange = [value for value in values if value != ignore_index]
+        return Look(text, {})
+    values = values_of(mask)
+    strange = [value for value in values if value >= num_classes and value != ignore_index]
     if strange:
         listed = ", ".join(map(str, strange[:8])) + (", …" if len(strange) > 8 else "")
-        return (
+        return Look(
             f"The mask '{item.mask}' holds the values {listed}; with {num_classes} classes it may hold "
-            f"0..{num_classes - 1} and {ignore_index} (ignore)."
+            f"0..{num_classes - 1} and {ignore_index} (ignore).",
+            values,
         )
-    return None
+    if set(values) == {ignore_index}:
+        return Look(
+            f"The mask '{item.mask}' holds {ignore_index} (ignore) alone: nothing to learn or score.",
+            values,
+        )
+    return Look(None, values)
 
 
 def _by(size: Sequence[int]) -> str:

@@ -17,6 +17,7 @@ from attnlab.data.checks import summary
 from attnlab.data.classification_sets import EvalSet, LabelledPicture, PredictSet, TrainSet, collate
 from attnlab.data.file_checks import find_bad_files
 from attnlab.data.images import find_images
+from attnlab.data.names import absent_classes, alike, check_names, listed, shown_alike
 from attnlab.data.sampling import run_seed
 from attnlab.data.transforms import RandomResizedCropFlip, ResizeCentreCrop
 from attnlab.errors import AttnlabError
@@ -98,6 +99,9 @@ class ClassificationDataModule(DataModule):
             )
         if classes is not None and not classes:
             raise AttnlabError("data.classes is empty; name at least one class, or leave it out.")
+        if classes is not None:
+            # Case counts: what the folders are called, which a checkpoint remembers, may differ in it alone.
+            check_names(list(classes.values()), "data.classes", case=True)
         self.root = root
         self.classes = None if classes is None else dict(classes)
         self.crop_size = self.default_crop_size if crop_size is None else crop_size
@@ -226,6 +230,7 @@ class ClassificationDataModule(DataModule):
             bad = self._bad([item.path for item in items], [item.name for item in items], split)
             usable = [item for position, item in enumerate(items) if position not in bad] if bad else items
             if split == "train":
+                self._look_at_classes(usable)
                 self.datasets[split] = TrainSet(usable, self.train_transforms, seed)
             else:
                 self.datasets[split] = EvalSet(usable, self.eval_transforms)
@@ -243,6 +248,25 @@ class ClassificationDataModule(DataModule):
                 f"{differences(missing, surplus)} Set data.root to the data of these, or data.classes "
                 "to null to read them from it."
             )
+
+    def _look_at_classes(self, items: Sequence[LabelledPicture]) -> None:
+        """Refuse what cannot be learnt, and say which classes the check has left without a picture."""
+        if self.num_classes == 1:
+            raise AttnlabError(
+                f"There is nothing to learn: '{self.class_names[0]}' is the only class in '{self.root}'. Put "
+                "the pictures of each class into a folder of its own, and those of none into another."
+            )
+        twice = alike(self.class_names)
+        if twice:
+            raise AttnlabError(
+                f"Class folders in '{self.root}' have one name but for capitals or spaces: "
+                f"{shown_alike(twice)}. Put the pictures of one class into one folder, or "
+                "give the folders different names."
+            )
+        shown = {item.label for item in items}
+        absent = [name for label, name in enumerate(self.class_names) if label not in shown]
+        if absent:
+            rank_zero_warn(absent_classes(absent, self.num_classes, "training picture"))
 
     def _to_predict(self) -> list[Path]:
         if self.predict_images is None:
@@ -310,9 +334,3 @@ def differences(missing: Sequence[str], surplus: Sequence[str]) -> str:
     """A sentence for each kind of difference between two sets of class folders, with the first names."""
     parts = (("Missing", missing), ("Not expected", surplus))
     return " ".join(f"{what}: {listed(names)}." for what, names in parts if names)
-
-
-def listed(names: Sequence[str], most: int = 8) -> str:
-    """The first names, and how many more there are."""
-    more = f", … ({len(names)} in all)" if len(names) > most else ""
-    return ", ".join(names[:most]) + more

@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
+
+from lightning.pytorch.utilities import rank_zero_warn
 
 from attnlab.data.base import STAGE_SPLITS
 from attnlab.data.classification import differences
 from attnlab.data.coco_file import COCOFile, located, read_coco
+from attnlab.data.coco_layout import annotations_there, find_annotations, find_images
 from attnlab.data.detection import DetectionDataModule
 from attnlab.data.detection_sets import DetectionItems
 from attnlab.data.download import COCO_ARCHIVES, COCO_HOST, download_coco
+from attnlab.data.names import alike, check_names, listed, shown_alike
 from attnlab.errors import AttnlabError
 
 COCO_CLASSES = ["person", "bicycle", "car", "motorcycle", "airplane", "bus", "train", "truck", "boat"]
@@ -72,8 +77,9 @@ class COCODetectionDataModule(DetectionDataModule):
         **options: Any,
     ) -> None:
         super().__init__(root, **options)
-        if classes is not None and (not classes or len(set(classes.values())) < len(classes)):
-            raise AttnlabError("data.classes must name at least one class, and none twice; or leave it out.")
+        if classes is not None:
+            # Case counts: the annotations', which a checkpoint remembers, may differ in it alone.
+            check_names(list(classes.values()), "data.classes", case=True)
         if (test_annotations is None) != (test_images is None):
             raise AttnlabError(
                 "data.test_annotations and data.test_images belong together: set both, or leave both out to "
@@ -109,7 +115,7 @@ class COCODetectionDataModule(DetectionDataModule):
         # The validation split's file is by far the smaller one.
         for split in ("val", "test", "train"):
             if self._path(split).is_file():
-                return self._read(split).categories
+                return self._classes_of(self._read(split))
         if self.download:
             return COCO_CATEGORIES
         raise self._no_file("val")
@@ -126,8 +132,36 @@ class COCODetectionDataModule(DetectionDataModule):
                 or its categories are not those of the other splits or of ``classes``.
         """
         file = self._read(split)
+        groups = [number for number in file.groups if number not in self._categories]
+        if groups:
+            file = file.without(groups)
         self._compare_categories(file)
-        return located(file.items, Path(self.root) / self.images[split])
+        if split == "train":
+            self._say_what_looks_odd(file, groups)
+        return located(file.items, self._image_folder(split))
+
+    def _classes_of(self, file: COCOFile) -> dict[int, str]:
+        """A file's categories but for one that merely groups the others, in the files of all splits."""
+        groups = set(file.groups)
+        for split in ("train", "val", "test") if groups else ():
+            if self._path(split).is_file():
+                groups &= set(self._read(split).groups)
+        return {number: name for number, name in file.categories.items() if number not in groups}
+
+    def _say_what_looks_odd(self, file: COCOFile, groups: Sequence[int]) -> None:
+        for number in groups:
+            every = self._read("train").categories
+            rank_zero_warn(
+                f"In '{file.path}', category {number}, '{every[number]}', is what all others name as their "
+                "supercategory, and no box is of it: it is left out of the classes. To have it as one, name "
+                f"all with --data.classes '{{{', '.join(f'{k}: {name}' for k, name in every.items())}}}'."
+            )
+        twice = alike(file.categories.values())
+        if twice:
+            rank_zero_warn(
+                f"In '{file.path}', categories are called alike, and are different classes nevertheless: "
+                f"{shown_alike(twice)}."
+            )
 
     def fetch(self) -> None:
         """Fetch the official archives of what is needed and not there, if asked to.
@@ -151,7 +185,25 @@ class COCODetectionDataModule(DetectionDataModule):
                 download_coco(root, folder, self.mirror)
 
     def _path(self, split: str) -> Path:
-        return Path(self.root) / self.annotations[split]
+        """The annotation file of a split: the option's, or, for want of it, one that is called otherwise."""
+        path = Path(self.root) / self.annotations[split]
+        default = self._default_split(split)
+        if path.is_file() or self.download or default is None:
+            return path
+        return find_annotations(Path(self.root), default) or path
+
+    def _image_folder(self, split: str) -> Path:
+        """The folder of a split's images: the option's, or, for want of it, one that is called otherwise."""
+        folder = Path(self.root) / self.images[split]
+        default = self._default_split(split)
+        if folder.is_dir() or self.download or default is None or folder.name != f"{default}2017":
+            return folder
+        return find_images(Path(self.root), default, self._path(split)) or folder
+
+    def _default_split(self, split: str) -> str | None:
+        """The split of COCO's whose file stands for this one by default; None if another was named."""
+        name = self.annotations[split]
+        return next((s for s in ("train", "val") if name == f"{_ANNOTATIONS}/instances_{s}2017.json"), None)
 
     def _read(self, split: str) -> COCOFile:
         """The annotation file of a split, read once."""
@@ -163,8 +215,11 @@ class COCODetectionDataModule(DetectionDataModule):
         return self._files[path]
 
     def _no_file(self, split: str) -> AttnlabError:
+        root = Path(self.root)
+        found = annotations_there(root) if root.is_dir() else []
+        there = f"There are: {listed(found)}. " if found else ""
         return AttnlabError(
-            f"No annotations '{self._path(split)}'. Set --data.root to where COCO is, or "
+            f"No annotations '{self._path(split)}'. {there}Set --data.root to where COCO is, or "
             f"--data.{split}_annotations to the file; or fetch COCO 2017 with --data.download true "
             f"(20 GB from {COCO_HOST}; https://cocodataset.org describes it)."
         )

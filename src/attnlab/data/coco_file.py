@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,8 @@ import numpy as np
 
 from attnlab.data.classification_sets import PackedStrings
 from attnlab.data.detection_sets import DetectionItems
+from attnlab.data.names import alike, shown_alike
+from attnlab.data.text_files import decode_text
 from attnlab.errors import AttnlabError
 
 _LARGEST = 1e9
@@ -26,6 +29,9 @@ class COCOFile:
     Attributes:
         path: The file.
         categories: Name by id, in rising order of ids, which is that of the labels 0, 1, ….
+        groups: Ids of categories that are no classes by the look of them: a category that all others name as
+            their supercategory, that is in none itself, and that no object is of. Exports of labelling tools
+            have one, named after the project.
         items: The images, in the file's order, each with its objects in the file's order. Their paths are
             relative to a folder that the file does not name; see `located`.
     """
@@ -33,6 +39,14 @@ class COCOFile:
     path: Path
     categories: dict[int, str]
     items: DetectionItems
+    groups: tuple[int, ...] = ()
+
+    def without(self, ids: Collection[int]) -> COCOFile:
+        """The file without some categories, of which there are no objects."""
+        labels = [label for label, number in enumerate(self.categories) if number not in ids]
+        items = replace(self.items, labels=np.searchsorted(np.array(labels, np.int64), self.items.labels))
+        kept = {number: name for number, name in self.categories.items() if number not in ids}
+        return replace(self, categories=kept, items=items, groups=())
 
 
 def read_coco(path: Path) -> COCOFile:
@@ -57,7 +71,13 @@ def read_coco(path: Path) -> COCOFile:
     images = _entries(path, content, "images")
     annotated = "annotations" in content
     objects = _entries(path, content, "annotations") if annotated else []
-    known = _categories(path, content) if annotated or "categories" in content else {}
+    groups: tuple[int, ...] = ()
+    known: dict[int, str] = {}
+    if annotated or "categories" in content:
+        groups = _groups(
+            content, {entry.get("category_id") for entry in objects if _is_id(entry.get("category_id"))}
+        )
+        known = _categories(path, content, groups)
     image_ids = _ids(path, images, "images")
     _ids(path, objects, "annotations")
     sizes = np.array(
@@ -95,7 +115,7 @@ def read_coco(path: Path) -> COCOFile:
         annotated=annotated,
         dropped=dict(dropped),
     )
-    return COCOFile(path, known, items)
+    return COCOFile(path, known, items, groups)
 
 
 def located(items: DetectionItems, folder: Path) -> DetectionItems:
@@ -107,24 +127,40 @@ def located(items: DetectionItems, folder: Path) -> DetectionItems:
     if not folder.is_dir():
         raise AttnlabError(f"There is no folder of images '{folder}'.")
     # One listing is much faster than asking for 118 000 files one by one.
-    there = {entry.name for entry in folder.iterdir()}
+    with os.scandir(folder) as entries:
+        there = {entry.name for entry in entries if entry.is_file()}
     missing = [
         k
         for k, name in enumerate(items.names)
         if name not in there and not ("/" in name and (folder / name).is_file())
     ]
+    otherwise = _otherwise_spelt(there) if missing else {}
+    names = {k: otherwise[name] for k in missing if (name := items.names[k].lower()) in otherwise}
+    missing = [k for k in missing if k not in names]
     if missing and len(missing) == len(items):
         raise AttnlabError(
             f"None of the {len(items)} images that the annotations name is in '{folder}', e.g. not "
             f"'{items.names[0]}'."
         )
     problems = {k: f"The image '{folder / items.names[k]}' is not there." for k in missing}
-    return replace(items, paths=PackedStrings(str(folder / name) for name in items.names), problems=problems)
+    return replace(
+        items,
+        paths=PackedStrings(str(folder / names.get(k, name)) for k, name in enumerate(items.names)),
+        problems=problems,
+    )
+
+
+def _otherwise_spelt(there: Iterable[str]) -> dict[str, str]:
+    """Names of files by their small letters, of those whom no other file equals but for case."""
+    found: dict[str, str | None] = {}
+    for name in there:
+        found[name.lower()] = None if name.lower() in found else name
+    return {key: name for key, name in found.items() if name is not None}
 
 
 def _parsed(path: Path) -> Any:
     try:
-        return json.loads(path.read_bytes(), object_hook=_without_segmentation)
+        return json.loads(decode_text(path.read_bytes(), path), object_hook=_without_segmentation)
     except OSError as error:
         raise AttnlabError(f"Cannot open the annotations '{path}': {error.strerror or error}.") from error
     except json.JSONDecodeError as error:
@@ -181,16 +217,33 @@ def _ids(path: Path, entries: Sequence[dict[str, Any]], kind: str) -> np.ndarray
     return np.array(ids, np.int64)
 
 
-def _categories(path: Path, content: dict[str, Any]) -> dict[int, str]:
+def _groups(content: dict[str, Any], shown: set[Any]) -> tuple[int, ...]:
+    """The categories that only group the others; see `COCOFile`."""
+    entries = content.get("categories")
+    if not isinstance(entries, list) or len(entries) < 2 or not all(isinstance(e, dict) for e in entries):
+        return ()  # What is wrong with it is said elsewhere.
+    return tuple(
+        entry["id"]
+        for entry in entries
+        if _is_id(entry.get("id"))
+        and entry["id"] not in shown
+        and entry.get("supercategory") in (None, "", "none")
+        and all(entry.get("name") == e.get("supercategory") for e in entries if e is not entry)
+    )
+
+
+def _categories(path: Path, content: dict[str, Any], groups: Collection[int]) -> dict[int, str]:
     entries = _entries(path, content, "categories")
     if not entries:
         raise AttnlabError(f"'{path}' has no category: its 'categories' is empty.")
     ids = _ids(path, entries, "categories").tolist()
     names = _column(path, entries, "categories", "name", _is_name, "a name")
-    twice = [name for name, count in Counter(names).items() if count > 1]
+    classes = [name for number, name in zip(ids, names, strict=True) if number not in groups]
+    twice = alike(classes, case=True)
     if twice:
         raise AttnlabError(
-            f"In '{path}', {len(twice)} names of categories are not unique, e.g. '{twice[0]}'."
+            f"In '{path}', {len(twice)} names of categories are not unique: {shown_alike(twice)}. Give all "
+            "objects of a class one category, and take the others out, or give these other names."
         )
     return dict(sorted(zip(ids, names, strict=True)))
 

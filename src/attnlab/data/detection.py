@@ -13,13 +13,12 @@ from typing import Any, Literal
 import numpy as np
 import torch
 from lightning.pytorch.utilities import rank_zero_warn
-from PIL import Image
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Sampler
 from torchvision.transforms import v2
 
 from attnlab.data.base import STAGE_SPLITS, DataModule
-from attnlab.data.checks import look_at_all, summary
+from attnlab.data.checks import summary
 from attnlab.data.classification_sets import PredictSet
 from attnlab.data.detection_sets import (
     DetectionItems,
@@ -27,11 +26,11 @@ from attnlab.data.detection_sets import (
     TrainSet,
     collate,
     from_bits,
-    size_mismatch,
 )
-from attnlab.data.file_checks import find_bad_files
+from attnlab.data.file_checks import find_bad_files, find_wrong_sizes
 from attnlab.data.images import find_images
 from attnlab.data.mosaic import MosaicMixup
+from attnlab.data.names import absent_classes
 from attnlab.data.sampling import AspectGroupedSampler, run_seed
 from attnlab.errors import AttnlabError
 
@@ -260,6 +259,10 @@ class DetectionDataModule(DataModule):
                 f"There is nothing to train on: none of the {len(items)} 'train' images in '{self.root}' has "
                 "an object that is neither a crowd nor difficult."
             )
+        shown = set(kept.labels.tolist())
+        absent = [name for label, name in enumerate(self.class_names) if label not in shown]
+        if absent:
+            rank_zero_warn(absent_classes(absent, self.num_classes, "training annotation"))
         return kept
 
     def _to_predict(self) -> list[Path]:
@@ -286,7 +289,7 @@ class DetectionDataModule(DataModule):
         found = self._bad_files([Path(path) for path in items.paths], split)
         bad = {**found, **items.problems}
         if self.check == "full":
-            bad = {**_wrong_sizes(items), **bad}
+            bad = {**find_wrong_sizes(items), **bad}
         bad = dict(sorted(bad.items()))
         usable = self._without(bad, items.names, split)
         self._count_dropped(items)
@@ -385,17 +388,3 @@ def _colour(label: int) -> list[int]:
     hue = label * (math.sqrt(5) - 1) / 2 % 1
     saturation, value = (0.85, 0.95) if label % 2 == 0 else (0.6, 1.0)
     return [round(255 * channel) for channel in colorsys.hsv_to_rgb(hue, saturation, value)]
-
-
-def _wrong_sizes(items: DetectionItems) -> dict[int, str]:
-    """The images whose files are not of the size that their annotations state, by position."""
-
-    def look(position: int) -> str | None:
-        path = items.paths[position]
-        try:
-            with Image.open(path) as picture:
-                return size_mismatch(path, (picture.height, picture.width), items.sizes[position].tolist())
-        except Exception:  # What cannot be opened is found, and said, by the check of the files.
-            return None
-
-    return look_at_all(len(items), look)

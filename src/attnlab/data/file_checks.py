@@ -10,6 +10,7 @@ from typing import Literal
 from PIL import Image
 
 from attnlab.data.checks import look_at_all
+from attnlab.data.detection_sets import DetectionItems, size_mismatch
 from attnlab.data.images import FILE_HINT, JPEG_SIGNATURE, read_image
 from attnlab.data.transforms import too_small
 from attnlab.errors import AttnlabError
@@ -69,6 +70,20 @@ def find_bad_files(
 
     title = f"Checking {len(paths)} files" if len(paths) > MANY_FILES else None
     return look_at_all(len(paths), look, title)
+
+
+def find_wrong_sizes(items: DetectionItems) -> dict[int, str]:
+    """The images whose files are not of the size that their annotations state, by position."""
+
+    def look(position: int) -> str | None:
+        path = items.paths[position]
+        try:
+            with Image.open(path) as picture:
+                return size_mismatch(path, (picture.height, picture.width), items.sizes[position].tolist())
+        except Exception:  # What cannot be opened is found, and said, by the check of the files.
+            return None
+
+    return look_at_all(len(items), look)
 
 
 def _looks_whole(path: Path) -> bool:

@@ -10,9 +10,10 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from attnlab.data.classification import ClassificationDataModule, differences, listed
+from attnlab.data.classification import ClassificationDataModule, differences
 from attnlab.data.classification_sets import LabelledPicture
 from attnlab.data.images import IMAGE_SUFFIXES
+from attnlab.data.names import SPLIT_NAMES, listed, split_called
 from attnlab.errors import AttnlabError
 
 _WORDNET_ID = re.compile(r"n\d{8}")
@@ -46,8 +47,23 @@ class ImageFolderDataModule(ClassificationDataModule):
         self.folders = {"train": train_folder, "val": val_folder, "test": test_folder or val_folder}
 
     def folder(self, split: str) -> Path:
-        """Where the class folders of a split lie."""
-        return Path(self.root) / self.folders[split]
+        """Where the class folders of a split lie.
+
+        If there is no folder of the usual name, one that people call so is taken: ``valid`` for ``val``.
+
+        Raises:
+            AttnlabError: Several may be meant.
+        """
+        root, name = Path(self.root), self.folders[split]
+        if name not in SPLIT_NAMES or (root / name).is_dir() or not root.is_dir():
+            return root / name
+        found = split_called(name, _folders_in(root))
+        if len(found) > 1:
+            raise AttnlabError(
+                f"There is no '{root / name}', and {listed(found)} may be meant. Name the folder with "
+                f"--data.{split}_folder."
+            )
+        return root / (found[0] if found else name)
 
     def data_classes(self) -> dict[str, str]:
         """The class folders of the training split, or of another where there is none, with names to show.
@@ -110,6 +126,7 @@ class ImageFolderDataModule(ClassificationDataModule):
         if not root.is_dir():
             return AttnlabError(f"There is no folder '{root}'. Set --data.root to the data set: {layout}.")
         there = _folders_in(root)
+        but = f", but {listed(there)}" if there else ""
         if there and not any(self.folder(split).is_dir() for split in self.folders):
             return AttnlabError(
                 f"'{root}' holds none of the splits' folders, but {listed(there)}. Expected {layout}. "
@@ -117,8 +134,8 @@ class ImageFolderDataModule(ClassificationDataModule):
                 f"validate on into folders of the same names in '{self.folder('val')}'."
             )
         return AttnlabError(
-            f"There is no '{self.folder(split)}'. Expected {layout}; other names can be set with "
-            f"--data.{split}_folder."
+            f"There is no '{self.folder(split)}'{but}. Expected {layout}; other names can be set with "
+            f" --data.{split}_folder."
         )
 
     def _layout(self) -> str:
@@ -180,4 +197,5 @@ def _wordnet() -> Any:
 
 def _folders_in(folder: Path) -> list[str]:
     with os.scandir(folder) as entries:
-        return sorted(entry.name for entry in entries if entry.is_dir() and not entry.name.startswith("."))
+        names = [entry.name for entry in entries if entry.is_dir()]
+    return sorted(name for name in names if not name.startswith(".") and name != "__MACOSX")

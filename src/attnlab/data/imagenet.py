@@ -9,7 +9,6 @@ from typing import Any
 
 from lightning.pytorch.trainer.states import TrainerFn
 
-from attnlab.data.classification import listed
 from attnlab.data.classification_sets import LabelledPicture
 from attnlab.data.imagefolder import ImageFolderDataModule, shown_names
 from attnlab.data.imagenet_archive import (
@@ -25,6 +24,7 @@ from attnlab.data.imagenet_archive import (
     read_devkit,
 )
 from attnlab.data.images import IMAGE_SUFFIXES
+from attnlab.data.names import listed
 from attnlab.errors import AttnlabError
 
 

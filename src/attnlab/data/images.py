@@ -92,7 +92,8 @@ def find_images(sources: str | Iterable[str]) -> list[Path]:
     """List picture files.
 
     Args:
-        sources: Files, folders (searched with all folders below them) and patterns such as ``"shots/*.jpg"``.
+        sources: Files, folders (searched with all folders below them, but for hidden ones) and patterns
+            such as ``"shots/*.jpg"``.
 
     Returns:
         The files, each source's in order of name, none twice.
@@ -106,7 +107,7 @@ def find_images(sources: str | Iterable[str]) -> list[Path]:
         if path.is_file():
             files = [path]
         elif path.is_dir():
-            files = sorted(file for file in path.rglob("*") if file.suffix.lower() in IMAGE_SUFFIXES)
+            files = sorted(file for file in path.rglob("*") if _is_picture(file, path))
         elif has_magic(source):
             names = glob(source, recursive=True)  # noqa: PTH207 (Path.glob takes no absolute patterns)
             files = sorted(Path(name) for name in names if Path(name).is_file())
@@ -117,6 +118,12 @@ def find_images(sources: str | Iterable[str]) -> list[Path]:
             raise AttnlabError(f"No images in '{source}'. Looked for files that end in {kinds}.")
         found.update(dict.fromkeys(files))
     return list(found)
+
+
+def _is_picture(file: Path, below: Path) -> bool:
+    """Whether it is a file by a picture's suffix, not hidden, nor in a hidden folder below this one."""
+    hidden = any(part.startswith(".") for part in file.relative_to(below).parts)
+    return not hidden and file.suffix.lower() in IMAGE_SUFFIXES and file.is_file()
 
 
 def _decode_plain_jpeg(data: bytes, exif: bool) -> Tensor | None:

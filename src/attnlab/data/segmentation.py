@@ -12,8 +12,16 @@ from torch.utils.data import DataLoader
 from torchvision.transforms import v2
 
 from attnlab.data.base import IMAGENET_MEAN, IMAGENET_STD, STAGE_SPLITS, DataModule, Triple
-from attnlab.data.checks import find_problems, summary
+from attnlab.data.checks import Look, look_at_files, summary
 from attnlab.data.images import find_images
+from attnlab.data.mask_values import (
+    binary_masks,
+    refuse_binary,
+    refuse_single_class,
+    sampled_values,
+    warnings_about,
+)
+from attnlab.data.names import check_names
 from attnlab.data.sampling import run_seed
 from attnlab.data.segmentation_sets import (
     EvalSet,
@@ -56,7 +64,8 @@ class SegmentationDataModule(DataModule):
             uint8) alone. They must keep the whole picture in view, or predictions will not lie on the mask.
         mean: Channel means (RGB, of images in 0..1) that are subtracted. ImageNet's by default.
         std: Channel standard deviations (RGB, of images in 0..1) that are divided by.
-        check: Look at every file before the first step: all are decoded in full, masks compared with images.
+        check: Look at every file before the first step: all are decoded in full, masks compared with images,
+            and the values of all masks counted. Without it a few training masks are looked at, for 0 and 255.
         on_bad_image: What to do about files that the check finds fault with: stop with an error that names
             them, or ``skip`` them with one warning.
         predict_images: What prediction is to read: files, folders (with the folders in them) or patterns such
@@ -95,6 +104,7 @@ class SegmentationDataModule(DataModule):
         predict_images: str | list[str] | None = None,
     ) -> None:
         super().__init__(batch_size, eval_batch_size, num_workers, mean, std)
+        check_names(class_names, "data.class_names")
         if on_bad_image == "skip" and not check:
             raise AttnlabError(
                 "data.on_bad_image is 'skip', but data.check is off: nothing would find bad images."
@@ -120,8 +130,7 @@ class SegmentationDataModule(DataModule):
         else:
             self.eval_transforms = [] if eval_size is None else [v2.Resize(eval_size, antialias=True)]
         self.skipped: list[str] = []
-        self._looked_at: set[LabelledImage | Any] = set()
-        self._bad: dict[LabelledImage | Any, str] = {}
+        self._looks: dict[LabelledImage | Any, Look] = {}
 
     def _training(
         self,
@@ -163,8 +172,8 @@ class SegmentationDataModule(DataModule):
             stage: ``"fit"``, ``"validate"``, ``"test"``, ``"predict"``; None for all but the last.
 
         Raises:
-            AttnlabError: The data set is missing or incomplete, a split is empty, or files are bad and
-                ``on_bad_image`` is ``"error"``.
+            AttnlabError: The data set is missing or incomplete, a split is empty, files are bad and
+                ``on_bad_image`` is ``"error"``, or the masks hold one class alone.
         """
         seed = run_seed()
         for split in STAGE_SPLITS[stage]:
@@ -177,6 +186,7 @@ class SegmentationDataModule(DataModule):
                 continue
             items = self._usable(self.items(split), split)
             if split == "train":
+                self._look_at_values(items)
                 self.datasets[split] = TrainSet(items, self.train_transforms, seed)
             else:
                 self.datasets[split] = EvalSet(items, self.eval_transforms)
@@ -192,26 +202,41 @@ class SegmentationDataModule(DataModule):
         """The items that pass the check."""
         if not self.check:
             return items
-        new = [item for item in items if item not in self._looked_at]
-        self._bad |= find_problems(new, self.num_classes, self.ignore_index)
-        self._looked_at.update(new)
-        problems = [self._bad[item] for item in items if item in self._bad]
-        if not problems:
+        new = [item for item in items if item not in self._looks]
+        self._looks |= look_at_files(new, self.num_classes, self.ignore_index)
+        bad = {item: problem for item in items if (problem := self._looks[item].problem)}
+        if split != "predict":
+            # Before its files are complained of: of binary masks, some may be 255 all over.
+            refuse_binary([self._looks[item].values for item in items], self.ignore_index, split)
+        if not bad:
             return items
-        text = summary(problems, len(items), f"of the '{split}' images")
+        text = summary(list(bad.values()), len(items), f"of the '{split}' images")
         if self.on_bad_image == "error":
             raise AttnlabError(
                 f"{text}\nMend them, take them off their list, or leave them out with "
                 "--data.on_bad_image skip."
             )
-        usable = [item for item in items if item not in self._bad]
+        usable = [item for item in items if item not in bad]
         if not usable:
             raise AttnlabError(f"{text}\nNo image is left.")
-        names = [getattr(item, "name", str(item)) for item in items if item in self._bad]
+        names = [getattr(item, "name", str(item)) for item in bad]
         self.skipped += [name for name in names if name not in self.skipped]
-        if any(item in self._bad for item in new):
+        if any(item in bad for item in new):
             rank_zero_warn(f"{text}\nThey are left out.")
         return usable
+
+    def _look_at_values(self, items: list[LabelledImage]) -> None:
+        """Say what is wrong with the training masks as a whole."""
+        if self.check:
+            values = [self._looks[item].values for item in items]
+            refuse_single_class(values, self.class_names, self.ignore_index)
+            texts = warnings_about(values, self.class_names, self.ignore_index)
+        else:
+            sample = sampled_values([item.mask for item in items])
+            binary = binary_masks(sample, self.ignore_index)
+            texts = [f"Of the training masks {len(sample)} were looked at: {binary}"] if binary else []
+        for text in texts:
+            rank_zero_warn(text)
 
     def train_dataloader(self) -> DataLoader[Any]:
         """Batches of ``image``, ``mask``, ``index``, ``counted``; see `collate_train`."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import shutil
@@ -21,8 +20,12 @@ from attnlab.data.forms import FORMS
 from attnlab.data.scenes import BORDER, SCENES_VERSION, Scene, SceneOptions, draw_scene
 from attnlab.data.segmentation import SegmentationDataModule
 from attnlab.data.segmentation_sets import LabelledImage
+from attnlab.data.shapes_root import STAMP, leave_marker, refuse_foreign, stamped_folder
 from attnlab.data.vocfolder import VOCFolder, colour_map
 from attnlab.errors import AttnlabError, unknown
+
+OWN_DATA = "--data VOCSegmentationDataModule (images and masks in Pascal VOC's folders)"
+"""What reads images and masks of one's own."""
 
 SPLIT_STREAMS = {"train": 0, "val": 1}
 """Stands first in a scene's stream, so that one split's scenes do not depend on the other's number."""
@@ -96,8 +99,12 @@ class ShapesSegmentationDataModule(SegmentationDataModule):
         return voc_folder(self.root, self.scene_options, self.seed, self.counts)
 
     def fetch(self) -> None:
-        """Draw and write the scenes, unless they are there."""
-        fetch_voc(self.root, self.scene_options, self.seed, self.counts)
+        """Draw and write the scenes, unless they are there.
+
+        Raises:
+            AttnlabError: The root holds files of one's own, or cannot be written to.
+        """
+        fetch_voc(self.root, self.scene_options, self.seed, self.counts, OWN_DATA)
 
     def items(self, split: str) -> list[LabelledImage]:
         """The files of a split.
@@ -122,12 +129,21 @@ def voc_folder(root: str, options: SceneOptions, seed: int, counts: dict[str, in
     return stamped_folder(root, _voc_stamp(options, seed, counts))
 
 
-def fetch_voc(root: str, options: SceneOptions, seed: int, counts: dict[str, int]) -> None:
-    """Draw scenes and write them into their `voc_folder`, unless they are there; its arguments."""
+def fetch_voc(root: str, options: SceneOptions, seed: int, counts: dict[str, int], own_data: str) -> None:
+    """Draw scenes and write them into their `voc_folder`, unless they are there.
+
+    Args:
+        root: As for `voc_folder`, like the next three.
+        options: What the scenes look like.
+        seed: The data set's seed.
+        counts: Number of scenes for each of ``"train"`` and ``"val"``.
+        own_data: As for `write_once`.
+    """
     write_once(
-        voc_folder(root, options, seed, counts),
+        root,
         _voc_stamp(options, seed, counts),
         lambda folder: write_voc(folder, options, seed, counts),
+        own_data,
     )
 
 
@@ -135,35 +151,41 @@ def _voc_stamp(options: SceneOptions, seed: int, counts: dict[str, int]) -> dict
     return {"version": SCENES_VERSION, "seed": seed, "scenes": counts, "options": asdict(options)}
 
 
-def stamped_folder(root: str, stamp: dict[str, Any]) -> Path:
-    """The folder below ``root`` for a drawn data set: named by a hash of all that its content depends on."""
-    text = json.dumps(stamp, sort_keys=True)
-    return Path(root) / hashlib.sha256(text.encode()).hexdigest()[:12]
-
-
-def write_once(folder: Path, stamp: dict[str, Any], write: Callable[[Path], None]) -> None:
-    """Make a drawn data set, unless it is there.
+def write_once(root: str, stamp: dict[str, Any], write: Callable[[Path], None], own_data: str) -> None:
+    """Make a drawn data set in its `stamped_folder`, unless it is there.
 
     Args:
-        folder: Its place.
+        root: Folder that holds the drawn data sets.
         stamp: What its content depends on; written into it as ``scenes.json``.
         write: Writes the data set into an empty folder.
+        own_data: What reads data of one's own, to be named where the root holds such.
+
+    Raises:
+        AttnlabError: The root holds files of the user's, or cannot be written to.
     """
+    is_new = refuse_foreign(root, own_data)
+    folder = stamped_folder(root, stamp)
     if folder.is_dir():
         return
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    # Written beside its place and renamed at the end: what is in its place is complete.
-    temporary = Path(tempfile.mkdtemp(prefix=".drawing-", dir=folder.parent))
     try:
-        write(temporary)
-        (temporary / "scenes.json").write_text(json.dumps(stamp, indent=2) + "\n", encoding="utf-8")
-        temporary.chmod(0o755)
-        temporary.rename(folder)
-    except OSError:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        # Written beside its place and renamed at the end: what is in its place is complete.
+        temporary = Path(tempfile.mkdtemp(prefix=".drawing-", dir=folder.parent))
+        try:
+            write(temporary)
+            (temporary / STAMP).write_text(json.dumps(stamp, indent=2) + "\n", encoding="utf-8")
+            temporary.chmod(0o755)
+            temporary.rename(folder)
+        finally:
+            shutil.rmtree(temporary, ignore_errors=True)
+        if is_new:
+            leave_marker(root)
+    except OSError as error:
         if not folder.is_dir():  # Otherwise another run was quicker, with the same scenes.
-            raise
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
+            raise AttnlabError(
+                f"Cannot write the drawn scenes into '{root}': {error.strerror or error}. Name another "
+                "folder with --data.root."
+            ) from error
 
 
 def write_voc(folder: Path, options: SceneOptions, seed: int, counts: dict[str, int]) -> None:

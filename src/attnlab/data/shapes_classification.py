@@ -14,8 +14,12 @@ from attnlab.data.classification_sets import LabelledPicture
 from attnlab.data.forms import FORMS
 from attnlab.data.imagefolder import ImageFolderDataModule
 from attnlab.data.scenes import SCENES_VERSION, SceneOptions, draw_scene
-from attnlab.data.shapes import SPLIT_STREAMS, refuse_undrawable, stamped_folder, write_once
+from attnlab.data.shapes import SPLIT_STREAMS, refuse_undrawable, write_once
+from attnlab.data.shapes_root import stamped_folder
 from attnlab.errors import AttnlabError
+
+OWN_DATA = "--data ImageFolderDataModule (a folder a class)"
+"""What reads pictures of one's own."""
 
 
 class ShapesClassificationDataModule(ImageFolderDataModule):
@@ -123,11 +127,16 @@ class ShapesClassificationDataModule(ImageFolderDataModule):
         return super().items(split)
 
     def fetch(self) -> None:
-        """Draw and write the scenes, unless they are there."""
+        """Draw and write the scenes, unless they are there.
+
+        Raises:
+            AttnlabError: The root holds files of one's own, or cannot be written to.
+        """
         write_once(
-            self.drawn,
+            self.root,
             self._stamp(),
             lambda folder: write_class_folders(folder, self.scene_options, self.seed, self.counts),
+            OWN_DATA,
         )
 
 

@@ -13,6 +13,11 @@ from attnlab.data.voc_boxes import VOCFiles, read_items
 from attnlab.data.vocfolder import VOCFolder
 from attnlab.errors import AttnlabError
 
+OWN_DATA = (
+    "--data COCODetectionDataModule (a json of boxes a split) or VOCDetectionDataModule (an XML an image)"
+)
+"""What reads images and boxes of one's own."""
+
 
 class ShapesDetectionDataModule(DetectionDataModule):
     """Detection of drawn forms: no download, seconds to make, and small enough for a CPU.
@@ -89,8 +94,12 @@ class ShapesDetectionDataModule(DetectionDataModule):
         return dict(enumerate(self.scene_options.forms, start=1))
 
     def fetch(self) -> None:
-        """Draw and write the scenes, unless they are there."""
-        fetch_voc(self.root, self.scene_options, self.seed, self.counts)
+        """Draw and write the scenes, unless they are there.
+
+        Raises:
+            AttnlabError: The root holds files of one's own, or cannot be written to.
+        """
+        fetch_voc(self.root, self.scene_options, self.seed, self.counts, OWN_DATA)
 
     def items(self, split: str) -> DetectionItems:
         """The scenes of a split.
@@ -102,7 +111,7 @@ class ShapesDetectionDataModule(DetectionDataModule):
             raise AttnlabError(f"No scenes in '{self.folder}' yet: prepare_data() draws them.")
         layout = VOCFolder(self.folder, lists="Main")
         files = [
-            VOCFiles(name, layout.image(name), self.folder / "Annotations" / f"{name}.xml")
+            VOCFiles(name, layout.image(name), layout.annotation(name))
             for name in layout.names("val" if split == "test" else split)
         ]
         return read_items(files, self.class_names, "data.forms")

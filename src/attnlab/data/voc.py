@@ -9,6 +9,7 @@ from lightning.pytorch.utilities import rank_zero_warn
 from attnlab.data.download import OFFICIAL_HOST, download_voc
 from attnlab.data.segmentation import SegmentationDataModule
 from attnlab.data.segmentation_sets import LabelledImage
+from attnlab.data.voc_own import refuse_ones_own
 from attnlab.data.vocfolder import VOCFolder
 from attnlab.errors import AttnlabError
 
@@ -30,8 +31,8 @@ class VOCSegmentationDataModule(SegmentationDataModule):
         root: The folder that is the data set (with ``JPEGImages``, ``SegmentationClass``, ``ImageSets``), or
             that holds it as ``VOC<year>`` or ``VOCdevkit/VOC<year>``.
         year: The release.
-        class_names: For data of one's own: names of its classes 0, 1, …, the background's included. None
-            means Pascal VOC's 21.
+        class_names: Names of the classes 0, 1, …, the background's included. None means Pascal VOC's 21, and
+            data that is not VOC's own is then refused.
         train_split: What to train on. ``train_aug`` is VOC 2012's train images and those that the Semantic
             Boundaries Dataset adds: masks in ``SegmentationClassAug``, the list in
             ``ImageSets/Segmentation/train_aug.txt`` or ``trainaug.txt``.
@@ -57,6 +58,7 @@ class VOCSegmentationDataModule(SegmentationDataModule):
         **options: Any,
     ) -> None:
         super().__init__(root, VOC_CLASSES if class_names is None else class_names, **options)
+        self._classes_given = class_names is not None
         if year not in ("2007", "2012"):
             raise AttnlabError(f"data.year is '{year}'; it must be 2007 or 2012.")
         if train_split == "train_aug" and year == "2007":
@@ -91,8 +93,16 @@ class VOCSegmentationDataModule(SegmentationDataModule):
         """The files of a split.
 
         Raises:
-            AttnlabError: The data set is not at ``root`` or not complete, or has no such split.
+            AttnlabError: The data set is not at ``root`` or not complete, has no such split, or is not VOC's
+                and ``class_names`` is None.
         """
+        items = self._listed(split)
+        if not self._classes_given:
+            folder = VOCFolder.find(self.root, self.year, self._how_to_get())
+            refuse_ones_own(folder, items, self.year, self.class_names, self.ignore_index)
+        return items
+
+    def _listed(self, split: str) -> list[LabelledImage]:
         folder = VOCFolder.find(self.root, self.year, self._how_to_get())
         if split == "train":
             return (

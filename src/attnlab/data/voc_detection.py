@@ -9,6 +9,7 @@ from lightning.pytorch.utilities import rank_zero_warn
 from attnlab.data.detection import DetectionDataModule
 from attnlab.data.detection_sets import DetectionItems
 from attnlab.data.download import OFFICIAL_HOST, download_voc
+from attnlab.data.names import check_names
 from attnlab.data.voc import VOC_CLASSES
 from attnlab.data.voc_boxes import VOCFiles, read_items
 from attnlab.data.vocfolder import VOCFolder
@@ -67,8 +68,8 @@ class VOCDetectionDataModule(DetectionDataModule):
                 "data.mirror is set, but data.download is off: nothing would be fetched from it."
             )
         names = VOC_CLASSES[1:] if class_names is None else list(class_names)
-        if not names or len(set(names)) < len(names):
-            raise AttnlabError("data.class_names must name at least one class, and none twice.")
+        check_names(names, "data.class_names")
+        self._classes_given = class_names is not None
         self.names = names
         self.year = year
         train, val = _SPLITS[year]
@@ -103,13 +104,13 @@ class VOCDetectionDataModule(DetectionDataModule):
         files = self._files(split)
         if split == "val" and "train" in self.datasets:
             self._warn_of_overlap(files)
-        return read_items(files, self.names, "data.class_names")
+        return read_items(files, self.names, "data.class_names", self._classes_given)
 
     def _files(self, split: str) -> list[VOCFiles]:
         years = YEARS[self.year] if split == "train" else YEARS[self.year][:1]
         folders = [self._folder(year) for year in years]
         return [
-            VOCFiles(name, folder.image(name), folder.folder / "Annotations" / f"{name}.xml")
+            VOCFiles(name, folder.image(name), folder.annotation(name))
             for folder in folders
             for name in folder.names(self.splits[split])
         ]

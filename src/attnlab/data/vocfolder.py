@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import os
 import re
-from collections import Counter
+from collections import Counter, defaultdict
+from functools import cached_property
 from pathlib import Path
 
 from attnlab.data.images import IMAGE_SUFFIXES
+from attnlab.data.names import listed, split_called
 from attnlab.data.segmentation_sets import LabelledImage
+from attnlab.data.text_files import read_lines
 from attnlab.errors import AttnlabError
 
 NEEDED_FOLDERS = {
@@ -85,8 +89,25 @@ class VOCFolder:
         return cls(folder, lists)
 
     def list_file(self, split: str) -> Path:
-        """Where the list of a split is, or would be."""
-        return self.folder / "ImageSets" / self.lists / f"{split}.txt"
+        """Where the list of a split is, or would be.
+
+        A list that is called otherwise is found: ``valid.txt`` for ``val``, ``Train.TXT`` for ``train``.
+
+        Raises:
+            AttnlabError: Several may be meant.
+        """
+        folder = self.folder / "ImageSets" / self.lists
+        usual = folder / f"{split}.txt"
+        if usual.is_file():
+            return usual
+        there = {path.stem: path for path in _files(folder) if path.suffix.lower() == ".txt"}
+        found = split_called(split, there)
+        if len(found) > 1:
+            raise AttnlabError(
+                f"No split '{split}': '{usual}' is not there, and {listed(found)} may be meant. Name the "
+                "list with --data.val_split or --data.test_split, or rename it."
+            )
+        return there[found[0]] if found else usual
 
     def items(self, split: str, masks: str = "SegmentationClass") -> list[LabelledImage]:
         """The images of a split and their masks, in the order of its list.
@@ -100,8 +121,11 @@ class VOCFolder:
         Raises:
             AttnlabError: There is no such list, it is empty, or names an image twice.
         """
-        names = self.names(split)
-        return [LabelledImage(name, self.image(name), self.folder / masks / f"{name}.png") for name in names]
+        stored = _by_stem(self.folder / masks, (".png",))
+        return [
+            LabelledImage(name, self.image(name), stored.get(name, [self.folder / masks / f"{name}.png"])[0])
+            for name in self.names(split)
+        ]
 
     def names(self, split: str) -> list[str]:
         """The names of a split's images, in the order of its list.
@@ -110,15 +134,15 @@ class VOCFolder:
             split: A list's name, without ``.txt``.
 
         Raises:
-            AttnlabError: There is no such list, it is empty, or names an image twice.
+            AttnlabError: There is no such list, it is in an unknown encoding, empty, or names an image twice.
         """
         path = self.list_file(split)
         if not path.is_file():
-            known = sorted(file.stem for file in path.parent.glob("*.txt"))
+            known = sorted(file.stem for file in _files(path.parent) if file.suffix.lower() == ".txt")
             raise AttnlabError(
                 f"No split '{split}': '{path}' is not there. Known: {', '.join(known) or 'none'}."
             )
-        names = [_name(line) for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
+        names = self._names(read_lines(path))
         if not names:
             raise AttnlabError(f"The split list '{path}' is empty.")
         twice = [name for name, count in Counter(names).items() if count > 1]
@@ -131,14 +155,69 @@ class VOCFolder:
 
     def image(self, name: str) -> Path:
         """An image's file: VOC's own ``.jpg``, or, in data made after VOC's model, any that is there."""
-        usual = self.folder / "JPEGImages" / f"{name}.jpg"
-        if usual.is_file():
-            return usual
-        others = (usual.with_name(name + suffix) for suffix in IMAGE_SUFFIXES)
-        return next((path for path in others if path.is_file()), usual)
+        found = self._images.get(name)
+        return found[0] if found else self.folder / "JPEGImages" / f"{name}.jpg"
+
+    def annotation(self, name: str) -> Path:
+        """The file of an image's boxes."""
+        found = self._annotations.get(name)
+        return found[0] if found else self.folder / "Annotations" / f"{name}.xml"
+
+    @cached_property
+    def _images(self) -> dict[str, list[Path]]:
+        return _by_stem(self.folder / "JPEGImages", IMAGE_SUFFIXES)
+
+    @cached_property
+    def _annotations(self) -> dict[str, list[Path]]:
+        return _by_stem(self.folder / "Annotations", (".xml",))
+
+    def _names(self, lines: list[str]) -> list[str]:
+        """The images that the lines of a list are about.
+
+        A line holds a name, which may have spaces in it; or the paths of an image and its mask; or, in lists
+        of one class as VOC has them, a name and 1, 0 or -1. "photo 1" may be either: the list is of the
+        latter kind if all lines end so and none of them, as a whole, is an image.
+        """
+        flagged = [_FLAGGED.fullmatch(line) for line in lines]
+        if all(flagged) and not any(_plain(line) in self._images for line in lines):
+            return [_plain(match[1]) for match in flagged if match]
+        return [self._name(line) for line in lines]
+
+    def _name(self, line: str) -> str:
+        paths = _TWO_PATHS.fullmatch(line)
+        return _plain(line if paths is None or _plain(line) in self._images else paths[paths.lastgroup or 0])
 
 
-def _name(line: str) -> str:
-    """The image's name in a line that holds it alone, or a path of it first (as lists of other tools do)."""
-    path = Path(line.split()[0])
+def _plain(name: str) -> str:
+    """A name without the folders before it and an image's suffix."""
+    path = Path(name.replace("\\", "/"))
     return path.stem if path.suffix.lower() in IMAGE_SUFFIXES else path.name
+
+
+def _files(folder: Path) -> list[Path]:
+    """The files in a folder, by name, without hidden ones, such as macOS leaves beside others' files."""
+    if not folder.is_dir():
+        return []
+    with os.scandir(folder) as entries:
+        names = [entry.name for entry in entries if not entry.name.startswith(".") and entry.is_file()]
+    return [folder / name for name in sorted(names)]
+
+
+def _by_stem(folder: Path, suffixes: tuple[str, ...]) -> dict[str, list[Path]]:
+    """The files that end so, in capitals or not, by their names without the suffix; the usual one first."""
+    found: dict[str, list[Path]] = defaultdict(list)
+    for path in _files(folder):
+        if path.suffix.lower() in suffixes:
+            found[path.stem].append(path)
+    for paths in found.values():
+        paths.sort(key=lambda path: (suffixes.index(path.suffix.lower()), path.suffix.lower() != path.suffix))
+    return dict(found)
+
+
+_SUFFIX = "|".join(re.escape(suffix) for suffix in IMAGE_SUFFIXES)
+# An image's path and another one, e.g. "/JPEGImages/my dog.jpg /Masks/my dog.png", or parted by a tab.
+_TWO_PATHS = re.compile(
+    rf"(?:(?P<file>.+?(?:{_SUFFIX}))\s+\S.*(?:{_SUFFIX})|(?P<path>\S*/\S*)\s+\S*/\S*|(?P<field>[^\t]+)\t.+)",
+    re.IGNORECASE,
+)
+_FLAGGED = re.compile(r"(.+?)\s+(?:-1|0|1)")
