@@ -14,6 +14,7 @@ from attnlab.attention.modules.squeeze_excite import SqueezeExcite
 from attnlab.attention.testing import AttentionProof
 from attnlab.errors import AttnlabError
 from tests.attention import naive
+from tests.attention.exporting import free_pooling
 
 
 def window_means(x: Tensor, extent: int) -> Tensor:
@@ -76,6 +77,7 @@ def bottleneck(channels: int) -> int:
 
 
 class Extents(AttentionProof):
+    @free_pooling
     def test_exports(self) -> None:
         # torch.export takes every size to be always or never 1, and a map that is not larger than the extent
         # is gathered to one position. Larger ones share one program.

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from attnlab.attention.modules.non_local import NonLocal
 from attnlab.attention.testing import AttentionProof, Symmetry
 from tests.attention import naive
+from tests.attention.exporting import free_pooling
 
 
 def formula(block: NonLocal, x: Tensor) -> Tensor:
@@ -89,6 +90,7 @@ class TestSubsampled(TestNonLocal):
     count = staticmethod(lambda channels: 4 * channels * (channels // 8) + 2 * channels)
     symmetries = ("flip_height", "flip_width", "transpose")
 
+    @free_pooling
     def test_exports(self) -> None:
         # From 3 on: a size of 2 becomes 1, which torch.export takes for a constant.
         module, x = self.build().eval(), torch.randn(2, 16, 6, 5)

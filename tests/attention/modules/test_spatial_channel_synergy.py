@@ -12,6 +12,7 @@ from attnlab.attention.modules.spatial_channel_synergy import SpatialChannelSyne
 from attnlab.attention.testing import AttentionProof
 from attnlab.errors import AttnlabError
 from tests.attention import naive
+from tests.attention.exporting import free_pooling
 
 
 def formula(scsa: SpatialChannelSynergy, x: Tensor) -> Tensor:
@@ -54,6 +55,7 @@ class TestSCSA(AttentionProof):
     # Convolutions with biases, three normalisations, and query, key and value.
     count = staticmethod(lambda channels: channels // 4 * (3 + 5 + 7 + 9) + channels * (1 + 3 * 2 + 3))
 
+    @free_pooling
     def test_exports(self) -> None:
         # torch.export takes every size to be always or never 1, and a map that is not larger than a window
         # is averaged to one position. Larger ones share one program.
