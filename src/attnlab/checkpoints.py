@@ -22,12 +22,7 @@ def resolve(wanted: str, folder: Path) -> Path:
         AttnlabError: When there is none, naming the folder that was searched.
     """
     if wanted not in ("last", "best"):
-        path = Path(wanted)
-        if not path.is_file():
-            raise AttnlabError(
-                f"No checkpoint at {path}. --ckpt_path takes last, best or the path of a .ckpt file."
-            )
-        return path
+        return resolve_file(Path(wanted), "--ckpt_path takes last, best or the path of a .ckpt file.")
     found = sorted(folder.rglob(f"checkpoints/{wanted}.ckpt"), key=lambda path: path.stat().st_mtime)
     if not found:
         raise AttnlabError(
@@ -35,6 +30,17 @@ def resolve(wanted: str, folder: Path) -> Path:
             "Train first (python main.py fit ...), or give the path of a checkpoint: --ckpt_path FILE."
         )
     return found[-1]
+
+
+def resolve_file(path: Path, hint: str = "fit writes them to checkpoints/ in a run's folder.") -> Path:
+    """A checkpoint's path, if there is one.
+
+    Raises:
+        AttnlabError: There is none; the message ends with the hint.
+    """
+    if not path.is_file():
+        raise AttnlabError(f"No checkpoint at {path}. {hint}")
+    return path
 
 
 def read(path: Path) -> dict[str, Any]:

@@ -13,7 +13,7 @@ from torch import nn
 
 from attnlab.attention.observe import Observation, observe
 from attnlab.attention.placements import Target, find_targets, list_placements
-from attnlab.attention.registry import get_attention
+from attnlab.attention.registry import get_attention, merged_options
 from attnlab.attention.wrapper import MODES, Attended, Mode, public_modules
 from attnlab.errors import AttnlabError, unknown
 
@@ -46,6 +46,7 @@ def attach(
     options: Mapping[str, Any] | None = None,
     shared: bool | None = None,
     example: Any = None,
+    **more_options: Any,
 ) -> list[Site]:
     """Put attention into a network, in place.
 
@@ -63,10 +64,11 @@ def attach(
             of these.
         mode: ``replace``: y = A(x). ``residual``: y = x + A(x). ``rezero``: y = x + a(A(x) - x) with a learnt
             a = 0, so that the network's outputs are at first unchanged.
-        options: Options of the attention.
+        options: Options of the attention. They can be given as keywords, too, as to `build_attention`.
         shared: One attention for all sites of the same channels (true), or one for each site (false). None
             leaves it to the placement: only ``yolox.neck`` shares.
         example: What the network takes, if it is not one 224 x 224 image: a tensor, or a tuple of arguments.
+        **more_options: Further options of the attention; every one is checked by name and type.
 
     Returns:
         The sites, in the order of the placement.
@@ -80,7 +82,7 @@ def attach(
     """
     if mode not in MODES:
         raise unknown("attention mode", mode, MODES)
-    build = _builder(attention, options or {})
+    build = _builder(attention, merged_options(options, more_options))
     if attention == "none":
         return []
     modules = dict(public_modules(network))

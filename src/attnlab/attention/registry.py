@@ -140,24 +140,39 @@ def get_attention(name: str) -> AttentionSpec:
     )
 
 
-def build_attention(name: str, channels: int, **options: Any) -> nn.Module:
+def build_attention(
+    name: str, channels: int, options: Mapping[str, Any] | None = None, **more_options: Any
+) -> nn.Module:
     """Build the attention module of that name.
 
     Args:
         name: A registered name or an import path.
         channels: Channels C of the (B,C,H,W) maps.
-        **options: Options of the module; ``get_attention(name).options()`` lists them.
+        options: Options of the module; ``get_attention(name).options()`` lists them.
+        **more_options: The same as keywords; both forms can be used, and `attach` has both.
 
     Returns:
         The module, (B,C,H,W) -> (B,C,H,W).
 
     Raises:
-        AttnlabError: For an unknown name or option, or a value of the wrong type.
+        AttnlabError: For an unknown name or option, a value of the wrong type, or an option given twice.
 
     Examples:
         >>> build_attention("cbam", channels=64, reduction=8)
     """
-    return get_attention(name).build(channels, **options)
+    return get_attention(name).build(channels, **merged_options(options, more_options))
+
+
+def merged_options(options: Mapping[str, Any] | None, more_options: Mapping[str, Any]) -> dict[str, Any]:
+    """Options given as a mapping and as keywords, together.
+
+    Raises:
+        AttnlabError: One is in both.
+    """
+    twice = sorted(set(options or {}) & set(more_options))
+    if twice:
+        raise AttnlabError(f"The option '{twice[0]}' is given twice, in options and as a keyword.")
+    return {**(options or {}), **more_options}
 
 
 def _import_class(path: str) -> type[nn.Module]:

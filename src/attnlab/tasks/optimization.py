@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 import math
 from collections.abc import Iterable
-from typing import Any
+from typing import Any, get_args, get_type_hints
 
 import torch
 from torch import nn
@@ -194,3 +194,31 @@ def apply_config(optimizer: Optimizer, scheduler: LambdaLR, groups: list[dict[st
     for group, configured, function in zip(optimizer.param_groups, groups, scheduler.lr_lambdas, strict=True):
         group.update(configured)
         group["lr"] = configured["initial_lr"] * function(scheduler.last_epoch)
+
+
+def learning_rate_schedule(
+    optimizer: Optimizer,
+    total_steps: int,
+    config: ScheduleConfig | str = "cosine",
+    epoch_steps: float = math.inf,
+) -> LambdaLR:
+    """A YAML's ``schedule`` block for one's own training loop; step it after every optimizer step.
+
+    Args:
+        optimizer: Its groups' learning rates are the base values.
+        total_steps: Length of the training in optimizer steps.
+        config: The block, or the name of a curve at the block's other defaults.
+        epoch_steps: Optimizer steps of an epoch, where the warm-up is given in epochs.
+
+    Returns:
+        The scheduler.
+
+    Raises:
+        AttnlabError: The curve needs what was not given.
+    """
+    names = get_args(get_type_hints(ScheduleConfig)["name"])
+    if isinstance(config, str) and config not in names:
+        raise unknown("schedule", config, names)
+    schedule = Schedule(ScheduleConfig(name=config) if isinstance(config, str) else config)  # type: ignore[arg-type]
+    schedule.start(total_steps, epoch_steps)
+    return LambdaLR(optimizer, schedule)
