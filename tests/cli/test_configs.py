@@ -95,6 +95,10 @@ def test_fit_resume_test_predict(path: Path, run: Command, voc: Path, tmp_path: 
     task = config.get("task", "segmentation")
     scores = {"segmentation": "test mIoU", "classification": "test top-1", "detection": "test AP"}
     assert scores[task] in outcome.out
+    # Into the run of its checkpoint, beside the curves.
+    assert (folder / "scores.json").is_file()
+    assert list(folder.glob("events.out.tfevents.*"))
+    assert [path.name for path in folder.parent.iterdir()] == ["version_0"]
 
     Image.fromarray(np.zeros((70, 50, 3), np.uint8)).save(tmp_path / "photo.png")
     outcome = run("predict", *quick, "--ckpt_path=last", "--data.predict_images=photo.png")

@@ -30,8 +30,15 @@ def lengths(monkeypatch) -> list[tuple[int | None, int]]:
 
 
 class TestBare:
-    @pytest.mark.parametrize("command", ["test", "validate", "predict"])
-    @pytest.mark.parametrize("task", ["classification", "detection", "segmentation"])
+    @pytest.mark.parametrize(
+        ("command", "task"),
+        [
+            ("test", "classification"),
+            ("validate", "detection"),
+            ("predict", "segmentation"),
+            ("test", "segmentation"),
+        ],
+    )
     def test_no_scores_of_a_random_network(self, run, command, task, tmp_path):
         outcome = run(command, f"--task={task}", "--trainer.accelerator=cpu")
         assert outcome.status == 2
