@@ -1,4 +1,4 @@
-"""The quickstart with ELA as one operation and as its formula: the same training, step by step."""
+"""A smaller quickstart with ELA as one operation and as its formula: the same training, step by step."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from attnlab.data import ShapesSegmentationDataModule
 from tests.cli.conftest import Command
 
 CONFIG = Path(__file__).parents[2] / "configs" / "quickstart_segmentation.yaml"
-STEPS = 12
+STEPS = 6
 
 
 @pytest.fixture
@@ -30,7 +30,12 @@ def _batches_of_float64(monkeypatch: pytest.MonkeyPatch) -> None:
 def losses_of(run: Command, folder: Path, implementation: str, precision: str) -> list[float]:
     outcome = run(
         *("fit", "--config", CONFIG, "--data.root", folder / "shapes", "--data.num_train", 4 * STEPS),
-        *("--data.num_val", 4, "--data.batch_size", 4, "--trainer.max_epochs", 1),
+        *("--data.num_val", 4, "--data.batch_size", 4, "--data.image_size", 64, "--trainer.max_epochs", 1),
+        *("--model.encoder", "tu-test_resnet", "--model.architecture_options.decoder_channels", 16),
+        # AdamW's steps have the size of the learning rate even where a gradient is noise; SGD's have not.
+        *("--model.optimizer", "SGD", "--model.optimizer.lr", 0.1),
+        *("--model.optimizer.attention_lr_factor", 3000),
+        *("--model.schedule", "constant", "--model.schedule.warmup_steps", 0),
         *("--model.attention.implementation", implementation, "--trainer.precision", precision),
         *("--trainer.log_every_n_steps", 1, "--trainer.logger=CSVLogger"),
         *("--trainer.logger.save_dir", folder, "--trainer.logger.name", implementation),

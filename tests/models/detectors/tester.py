@@ -6,7 +6,7 @@ import copy
 
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from attnlab.attention import attach, attention_keys
 from attnlab.models.detectors import BuiltDetector
@@ -19,6 +19,21 @@ def target(first_label: int, boxes: list[list[float]], classes: list[int], index
         "labels": torch.tensor(classes, dtype=torch.int64) + first_label,
         "image_id": torch.tensor(index),
     }
+
+
+def losses_of_learning(
+    network: nn.Module, images: list[Tensor], targets: list[dict], steps: int, lr: float
+) -> list[float]:
+    """The sum of a detector's losses at each step of training on the same images."""
+    optimizer = torch.optim.AdamW(network.train().parameters(), lr=lr)
+    totals = []
+    for _ in range(steps):
+        optimizer.zero_grad()
+        loss = torch.stack(list(network(images, targets).values())).sum()
+        loss.backward()
+        optimizer.step()
+        totals.append(loss.item())
+    return totals
 
 
 class DetectorTester:
