@@ -57,7 +57,7 @@ def run(argv: Sequence[str]) -> int:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="main.py", description="Commands of attnlab that train nothing.")
+    parser = _Parser(prog="main.py", description="Commands of attnlab that train nothing.")
     rooms = parser.add_subparsers(required=True, metavar="COMMAND")
     attention = rooms.add_parser("attention", help="look at the attention modules and their places")
     commands = attention.add_subparsers(required=True, metavar="COMMAND")
@@ -212,6 +212,13 @@ def _add_profile(add_parser: Callable[..., argparse.ArgumentParser]) -> None:
         help="write all figures as CSV: one line a network and attention, units in the header",
     )
     profile.set_defaults(run=_profile)
+
+
+class _Parser(argparse.ArgumentParser):
+    """One that takes no abbreviations, and whose sub-commands take none."""
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(**{"allow_abbrev": False, **options})
 
 
 class _Help(argparse.ArgumentDefaultsHelpFormatter, argparse.RawDescriptionHelpFormatter):

@@ -19,7 +19,8 @@ class ProgressLines(Callback):
     """Prints a line an epoch and a line a minute: step, loss, score so far, images/s, time left.
 
     The command line uses it in place of the bar where the output is no terminal. Images are those of all
-    processes; the time left is that of training with its validations, at the pace so far.
+    processes, a second of training alone; the time left is that of training with its validations, at the pace
+    so far.
 
     Args:
         every_seconds: Seconds between two lines within an epoch, or within a validation, test or prediction.
@@ -34,7 +35,7 @@ class ProgressLines(Callback):
         self.every_seconds = every_seconds
         self.enabled = True
         self.clock = time.monotonic
-        self._began = self._said = 0.0
+        self._began = self._said = self._paused = self._pause = 0.0
         self._images = 0
         self._first_step = 0
         self._total_steps = math.inf
@@ -44,8 +45,11 @@ class ProgressLines(Callback):
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Take the time, and the step to which a resumed run has come already."""
         self._began = self._said = self.clock()
+        self._paused = 0.0
         self._images, self._first_step = 0, trainer.global_step
-        self._total_steps = trainer.estimated_stepping_batches
+        steps = trainer.estimated_stepping_batches
+        # Of a loader of unknown length Lightning says -1.
+        self._total_steps = steps if steps >= 0 else math.inf
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
@@ -83,8 +87,13 @@ class ProgressLines(Callback):
         """Print, if it is time to."""
         self._evaluated(trainer, "predict", trainer.num_predict_batches)
 
+    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Leave the time that it took out of the rate of training."""
+        self._paused += self.clock() - self._pause
+
     def _start_evaluation(self, trainer: Trainer) -> None:
         self._eval_batches = 0
+        self._pause = self.clock()
         if trainer.state.fn != TrainerFn.FITTING:
             self._said = self.clock()
 
@@ -116,8 +125,8 @@ class ProgressLines(Callback):
             parts.append(f"loss {float(loss):.4g}")
         parts += self._score(trainer)
         elapsed = self.clock() - self._began
-        if elapsed > 0 and self._images:
-            parts.append(f"{self._images / elapsed:.1f} images/s")
+        if elapsed > self._paused and self._images:
+            parts.append(f"{self._images / (elapsed - self._paused):.1f} images/s")
         left = self._left(trainer, elapsed)
         if left is not None:
             parts.append(f"left {timedelta(seconds=round(left))}")

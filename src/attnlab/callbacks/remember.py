@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+from importlib.metadata import version
 from typing import Any
 
-import torch
 from jsonargparse import Namespace
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.cli import SaveConfigCallback
@@ -15,8 +15,9 @@ from attnlab.data import DataModule
 
 # Of the Trainer's options, those that tell two runs apart.
 OF_THE_TRAINER = (
-    *("max_epochs", "max_steps", "precision", "devices", "num_nodes", "accumulate_grad_batches"),
-    *("gradient_clip_val", "limit_train_batches", "sync_batchnorm"),
+    *("max_epochs", "max_steps", "max_time", "precision", "strategy", "devices", "num_nodes"),
+    *("accumulate_grad_batches", "gradient_clip_val", "limit_train_batches", "limit_val_batches"),
+    "sync_batchnorm",
 )
 
 
@@ -72,7 +73,7 @@ class RememberData(SaveConfigCallback):
                 **dict(task.hparams),
                 "data": {"class": str(data.get("class_path", "")).rpartition(".")[2], **(options or {})},
                 "trainer": {key: _plain(trainer.get(key)) for key in OF_THE_TRAINER},
-                "version": {"attnlab": __version__, "torch": str(torch.__version__)},
+                "version": {name: version(name) for name in ("attnlab", "torch", "torchvision", "lightning")},
             }
         )
 

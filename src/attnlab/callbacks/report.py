@@ -46,14 +46,17 @@ class RunReport(Callback):
         best = getattr(checkpoint, "best_model_score", None)
         monitor = getattr(checkpoint, "monitor", None)
         score = float(best) if best is not None else None
-        if score is not None and isinstance(trainer.logger, TensorBoardLogger):
-            last = {
-                f"hparams/last/{name}": float(value)
-                for name, value in trainer.callback_metrics.items()
-                if name.startswith("val/")
-            }
-            options = dict(trainer.logger.hparams) or flat(dict(pl_module.hparams))
-            trainer.logger.log_hyperparams(options, {f"hparams/{monitor}": score, **last})
+        scores = {
+            f"hparams/last/{name}": float(value)
+            for name, value in trainer.callback_metrics.items()
+            if name.startswith("val/")
+        }
+        scores |= {f"hparams/{monitor}": score} if score is not None else {}
+        # Other loggers show the last value of each metric beside the options by themselves.
+        for logger in trainer.loggers:
+            if isinstance(logger, TensorBoardLogger) and scores:
+                options = dict(logger.hparams) or flat(dict(pl_module.hparams))
+                logger.log_hyperparams(options, scores)
         rows = [(f"best {monitor}", f"{score:.4f}")] if score is not None else []
         self._end(trainer, pl_module, "fit", "val", rows)
 
