@@ -7,8 +7,10 @@ modules need torch, and only ``sites`` and ``profile`` need the libraries of net
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import json
 import shlex
+import sys
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -147,8 +149,8 @@ def _add_profile(add_parser: Callable[..., argparse.ArgumentParser]) -> None:
         nargs="+",
         default=argparse.SUPPRESS,
         metavar="NAME",
-        help="names of `attention list`, with options as NAME:KEY=VALUE[,KEY=VALUE]; none is always there "
-        "(default: none se eca cbam ca sa ela_t ela_b ela_s ela_l; for --config, the YAML's own)",
+        help="names of `attention list`, with options as NAME:KEY=VALUE[,KEY=VALUE], or all; none is always "
+        "there (default: none se eca cbam ca sa ela_t ela_b ela_s ela_l; for --config, the YAML's own)",
     )
     add(
         "--at",
@@ -174,16 +176,25 @@ def _add_profile(add_parser: Callable[..., argparse.ArgumentParser]) -> None:
     add(
         "--batch",
         type=int,
-        default=16,
+        default=argparse.SUPPRESS,
         metavar="N",
-        help="images in a batch; MACs are those of one image, memory and time are divided by N",
+        help="images in a batch; MACs are those of one image, memory and time are divided by N (default: 2 "
+        "where times are taken on the CPU, else 16)",
     )
     add(
         "--rounds",
         type=int,
-        default=10,
+        default=argparse.SUPPRESS,
         metavar="N",
-        help="rounds in which the network with none and with each attention is timed once",
+        help="rounds in which the network with none and with each attention is timed once (default: as many "
+        "as --seconds allows, 2 to 10)",
+    )
+    add(
+        "--seconds",
+        type=float,
+        default=25.0,
+        metavar="S",
+        help="what the timed rounds of a network take together, where --rounds does not say how many",
     )
     add("--no-time", action="store_true", help="count only, without times")
     add("--device", choices=("cpu", "cuda"), default="cpu", help="where times are taken")
@@ -279,12 +290,13 @@ def _profile(arguments: argparse.Namespace) -> None:
         _check_writable(Path(path))
     setup = profile.Setup(
         arguments.size,
-        arguments.batch,
-        arguments.rounds,
+        given.get("batch", 16 if arguments.device == "cuda" or arguments.no_time else 2),
+        given.get("rounds", 10),
         arguments.device,
         arguments.channels_last,
         given.get("threads"),
         timed=not arguments.no_time,
+        seconds=None if "rounds" in given else arguments.seconds,
     )
     subjects = profile_subjects.read_subjects(
         given.get("networks", ()),
@@ -294,8 +306,15 @@ def _profile(arguments: argparse.Namespace) -> None:
         given.get("mode"),
         given.get("classes"),
     )
-    with Console(stderr=True).status("") as status:
-        profiles = profile.profile(subjects, setup, status.update)
+    console = Console(stderr=True)
+    if console.is_terminal:
+        with console.status("") as status:
+            profiles = profile.profile(subjects, setup, status.update)
+    else:
+        profiles = profile.profile(subjects, setup, lambda text: print(text, file=sys.stderr, flush=True))
+    if setup.timed:
+        fewest = min(len(row.step) for each in profiles for row in each.rows)
+        setup = dataclasses.replace(setup, rounds=fewest)
     conditions = profile_table.Conditions.here(setup, arguments.command)
     as_markdown = profile_table.profile_markdown(profiles, conditions)
     if markdown == "-":

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import csv
+import re
 import subprocess
 import sys
 from collections.abc import Callable
@@ -10,8 +11,23 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from attnlab.analysis.profile import Setup, add_times, count, paired_rounds, ratios, saved_bytes
-from attnlab.analysis.profile_subjects import Subject, Variant, config_subject, library_subject
+from attnlab.analysis.profile import (
+    Setup,
+    add_times,
+    count,
+    paired_rounds,
+    ratios,
+    rounds_within,
+    saved_bytes,
+)
+from attnlab.analysis.profile_subjects import (
+    Subject,
+    Variant,
+    config_subject,
+    library_subject,
+    read_subjects,
+)
+from attnlab.attention import list_attentions
 from attnlab.commands import run
 from attnlab.errors import AttnlabError
 
@@ -155,6 +171,33 @@ def test_rounds_are_paired() -> None:
     assert times == {"none": [8.0, 16.0, 32.0], "a": [10.0, 20.0, 40.0], "b": [6.0, 12.0, 24.0]}
     assert ratios(times["a"], times["none"]) == (1.25, 1.25, 1.25)
     assert machine.calls == ["b", "a", "none", "none", "a", "b"] * 2
+
+
+@pytest.mark.parametrize(("seconds", "rounds"), [(100.0, 10), (16.0, 3), (0.1, 2)])
+def test_as_many_rounds_as_there_is_time_for(seconds: float, rounds: int) -> None:
+    """By a clock that moves on by a second whenever it is looked at: five times in a round of two works."""
+    said: list[str] = []
+    now = iter(range(1000))
+    plan = rounds_within(Setup(rounds=10, seconds=seconds), 1.0, said.append, "it")
+    works: dict[str, Callable[[], object]] = {"a": lambda: None, "b": lambda: None}
+    times = paired_rounds(works, rounds=10, warmup=1, clock=lambda: float(next(now)), plan=plan)
+    assert [len(taken) for taken in times.values()] == [rounds] * 2
+    assert said == [f"timing it: {rounds} rounds of 5.0 s, {5 * rounds} s in all"]
+
+
+def test_a_person_who_waits_is_told(capsys: pytest.CaptureFixture[str]) -> None:
+    """Without a terminal, on stderr: what is done, and how long it will take."""
+    profile_command("timm/test_resnet --size 32 --seconds 0.01 --attention eca")
+    said = capsys.readouterr().err
+    assert "counting timm/test_resnet with eca, 2 of 2" in said
+    assert re.search(
+        r"timing timm/test_resnet, forward and backward: 2 rounds of [\d.]+ s, \d+ s in all", said
+    )
+
+
+def test_all_is_every_module_and_none() -> None:
+    (subject,) = read_subjects(["timm/test_resnet"], attentions=["all", "se:reduction=4"])
+    assert {variant.label for variant in subject.variants} == {*list_attentions(), "se:reduction=4"}
 
 
 def test_ratio_is_the_median_of_rounds_with_the_extremes_behind_it() -> None:

@@ -27,6 +27,7 @@ from attnlab.attention import Site, attach
 from attnlab.errors import AttnlabError, unknown
 
 Device = Literal["cpu", "cuda"]
+LEAST_ROUNDS = 2
 
 
 @dataclass(frozen=True)
@@ -36,7 +37,9 @@ class Setup:
     Attributes:
         size: Height and width of the images, in pixels.
         batch: Images in a batch.
-        rounds: Rounds that are timed.
+        rounds: Rounds that are timed; with ``seconds`` the most that are.
+        seconds: What the timed rounds of one network may take together; it gets as many of ``rounds`` as fit,
+            and two at least. None times them all.
         device: Where they are timed.
         channels_last: Lay images and weights out with the channels innermost.
         threads: Threads of one operation on the CPU; None leaves PyTorch's number.
@@ -53,12 +56,15 @@ class Setup:
     channels_last: bool = False
     threads: int | None = None
     timed: bool = True
+    seconds: float | None = None
 
     def __post_init__(self) -> None:
         for name in ("size", "batch", "rounds", "threads"):
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise AttnlabError(f"--{name} is at least 1, got {value}.")
+        if self.seconds is not None and not self.seconds > 0:
+            raise AttnlabError(f"--seconds is above 0, got {self.seconds}.")
         if self.device not in get_args(Device):
             raise unknown("device", self.device, get_args(Device))
         if self.timed and self.device == "cuda" and not torch.cuda.is_available():
@@ -125,22 +131,45 @@ def profile(
     profiles = []
     for subject in subjects:
         say(f"counting {subject.name}")
-        profiles.append(count(subject, setup))
+        profiles.append(count(subject, setup, say))
     if not setup.timed:
         return profiles
     timed = []
     for subject, counted in zip(subjects, profiles, strict=True):
-        say(f"timing {subject.name}: {len(counted.rows)} variants, {setup.rounds} rounds")
-        timed.append(add_times(subject, setup, counted))
+        say(f"timing {subject.name}: {len(counted.rows)} variants, a first round that does not count")
+        timed.append(add_times(subject, setup, counted, say))
     return timed
 
 
-def count(subject: Subject, setup: Setup) -> Profile:
+def rounds_within(
+    setup: Setup, share: float, say: Callable[[str], None], what: str
+) -> Callable[[float], int]:
+    """How many rounds are timed, once it is known what one takes.
+
+    Args:
+        setup: Rounds, and the seconds that there are for them.
+        share: Part of the seconds, in 0..1.
+        say: Told how long it will take.
+        what: What is timed.
+    """
+
+    def plan(seconds: float) -> int:
+        rounds = setup.rounds
+        if setup.seconds is not None:
+            rounds = min(rounds, max(LEAST_ROUNDS, int(setup.seconds * share / max(seconds, 1e-9))))
+        say(f"timing {what}: {rounds} rounds of {seconds:.1f} s, {rounds * seconds:.0f} s in all")
+        return rounds
+
+    return plan
+
+
+def count(subject: Subject, setup: Setup, say: Callable[[str], None] = lambda text: None) -> Profile:
     """Parameters, MACs and memory for the backward pass of one network, without times.
 
     Args:
         subject: The network and its attentions.
         setup: Size of the images and of the batch.
+        say: Told what is done at present.
 
     Raises:
         AttnlabError: If the network does not run, or no site is found.
@@ -148,7 +177,9 @@ def count(subject: Subject, setup: Setup) -> Profile:
     base = subject.build("meta")
     sites: Sequence[Site] = ()
     rows = []
-    for variant in _with_baseline(subject.variants):
+    variants = _with_baseline(subject.variants)
+    for number, variant in enumerate(variants, 1):
+        say(f"counting {subject.name} with {variant.label}, {number} of {len(variants)}")
         network, found = _attended(base, subject, variant, setup.size)
         sites = sites or found
         name = f"{subject.name} with {variant.label}" if found else subject.name
@@ -198,6 +229,7 @@ def paired_rounds(
     rounds: int,
     warmup: int = 1,
     clock: Callable[[], float] = time.perf_counter,
+    plan: Callable[[float], int] | None = None,
 ) -> dict[str, list[float]]:
     """Time every work once a round, in an order that turns round from one round to the next.
 
@@ -206,18 +238,24 @@ def paired_rounds(
         rounds: Rounds that count.
         warmup: Rounds before them that do not.
         clock: Seconds from any start.
+        plan: Told the seconds of the last round that does not count, it says how many will.
 
     Returns:
         Seconds of each round, by name.
     """
     times: dict[str, list[float]] = {name: [] for name in works}
-    for number in range(-warmup, rounds):
+    number, began = -warmup, clock()
+    while number < rounds:
         for name in list(works) if number % 2 == 0 else reversed(list(works)):
             start = clock()
             works[name]()
             taken = clock() - start
             if number >= 0:
                 times[name].append(taken)
+        number += 1
+        if number == 0 and plan is not None:
+            rounds = plan(clock() - began)
+        began = clock()
     return times
 
 
@@ -227,13 +265,16 @@ def ratios(over: Sequence[float], under: Sequence[float]) -> tuple[float, float,
     return median(by_round), min(by_round), max(by_round)
 
 
-def add_times(subject: Subject, setup: Setup, counted: Profile) -> Profile:
+def add_times(
+    subject: Subject, setup: Setup, counted: Profile, say: Callable[[str], None] = lambda text: None
+) -> Profile:
     """Time one network with each attention; all of them share the network's own weights.
 
     Args:
         subject: The network and its attentions.
         setup: Batch, rounds, device.
         counted: What `count` gave.
+        say: Told how long it will take.
 
     Raises:
         AttnlabError: If the memory does not suffice, or the network does not run.
@@ -248,8 +289,12 @@ def add_times(subject: Subject, setup: Setup, counted: Profile) -> Profile:
             for variant in _with_baseline(subject.variants):
                 network, _ = _attended(base, subject, variant, setup.size)
                 networks[variant.label] = network.to(memory_format=memory_format)
-            steps = _timed(networks, image, setup, training=True)
-            forwards = _timed(networks, image, setup, training=False)
+            plans = (
+                rounds_within(setup, share, say, f"{subject.name}, {what}")
+                for share, what in ((0.75, "forward and backward"), (0.25, "forward alone"))
+            )
+            steps = _timed(networks, image, setup, True, next(plans))
+            forwards = _timed(networks, image, setup, False, next(plans))
     except RuntimeError as error:
         raise AttnlabError(
             f"{subject.name} cannot be timed with a batch of {setup.batch} x 3 x {setup.size} x {setup.size} "
@@ -298,14 +343,18 @@ def _saved_per_image(name: str, network: nn.Module, setup: Setup) -> float:
 
 
 def _timed(
-    networks: Mapping[str, nn.Module], image: Tensor, setup: Setup, training: bool
+    networks: Mapping[str, nn.Module],
+    image: Tensor,
+    setup: Setup,
+    training: bool,
+    plan: Callable[[float], int],
 ) -> dict[str, list[float]]:
     """Seconds per image of each round, by label."""
     works = {}
     for label, network in networks.items():
         works[label] = partial(_step if training else _forward, network.train(training), image)
     # A GPU's libraries choose their kernels, and fill their caches, in the first few calls.
-    times = paired_rounds(works, setup.rounds, warmup=3 if image.is_cuda else 1)
+    times = paired_rounds(works, setup.rounds, warmup=3 if image.is_cuda else 1, plan=plan)
     return {
         label: [taken / setup.batch for taken in taken_by_round] for label, taken_by_round in times.items()
     }

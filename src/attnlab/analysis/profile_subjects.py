@@ -10,7 +10,7 @@ from typing import Any, Literal
 from torch import nn
 
 from attnlab.analysis.sites import build_network
-from attnlab.attention import Mode, get_attention
+from attnlab.attention import Mode, get_attention, list_attentions
 from attnlab.attention.wrapper import MODES
 from attnlab.errors import AttnlabError, unknown
 from attnlab.yaml_files import read_yaml
@@ -111,8 +111,8 @@ def read_subjects(
     Args:
         networks: Names as for `attnlab.analysis.sites.build_network`.
         configs: YAML files of trainings.
-        attentions: As for `Variant.parse`; None stands for the configurations' own, and for all the
-            published ones in other networks.
+        attentions: As for `Variant.parse`; ``all`` stands for every registered one, and None for the
+            configurations' own, in other networks for those that the paper compares.
         at: Placement; None stands for the configurations' own, and for ``auto``.
         mode: Mode; None stands for the configurations' own, and for ``replace``.
         num_classes: Number of classes; None stands for the default of each network.
@@ -120,6 +120,9 @@ def read_subjects(
     Raises:
         AttnlabError: If there is nothing to profile, or one of the words cannot work.
     """
+    if attentions is not None and "all" in attentions:
+        registered = list_attentions()
+        attentions = [*registered, *(name for name in attentions if name not in ("all", *registered))]
     given = None if attentions is None else list(map(Variant.parse, attentions))
     if not networks and not configs:
         raise AttnlabError("profile needs a network, e.g. torchvision/resnet18, or --config FILE.")

@@ -122,7 +122,7 @@ def profile_csv(profiles: Sequence[Profile], conditions: Conditions) -> str:
                 **_timings("forward_backward", row.step, base.step),
                 "batch": setup.batch,
                 "size_px": setup.size,
-                "rounds": setup.rounds if setup.timed else 0,
+                "rounds": len(row.step),
                 "device": setup.device if setup.timed else "",
                 "hardware": conditions.hardware if setup.timed else "",
                 "threads": conditions.threads if setup.timed else "",
