@@ -201,7 +201,7 @@ class TestRepeatability:
         assert all(torch.equal(first[key], second[key]) for key in first)
         assert not all(torch.equal(first[key], other[key]) for key in first)
 
-    @pytest.mark.parametrize("processes", [2, 4])
+    @pytest.mark.parametrize("processes", [2, pytest.param(4, marks=pytest.mark.slow)])
     def test_scores_are_those_of_one_process(self, run, small, tmp_path, processes):
         """18 images over two and four processes: uneven shares, and fillers that do not count."""
         assert run("fit", *small).status == 0
@@ -313,9 +313,14 @@ class TestRealWeights:
     @pytest.mark.parametrize(
         ("attention", "low", "high"),
         [
-            ([], 0.769, 0.779),
+            pytest.param([], 0.769, 0.779, marks=pytest.mark.slow),
             (["--model.attention=ela_l", "--model.attention.mode=rezero"], 0.769, 0.779),
-            (["--model.attention=ela_l", "--model.attention.mode=replace"], 0.0, 0.3),
+            pytest.param(
+                ["--model.attention=ela_l", "--model.attention.mode=replace"],
+                0.0,
+                0.3,
+                marks=pytest.mark.slow,
+            ),
         ],
         ids=["none", "rezero", "replace"],
     )

@@ -103,7 +103,8 @@ class TestOneRun:
             "--predictions.output_dir=out",
         )
         assert outcome.status == 0, outcome.err
-        sizes = {p.name: Image.open(p).size for p in (tmp_path / "out").iterdir() if "overlay" not in p.name}
+        masks = [p for p in (tmp_path / "out").glob("*.png") if "overlay" not in p.name]
+        sizes = {path.name: Image.open(path).size for path in masks}
         assert sizes == {"a.png": (61, 40), "b.png": (20, 33), "a_2.png": (25, 25)}
         mask = Image.open(tmp_path / "out/a.png")
         assert mask.mode == "P"

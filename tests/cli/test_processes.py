@@ -34,7 +34,9 @@ def on(processes: int) -> list[str]:
     return [f"--trainer.devices={processes}", "--trainer.strategy=ddp"] if processes > 1 else []
 
 
-@pytest.mark.parametrize(("command", "processes"), [("validate", 2), ("test", 3)])
+@pytest.mark.parametrize(
+    ("command", "processes"), [pytest.param("validate", 2, marks=pytest.mark.slow), ("test", 3)]
+)
 def test_scores_are_those_of_one_process(run, small, tmp_path, command, processes):
     """Five images over two and three processes, so that shares are uneven."""
     assert run("fit", *small).status == 0

@@ -209,10 +209,10 @@ AWKWARD = {
 
 @pytest.mark.parametrize("of_x", AWKWARD)
 @pytest.mark.parametrize("of_dy", ["repeated", "contiguous", "channels_last"])
-@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float64], ids=str)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
 def test_a_fake_promises_what_comes(of_x: str, of_dy: str, dtype: torch.dtype) -> None:
     """Shape, dtype and strides: a compiler reads memory by what the fake says."""
-    for shape in [(2, 8, 5, 6), (1, 8, 1, 1), (2, 8, 1, 7), (2, 8, 6, 1), (3, 1, 4, 4), (1, 8, 6, 6)]:
+    for shape in [(2, 8, 5, 6), (1, 8, 1, 1), (2, 8, 1, 7), (3, 1, 4, 4), (1, 8, 6, 6)]:
         for width in (1, shape[1]):
             x, dy = AWKWARD[of_x](shape).to(dtype), AWKWARD[of_dy](shape).to(dtype)
             parameters, options = operands(shape, width, dtype), (1, 1e-5, "fused")
@@ -233,7 +233,11 @@ def test_a_fake_promises_what_comes(of_x: str, of_dy: str, dtype: torch.dtype) -
 
 
 @pytest.mark.skipif(shutil.which("g++") is None, reason="inductor needs a C++ compiler: g++")
-@pytest.mark.parametrize("layout", LAYOUTS, ids=str)
+@pytest.mark.parametrize(
+    "layout",
+    [torch.contiguous_format, pytest.param(torch.channels_last, marks=pytest.mark.slow)],
+    ids=str,
+)
 def test_trains_under_inductor(layout: torch.memory_format) -> None:
     """The compiler that users have; the gradient comes from a sum, and so repeats one value."""
     torch.compiler.reset()

@@ -86,7 +86,7 @@ def compiled(tmp_path, monkeypatch):
 
 
 @pytest.mark.filterwarnings("ignore:TRITON_DEFAULT_FP_FUSION")
-@pytest.mark.parametrize("capability", [80, 90])
+@pytest.mark.parametrize("capability", [pytest.param(80, marks=pytest.mark.slow), 90])
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32], ids=str)
 @pytest.mark.parametrize("layout", ["plane", "pixel"])
 def test_strip_kernels_compile(compiled, layout, dtype, capability):
@@ -106,7 +106,7 @@ def test_strip_kernels_compile(compiled, layout, dtype, capability):
 
 
 @pytest.mark.filterwarnings("ignore:TRITON_DEFAULT_FP_FUSION")
-@pytest.mark.parametrize("capability", [80, 90])
+@pytest.mark.parametrize("capability", [pytest.param(80, marks=pytest.mark.slow), 90])
 @pytest.mark.parametrize("layout", ["plane", "pixel"])
 def test_strip_gate_kernels_compile(compiled, layout, capability):
     module, kernels = compiled(STRIP_GATES, ["_gates", "_gradients"], capability)

@@ -1,0 +1,19 @@
+"""Which of the tester's tests are in the slow part."""
+
+from __future__ import annotations
+
+import pytest
+
+TRACED = ("test_compiles_as_one_graph", "test_exports")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """A tracer sees a module's code once by its default options; with others, in the slow part."""
+    for item in items:
+        cls = getattr(item, "cls", None)
+        if (
+            "attention/modules" in item.path.as_posix()
+            and item.name in TRACED
+            and getattr(cls, "options", None)
+        ):
+            item.add_marker(pytest.mark.slow)
