@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 from difflib import get_close_matches
 
@@ -11,6 +12,28 @@ class AttnlabError(Exception):
 
     The command line prints the message without a traceback and exits with status 2.
     """
+
+
+def known_name(name: str, choices: Iterable[str]) -> str:
+    """The choice that a name means, however it is written: ``ELA-B`` is ``ela_b``, ``DeepLabV3+`` the Plus.
+
+    Args:
+        name: The name as the user wrote it.
+        choices: All valid names.
+
+    Returns:
+        The one choice that is the name but for capital letters, hyphens, underscores, spaces and a plus sign;
+        the name itself where it is a choice, or where none or several are.
+    """
+    known = list(choices)
+    if name in known:
+        return name
+    alike = [choice for choice in known if _letters(choice) == _letters(name)]
+    return alike[0] if len(alike) == 1 else name
+
+
+def _letters(name: str) -> str:
+    return re.sub(r"[-_ ]", "", name.lower().replace("+", "plus"))
 
 
 def unknown(kind: str, name: str, choices: Iterable[str], hint: str = "") -> AttnlabError:

@@ -50,6 +50,8 @@ OTHER_NAMES = {
     for name in names.split()
 }
 
+# Their values are words of the parser's own, which it knows in one spelling.
+IN_SMALL_LETTERS = ("--model.attention.mode", "--model.schedule", "--model.schedule.name", "--task")
 OF_THE_MODEL = ("attention.", "optimizer.", "schedule.", "loss.")
 
 
@@ -76,6 +78,12 @@ def with_proper_names(argv: Sequence[str]) -> tuple[list[str], dict[str, str]]:
         if option != name:
             taken[flag] = f"--{option}"
         result.append(f"--{option}{equals}{value}")
+    for position, argument in enumerate(result):
+        flag, equals, value = argument.partition("=")
+        if flag in IN_SMALL_LETTERS and equals:
+            result[position] = f"{flag}={value.lower()}"
+        elif flag in IN_SMALL_LETTERS and position + 1 < len(result):
+            result[position + 1] = result[position + 1].lower()
     return result, taken
 
 

@@ -16,6 +16,7 @@ from torch import nn
 from attnlab.attention import Mode, Site, attach
 from attnlab.attention.macs import count_macs
 from attnlab.errors import AttnlabError, unknown
+from attnlab.models.classifiers import find_network
 
 LIBRARIES = ("torchvision", "timm", "smp")
 
@@ -51,7 +52,8 @@ def build_network(
 
     Args:
         name: ``torchvision/resnet18`` (any name of ``torchvision.models``), ``timm/regnety_004``, or
-            ``smp/DeepLabV3Plus:resnet18`` (architecture and encoder of segmentation_models_pytorch).
+            ``smp/DeepLabV3Plus:resnet18`` (architecture and encoder of segmentation_models_pytorch); without
+            a library, torchvision's network of the name, else timm's.
         num_classes: Number of classes; None is its library's default.
         device: ``meta``, which takes no memory, where the network allows that; ``cpu`` for random weights.
 
@@ -61,7 +63,9 @@ def build_network(
     Raises:
         AttnlabError: If the library has no such network, or the network takes no number of classes.
     """
-    library, _, network = name.partition("/")
+    library, slash, network = name.partition("/")
+    if not slash:
+        library, network = find_network(name)
     if library not in LIBRARIES:
         hint = "Write LIBRARY/NETWORK, e.g. torchvision/resnet18 or smp/Unet:resnet18."
         raise unknown("library of networks", library, LIBRARIES, hint)

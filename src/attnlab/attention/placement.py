@@ -7,7 +7,7 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
-from typing import Any
+from typing import Any, cast
 
 from torch import nn
 
@@ -15,7 +15,7 @@ from attnlab.attention.observe import Observation, observe
 from attnlab.attention.placements import Target, find_targets, list_placements
 from attnlab.attention.registry import get_attention, merged_options
 from attnlab.attention.wrapper import MODES, Attended, Mode, public_modules
-from attnlab.errors import AttnlabError, unknown
+from attnlab.errors import AttnlabError, known_name, unknown
 
 log = logging.getLogger(__name__)
 
@@ -80,10 +80,11 @@ def attach(
     Examples:
         >>> attach(torchvision.models.resnet18(), "ela_b", at="resnet.block", mode="rezero")
     """
+    mode = cast(Mode, known_name(mode, MODES))
     if mode not in MODES:
         raise unknown("attention mode", mode, MODES)
     build = _builder(attention, merged_options(options, more_options))
-    if attention == "none":
+    if isinstance(attention, str) and known_name(attention, ["none"]) == "none":
         return []
     modules = dict(public_modules(network))
     built: dict[int, nn.Module] = {}
@@ -162,6 +163,8 @@ def _channels(observation: Observation, patterns: Sequence[str]) -> dict[Target,
 def _targets(observation: Observation, pattern: str) -> list[Target]:
     """The targets of one placement, name or pattern; never empty."""
     placements, names = list_placements(), [name for name in observation.modules if name]
+    if pattern not in names:
+        pattern = known_name(pattern, placements)
     if pattern in placements:
         targets = find_targets(pattern, observation)
         if not targets:

@@ -15,7 +15,7 @@ from typing import Any, TypeVar
 from torch import nn
 
 from attnlab.attention.options import Option, check_options, read_options
-from attnlab.errors import AttnlabError, unknown
+from attnlab.errors import AttnlabError, known_name, unknown
 
 ModuleClass = TypeVar("ModuleClass", bound=type[nn.Module])
 
@@ -120,14 +120,16 @@ def get_attention(name: str) -> AttentionSpec:
     """The spec of a registered name or of an import path.
 
     Args:
-        name: A registered name (``"ela_b"``) or an import path (``"my_pkg.my_module.MyAttention"``).
+        name: A registered name (``"ela_b"``), in any spelling (``"ELA-B"``), or an import path
+            (``"my_pkg.my_module.MyAttention"``).
 
     Returns:
-        The spec.
+        The spec, which has the name as it is registered.
 
     Raises:
         AttnlabError: If there is no such name, or the path leads to no module class.
     """
+    name = known_name(name, _specs)
     if name in _specs:
         return _specs[name]
     if "." in name:

@@ -12,7 +12,7 @@ import torch
 from torch import nn
 
 from attnlab.attention.observe import Call, observe
-from attnlab.errors import AttnlabError, unknown
+from attnlab.errors import AttnlabError, known_name, unknown
 
 LIBRARIES = ("torchvision", "timm")
 # Given by arguments of `build_classifier`, or of no use in a network that is to give logits.
@@ -92,10 +92,12 @@ def find_network(network: str) -> tuple[str, str]:
     library, slash, name = network.rpartition("/")
     if slash and library not in LIBRARIES:
         raise unknown("library of networks", library, LIBRARIES, "Write e.g. torchvision/resnet18.")
-    if library != "timm" and name in torchvision_names:
-        return "torchvision", name
+    if library != "timm" and (known := known_name(name, torchvision_names)) in torchvision_names:
+        return "torchvision", known
     if library != "torchvision" and name and timm.is_model(name):
         return "timm", name
+    if library != "torchvision" and (known := known_name(name, timm.list_models())) != name:
+        return "timm", known
     if slash:
         choices = torchvision_names if library == "torchvision" else timm.list_models()
         raise unknown(f"network of {library}", name, choices)

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from attnlab.errors import AttnlabError, unknown
+from attnlab.errors import AttnlabError, known_name, unknown
 from attnlab.models.batchnorm import allow_single_values
 
 # Given by their own arguments of `build_segmenter`.
@@ -85,11 +85,11 @@ def build_segmenter(
             refuses (for example a dilated DeepLab on an encoder that cannot be dilated).
     """
     known = architectures()
-    by_lower = {name.lower(): cls for name, cls in known.items()}
-    if architecture.lower() not in by_lower:
+    name = known_name(architecture, known)
+    if name not in known:
         raise unknown("architecture", architecture, known)
-    cls = by_lower[architecture.lower()]
-    _check_encoder(encoder)
+    cls = known[name]
+    encoder = _known_encoder(encoder)
     options = dict(options or {})
     _check_options(cls, options)
     try:
@@ -110,11 +110,16 @@ def build_segmenter(
     return segmenter
 
 
-def _check_encoder(encoder: str) -> None:
-    """Refuse a name that neither segmentation-models-pytorch nor timm knows."""
+def _known_encoder(encoder: str) -> str:
+    """The encoder's proper name.
+
+    Raises:
+        AttnlabError: Neither segmentation-models-pytorch nor timm knows it.
+    """
     import segmentation_models_pytorch as smp
     import timm
 
+    encoder = known_name(encoder, smp.encoders.get_encoder_names())
     if encoder.startswith("tu-"):
         if not timm.is_model(encoder.removeprefix("tu-")):
             raise unknown("timm network", encoder.removeprefix("tu-"), timm.list_models())
@@ -122,6 +127,7 @@ def _check_encoder(encoder: str) -> None:
         raise unknown(
             "encoder", encoder, smp.encoders.get_encoder_names(), "Any network of timm works as 'tu-<name>'."
         )
+    return encoder
 
 
 def _check_options(cls: type[nn.Module], options: dict[str, Any]) -> None:

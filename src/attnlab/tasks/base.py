@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from dataclasses import asdict, is_dataclass
+from dataclasses import asdict, is_dataclass, replace
 from typing import Any, TypeVar
 
 import numpy as np
@@ -14,9 +14,9 @@ from lightning.pytorch.utilities.types import OptimizerLRSchedulerConfig
 from torch import nn
 from torch.optim.lr_scheduler import LambdaLR
 
-from attnlab.attention import Site, attach, attention_modules
+from attnlab.attention import Site, attach, attention_modules, list_attentions
 from attnlab.data.sampling import run_seed
-from attnlab.errors import AttnlabError
+from attnlab.errors import AttnlabError, known_name
 from attnlab.models import weights_file
 from attnlab.tasks.configs import AttentionConfig, OptimizerConfig
 from attnlab.tasks.identity import refuse_another_network
@@ -76,8 +76,12 @@ class BaseTask(LightningModule):
 
     def remember(self, **hparams: Any) -> None:
         """Keep the arguments in ``hparams``, as plain values, for checkpoints and logs."""
+        # ELA-B and ela_b are one module, so a checkpoint holds one name.
+        self.attention: AttentionConfig = replace(
+            hparams["attention"], name=known_name(hparams["attention"].name, list_attentions())
+        )
+        hparams["attention"] = self.attention
         self.save_hyperparameters({name: plain(value) for name, value in hparams.items()}, logger=False)
-        self.attention: AttentionConfig = hparams["attention"]
         self.optimizer_config: OptimizerConfig = hparams["optimizer"]
         self.schedule = Schedule(hparams["schedule"])
         self._configured_groups: list[dict[str, Any]] = []

@@ -8,7 +8,7 @@ from functools import partial
 from typing import Any, get_type_hints
 
 from attnlab.attention.options import Option, check_options
-from attnlab.errors import AttnlabError, unknown
+from attnlab.errors import AttnlabError, known_name, unknown
 from attnlab.models.detectors import torchvision
 from attnlab.models.detectors.built import BuiltDetector
 from attnlab.models.detectors.ssdlite import ssdlite
@@ -85,6 +85,7 @@ def _check_ranges(network: str, values: Mapping[str, Any]) -> None:
 
 
 def _find(network: str) -> Callable[..., BuiltDetector | YOLOX]:
-    if network not in _BUILDERS:
+    name = known_name(network, _BUILDERS)
+    if name not in _BUILDERS:
         raise unknown("detector", network, _BUILDERS)
-    return _BUILDERS[network]
+    return _BUILDERS[name]
