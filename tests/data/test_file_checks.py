@@ -89,9 +89,10 @@ def test_many_files_are_looked_at_in_order():
     assert look_at_all(0, str) == {}
 
 
-def test_many_files_have_a_progress_bar(capsys):
+def test_of_many_files_it_is_said_how_far_the_check_is(capsys, monkeypatch):
+    monkeypatch.setattr("attnlab.data.progress.EVERY_SECONDS", 0.0)
     look_at_all(200, lambda k: None, "Checking 200 files")
-    assert "Checking 200 files" in capsys.readouterr().err
+    assert "Checking 200 files: 128 of 200 (64%)" in capsys.readouterr().err
     look_at_all(200, lambda k: None)
     assert capsys.readouterr().err == ""
 

@@ -9,11 +9,10 @@ from pathlib import Path
 from typing import NamedTuple, TypeVar
 
 import torch.distributed as dist
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from attnlab.data.images import FILE_HINT, read_image, read_mask
 from attnlab.data.mask_values import values_of
+from attnlab.data.progress import Steps
 from attnlab.data.segmentation_sets import LabelledImage
 from attnlab.errors import AttnlabError
 
@@ -112,8 +111,7 @@ def _progress(title: str, total: int, shows: bool) -> Iterator[Callable[[int], N
     if not shows:
         yield lambda steps: None
         return
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=Console(stderr=True)) as progress:
+    with Steps() as progress:
         task = progress.add_task(title, total=total)
         yield lambda steps: progress.advance(task, steps)
 

@@ -15,15 +15,7 @@ from http.client import HTTPException
 from pathlib import Path, PurePosixPath
 from typing import NamedTuple
 
-from rich.progress import (
-    BarColumn,
-    DownloadColumn,
-    Progress,
-    TextColumn,
-    TimeRemainingColumn,
-    TransferSpeedColumn,
-)
-
+from attnlab.data.progress import Steps
 from attnlab.errors import AttnlabError
 
 OFFICIAL_HOST = "http://host.robots.ox.ac.uk/pascal/VOC/"
@@ -197,7 +189,7 @@ def unpack(archive: Path, folder: Path) -> None:
     if archive.suffix == ".zip":
         return _unpack_zip(archive, folder)
     try:
-        with tarfile.open(archive) as tar, progress_bar() as progress:
+        with tarfile.open(archive) as tar, Steps(in_bytes=True) as progress:
             task = progress.add_task(f"Unpacking {archive.name}", total=archive.stat().st_size)
             for member in tar:
                 check_member(archive, member)
@@ -211,7 +203,7 @@ def unpack(archive: Path, folder: Path) -> None:
 
 def _unpack_zip(archive: Path, folder: Path) -> None:
     try:
-        with zipfile.ZipFile(archive) as file, progress_bar() as progress:
+        with zipfile.ZipFile(archive) as file, Steps(in_bytes=True) as progress:
             members = file.infolist()
             size = sum(member.compress_size for member in members)
             task = progress.add_task(f"Unpacking {archive.name}", total=size)
@@ -248,24 +240,12 @@ def _refuse_unsafe(archive: Path, name: str, plain: bool) -> None:
 def checksum(path: Path) -> str:
     """The MD5 of a file, in hexadecimal digits, with a progress bar."""
     digest = hashlib.md5(usedforsecurity=False)
-    with path.open("rb") as file, progress_bar() as progress:
+    with path.open("rb") as file, Steps(in_bytes=True) as progress:
         task = progress.add_task(f"Verifying {path.name}", total=path.stat().st_size)
         while block := file.read(_BLOCK):
             digest.update(block)
             progress.advance(task, len(block))
     return digest.hexdigest()
-
-
-def progress_bar() -> Progress:
-    """A bar that counts bytes, and is gone at the end."""
-    return Progress(
-        TextColumn("{task.description}"),
-        BarColumn(),
-        DownloadColumn(),
-        TransferSpeedColumn(),
-        TimeRemainingColumn(),
-        transient=True,
-    )
 
 
 def _address(archive: Archive, host: str, mirror: str | None) -> str:
@@ -294,7 +274,7 @@ def _transfer_once(url: str, part: Path, have: int) -> None:
         if error.code == 416 and have:
             return
         raise
-    with response, progress_bar() as progress:
+    with response, Steps(in_bytes=True) as progress:
         if not response.headers.get("Content-Range", "").startswith(f"bytes {have}-"):
             have = 0  # A server without ranges sends the file from its start.
         length = response.headers.get("Content-Length")

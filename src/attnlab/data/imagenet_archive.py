@@ -14,7 +14,8 @@ from typing import NamedTuple
 
 from lightning.pytorch.utilities import rank_zero_info
 
-from attnlab.data.download import check_member, checksum, progress_bar
+from attnlab.data.download import check_member, checksum
+from attnlab.data.progress import Steps
 from attnlab.errors import AttnlabError
 
 try:
@@ -272,7 +273,7 @@ def _extract(
             _verify_once(archive)
             part = part_of(folder)
             part.mkdir(parents=True, exist_ok=True)
-            with tarfile.open(archive, "r:") as tar, progress_bar() as progress:
+            with tarfile.open(archive, "r:") as tar, Steps(in_bytes=True) as progress:
                 task = progress.add_task(f"Extracting {archive.name}", total=archive.stat().st_size)
                 fill(tar, part, lambda offset: progress.update(task, completed=offset))
             part.rename(folder.resolve())
