@@ -21,7 +21,7 @@ from attnlab.models.detectors.yolox import (
 )
 from attnlab.models.detectors.yolox_head import Predictions, anchors_of
 from attnlab.models.detectors.yolox_losses import yolox_losses
-from tests.models.detectors.tester import losses_of_learning
+from tests.models.detectors.tester import least_shares
 
 LEVELS = [torch.empty(1, 1, 12, 12), torch.empty(1, 1, 6, 6), torch.empty(1, 1, 3, 3)]
 """Maps of a square of 96 pixels."""
@@ -341,12 +341,15 @@ def test_minimal_losses_decode_to_the_truth() -> None:
     assert (found["boxes"][found["labels"].argsort()] - truth["boxes"][order]).abs().max() < 1
 
 
-def test_the_network_learns_one_image(nano: YOLOX) -> None:
+def test_the_network_learns_one_image() -> None:
+    torch.manual_seed(4)  # without the gradients of the boxes, the IoU loss of this one stays where it is
+    nano = yolox("nano", 3, size=96)
     image = torch.full((3, 96, 96), 0.5)
     image[0, 10:50, 10:60] = 1.0
-    totals = losses_of_learning(nano, [image] * 2, [target((10, 10, 60, 50, 0))] * 2, steps=40, lr=2e-3)
-    # The assignment changes from step to step, and the loss jumps with it: the least tells what was learned.
-    assert min(totals) < 0.6 * totals[0]
+    nano.set_progress(1.0)  # with the L1 loss, boxes settle sooner
+    shares = least_shares(nano, [image] * 2, [target((10, 10, 60, 50, 0))] * 2, steps=60, lr=4e-3)
+    assert shares["iou"] < 0.85
+    assert shares["objectness"] < 0.4
 
 
 @pytest.mark.parametrize(

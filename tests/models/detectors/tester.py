@@ -21,19 +21,22 @@ def target(first_label: int, boxes: list[list[float]], classes: list[int], index
     }
 
 
-def losses_of_learning(
+def least_shares(
     network: nn.Module, images: list[Tensor], targets: list[dict], steps: int, lr: float
-) -> list[float]:
-    """The sum of a detector's losses at each step of training on the same images."""
+) -> dict[str, float]:
+    """The least value of each loss in training on the same images, as a share of its first.
+
+    Anchors are assigned anew at each step, and losses jump with it: the last value would tell less.
+    """
     optimizer = torch.optim.AdamW(network.train().parameters(), lr=lr)
-    totals = []
+    history = []
     for _ in range(steps):
         optimizer.zero_grad()
-        loss = torch.stack(list(network(images, targets).values())).sum()
-        loss.backward()
+        losses = network(images, targets)
+        torch.stack(list(losses.values())).sum().backward()
         optimizer.step()
-        totals.append(loss.item())
-    return totals
+        history.append({name: loss.item() for name, loss in losses.items()})
+    return {name: min(losses[name] for losses in history) / first for name, first in history[0].items()}
 
 
 class DetectorTester:
