@@ -46,12 +46,14 @@ def losses_of(run: Command, folder: Path, implementation: str, precision: str) -
     return losses
 
 
-# A learning rate of the attention that is off by a tenth changes these losses by a thousandth.
 def test_losses_are_the_same_step_by_step(run: Command, tmp_path: Path) -> None:
     fused, formula = (losses_of(run, tmp_path, name, "32-true") for name in ("fused", "formula"))
-    assert fused == pytest.approx(formula, rel=1e-4)
+    assert fused[:2] == pytest.approx(formula[:2], rel=1e-5)
+    # AdamW's steps have the size of the learning rate even where a gradient is noise: rounding grows.
+    assert fused == pytest.approx(formula, rel=5e-3)
 
 
+# A learning rate of the attention that is off by a tenth changes these losses by a thousandth.
 @pytest.mark.usefixtures("_batches_of_float64")
 def test_losses_are_the_same_in_float64(run: Command, tmp_path: Path) -> None:
     fused, formula = (losses_of(run, tmp_path, name, "64-true") for name in ("fused", "formula"))
