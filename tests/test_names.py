@@ -76,6 +76,8 @@ def test_the_parsers_own_words():
         "cosine",
         "--data.root=/Mine",
     ]
+    blocks = ["--model.schedule=Mine.yaml", "--model.schedule={name: poly, A: 1}"]
+    assert with_proper_names(blocks)[0] == blocks
 
 
 def test_a_checkpoint_holds_one_name():

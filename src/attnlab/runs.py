@@ -121,10 +121,16 @@ class NewFolder:
         self._made = [path for path in parents if not path.exists()]
 
     def take_back(self) -> None:
-        """Remove the folder, and those above it that were made for it and hold nothing else."""
+        """Remove the folder, and those above it that were made for it and hold nothing else.
+
+        Two runs that are started at once may be given one folder: what another has begun there stays.
+        """
         if not self._made:
             return
         folder, *above = self._made
+        events = list(folder.glob("events.out.tfevents.*"))
+        if len(events) > 1 or any(folder.glob("config_*.yaml")) or (folder / "checkpoints").exists():
+            return
         shutil.rmtree(folder, ignore_errors=True)
         with suppress(OSError):
             for path in above:

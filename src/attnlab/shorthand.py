@@ -80,9 +80,12 @@ def with_proper_names(argv: Sequence[str]) -> tuple[list[str], dict[str, str]]:
         result.append(f"--{option}{equals}{value}")
     for position, argument in enumerate(result):
         flag, equals, value = argument.partition("=")
-        if flag in IN_SMALL_LETTERS and equals:
+        if flag not in IN_SMALL_LETTERS:
+            continue
+        # A word alone: a block or a file's name keeps its letters.
+        if equals and value.isidentifier():
             result[position] = f"{flag}={value.lower()}"
-        elif flag in IN_SMALL_LETTERS and position + 1 < len(result):
+        elif not equals and position + 1 < len(result) and result[position + 1].isidentifier():
             result[position + 1] = result[position + 1].lower()
     return result, taken
 

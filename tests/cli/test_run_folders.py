@@ -9,6 +9,8 @@ from pathlib import Path
 import pytest
 import torch
 import yaml
+from lightning.pytorch import Trainer
+from lightning.pytorch.loggers import TensorBoardLogger
 from lightning.pytorch.loggers.logger import Logger, rank_zero_experiment
 from PIL import Image
 
@@ -134,6 +136,20 @@ def test_a_run_that_fails_before_its_first_step_leaves_no_folder(run, small, voc
     assert [path.name for path in (tmp_path / ("logs" if logger else "lightning_logs")).iterdir()] == [
         "version_0"
     ]
+
+
+def test_what_another_run_has_begun_in_the_folder_stays(tmp_path):
+    """Two runs that are started at once may be given one version."""
+    trainer = Trainer(logger=TensorBoardLogger(tmp_path, name=""), accelerator="cpu", barebones=False)
+    folder = runs.NewFolder(trainer)
+    for name in ("events.out.tfevents.1", "events.out.tfevents.2"):
+        (tmp_path / "version_0").mkdir(exist_ok=True)
+        (tmp_path / "version_0" / name).touch()
+    folder.take_back()
+    assert len(list((tmp_path / "version_0").iterdir())) == 2
+    (tmp_path / "version_0/events.out.tfevents.2").unlink()
+    folder.take_back()
+    assert not (tmp_path / "version_0").exists()
 
 
 def test_a_run_that_fails_later_keeps_its_folder(run, small, tmp_path, monkeypatch):

@@ -126,7 +126,8 @@ class RunReport(Callback):
             sheet = folder / f"{stage}.png"
             places.append(("pictures", shown(sheet if sheet.is_file() else folder)))
         # The logger's own folder: asking the Trainer for it is a collective call, and this is one process.
-        board = shown(trainer.logger.log_dir) if isinstance(trainer.logger, TensorBoardLogger) else None
+        boards = (logger for logger in trainer.loggers if isinstance(logger, TensorBoardLogger))
+        board = next((shown(logger.log_dir) for logger in boards), None)
         if board is not None and title != "fit":
             places.append(("TensorBoard", f"tensorboard --logdir {shlex.quote(board)}"))
         lines = [f"{label}: {path}" for label, path in places]

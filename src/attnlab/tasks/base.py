@@ -137,14 +137,19 @@ class BaseTask(LightningModule):
         weights = self._weights_to_load()
         if weights is None:
             return
-        head = {name: value.clone() for name, value in self._head_parameters()}
+        head = (
+            {name: value.clone() for name, value in self._head_parameters()} if self.must_be_trained else {}
+        )
         report = self.load_weights(weights)
         self._weights_ready = True
         rank_zero_info(str(report))
-        random = [name for name, value in self._head_parameters() if torch.equal(value, head[name])]
         # Zeros and ones, which biases and scales start with, tell nothing.
-        random = [name for name in random if head[name].unique().numel() > 1]
-        if self.must_be_trained and random:
+        random = [
+            name
+            for name, value in self._head_parameters()
+            if name in head and torch.equal(value, head[name]) and value.unique().numel() > 1
+        ]
+        if random:
             raise AttnlabError(
                 f"{weights} leaves {len(random)} tensors of the network random ({random[0]}, ...): it holds "
                 "a backbone, or a network for other classes. Name a checkpoint (--ckpt_path best, last or "
