@@ -8,11 +8,13 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
 import yaml
 
 from attnlab.lightning_cli import AttnlabCLI
 from attnlab.run_length import DEFAULT_EPOCHS
 from attnlab.shorthand import OTHER_NAMES, with_proper_names
+from tests.cli.conftest import write_class_folders
 
 ROOT = Path(__file__).parents[2]
 
@@ -48,6 +50,22 @@ class TestBare:
 
     def test_imagenet_weights_are_no_trained_segmenter(self, run):
         assert "outside its backbone" in run("test", "--model.weights=imagenet").err
+
+    @pytest.mark.parametrize(("classes", "status"), [(3, 0), (7, 2)])
+    def test_weights_must_reach_the_head(self, run, tmp_path, classes, status):
+        """A file of a network for other classes leaves the classifier random."""
+        from attnlab.models import build_classifier
+
+        write_class_folders(tmp_path / "pictures", classes=3, train=1, val=2)
+        torch.save(build_classifier("timm/test_resnet", classes).state_dict(), tmp_path / "weights.pth")
+        outcome = run(
+            "test",
+            *("--task=classification", "--model.network=timm/test_resnet", "--model.weights=weights.pth"),
+            *("--data=ImageFolderDataModule", "--data.root=pictures", "--data.crop_size=32"),
+            *("--data.num_workers=0", "--trainer.accelerator=cpu"),
+        )
+        assert outcome.status == status, outcome.err
+        assert ("leaves 2 tensors of the network random" in outcome.err) == bool(status)
 
     def test_unless_that_is_meant(self, run, small, tmp_path):
         outcome = run("test", *small, "--random_weights=true")
