@@ -27,7 +27,8 @@ def test_networks_are_built_by_name_without_weights(name: str) -> None:
 @pytest.mark.parametrize(
     ("name", "message"),
     [
-        ("resnet18", "Write LIBRARY/NETWORK"),
+        ("resnet1", "Unknown network 'resnet1'"),
+        ("hub/resnet18", "Write LIBRARY/NETWORK"),
         ("tim/resnet18", "Did you mean 'timm'"),
         ("torchvision/resnet1", "Did you mean 'resnet18'"),
         ("timm/regnety_04", "Did you mean 'regnety_0"),

@@ -338,7 +338,7 @@ def test_input_and_output_of_one_site_are_an_error() -> None:
     ("arguments", "message"),
     [
         ({"mode": "residul"}, "Did you mean 'residual'"),
-        ({"attention": "elab"}, "Did you mean 'ela_b'"),
+        ({"attention": "ela_bb"}, "Did you mean 'ela_b'"),
         ({"options": {"gama": 2}}, "Did you mean 'gamma'"),
     ],
 )

@@ -81,8 +81,8 @@ def test_an_option_goes_before_the_preset() -> None:
 
 
 def test_an_unknown_name_lists_the_near_ones() -> None:
-    with pytest.raises(AttnlabError, match=r"Unknown attention 'elab'\. Did you mean 'ela_b'.*import path"):
-        build_attention("elab", 8)
+    with pytest.raises(AttnlabError, match=r"Unknown attention 'ela_bb'\. Did you mean 'ela_b'.*import path"):
+        build_attention("ela_bb", 8)
 
 
 def test_an_unknown_option_lists_the_near_ones_and_all_with_type_and_default() -> None:

@@ -16,7 +16,6 @@ from torch import nn
 from attnlab.attention import Mode, Site, attach
 from attnlab.attention.macs import count_macs
 from attnlab.errors import AttnlabError, unknown
-from attnlab.models.classifiers import find_network
 
 LIBRARIES = ("torchvision", "timm", "smp")
 
@@ -65,6 +64,9 @@ def build_network(
     """
     library, slash, network = name.partition("/")
     if not slash:
+        # Here, not above: the tables of modules need no library of networks, each of which takes seconds.
+        from attnlab.models.classifiers import find_network
+
         library, network = find_network(name)
     if library not in LIBRARIES:
         hint = "Write LIBRARY/NETWORK, e.g. torchvision/resnet18 or smp/Unet:resnet18."
