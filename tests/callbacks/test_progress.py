@@ -32,9 +32,9 @@ def make(steps=10, epochs=2, world=1, first=True, at=0):
     )
 
 
-def lines_of(trainer, capsys, seconds=2.0, steps=10, every=5, batch=None, enabled=True, every_seconds=60.0):
-    """Train; each step takes some seconds, each validation 100."""
-    progress = ProgressLines(every_seconds)
+def lines_of(trainer, capsys, seconds=2.0, steps=10, every=5, batch=None, enabled=True, accumulate=1):
+    """Train; each batch takes some seconds, each validation 100."""
+    progress = ProgressLines(60.0)
     progress.enabled = enabled
     now = [0.0]
     progress.clock = lambda: now[0]
@@ -42,7 +42,7 @@ def lines_of(trainer, capsys, seconds=2.0, steps=10, every=5, batch=None, enable
     batch = {"image": torch.zeros(4, 3, 2, 2)} if batch is None else batch
     for step in range(1, steps + 1):
         now[0] += seconds
-        trainer.global_step += 1
+        trainer.global_step += step % accumulate == 0
         progress.on_train_batch_end(trainer, None, None, batch, step)
         if step % every == 0:
             progress.on_validation_start(trainer, None)
@@ -74,6 +74,15 @@ def test_and_a_line_a_minute(capsys):
 @pytest.mark.parametrize("batch", [{"image": torch.zeros(4, 3, 2, 2)}, {"image": [torch.zeros(3, 2, 2)] * 4}])
 def test_images_are_those_of_all_processes(capsys, batch):
     assert "  6.0 images/s" in lines_of(make(world=3), capsys, batch=batch)[0]
+
+
+def test_of_several_batches_a_step_all_images_count(capsys):
+    first, second = lines_of(make(steps=5), capsys, steps=10, every=5, accumulate=2)
+    # Five batches of 4 in 10 s are two steps; the other three take the pace of these.
+    assert "step 2/5" in first
+    assert first.endswith("2.0 images/s  left 0:02:45")
+    assert "step 5/5" in second
+    assert second.endswith("2.0 images/s  left 0:00:00")
 
 
 def test_a_resumed_run_has_its_own_pace(capsys):

@@ -2,15 +2,85 @@
 
 from __future__ import annotations
 
+import csv
 import re
 from importlib.metadata import version
+from pathlib import Path
+from typing import Any
 
 import pytest
+import timm
+import torch
 import yaml
 from lightning.pytorch import Callback, Trainer
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from tensorboard.plugins.hparams.plugin_data_pb2 import HParamsPluginData
+from torch import nn
 
 from attnlab.models import build_segmenter
+from tests.cli.conftest import write_class_folders
+from tests.cli.test_commands import scalars
+
+# Runs of seconds on what each task makes itself or finds in class folders.
+OF_EACH_TASK = {
+    "classification": [
+        "--task=classification",
+        "--model.network=timm/test_resnet",
+        "--data=ImageFolderDataModule",
+        "--data.root=pictures",
+        "--data.crop_size=32",
+    ],
+    "detection": [
+        "--task=detection",
+        "--model.network=yolox_nano",
+        "--model.network_options.size=64",
+        "--data.root=shapes",
+        "--data.num_train=8",
+        "--data.num_val=5",
+        "--data.image_size=64",
+    ],
+    "segmentation": [
+        "--task=segmentation",
+        "--model.architecture=FPN",
+        "--model.encoder=tu-test_resnet",
+        "--data=ShapesSegmentationDataModule",
+        "--data.root=shapes",
+        "--data.num_train=8",
+        "--data.num_val=5",
+        "--data.image_size=64",
+        "--data.crop_size=64",
+    ],
+}
+SHORT = [
+    "--data.batch_size=4",
+    "--data.num_workers=0",
+    "--trainer.accelerator=cpu",
+    "--trainer.max_epochs=1",
+    "--pictures.count=0",
+]
+
+
+@pytest.fixture
+def of_task(tmp_path):
+    write_class_folders(tmp_path / "pictures", classes=5, train=3, val=2)
+    return lambda task: [*OF_EACH_TASK[task], *SHORT]
+
+
+def hparams_of(run: Path) -> tuple[dict[str, Any], set[str]]:
+    """What TensorBoard's tab reads of a run: its options with their values, and its metrics' tags."""
+    events = EventAccumulator(str(run))
+    events.Reload()
+    parts = {}
+    for part in ("session_start_info", "experiment"):
+        data = events.summary_metadata[f"_hparams_/{part}"].plugin_data.content
+        parts[part] = HParamsPluginData.FromString(data)
+    options = {
+        name: getattr(value, value.WhichOneof("kind"))
+        for name, value in parts["session_start_info"].session_start_info.hparams.items()
+    }
+    metrics = {info.name.tag for info in parts["experiment"].experiment.metric_infos}
+    assert metrics <= set(events.Tags()["scalars"])
+    return options, metrics
 
 
 class Stop(Callback):
@@ -86,12 +156,115 @@ def test_hparams_are_there_from_the_start(run, seen, tmp_path, logger):
 
 
 def test_tensorboard_compares_runs_by_seed_data_and_score(run, seen, tmp_path):
-    assert run("fit", *seen).status == 0
-    events = EventAccumulator(str(tmp_path / "lightning_logs/version_0"))
+    assert run("fit", *seen, "--seed_everything=3").status == 0
+    options, metrics = hparams_of(tmp_path / "lightning_logs/version_0")
+    assert {"hparams/val/mIoU", "hparams/last/val/mIoU"} <= metrics
+    assert options["seed"] == 3
+    assert options["data.root"] == str(tmp_path / "voc")
+    assert options["data.batch_size"] == 3
+    assert options["attention.name"] == "ela_t"
+    assert (
+        options["optimizer.lr"]
+        == yaml.safe_load((tmp_path / "lightning_logs/version_0/config.yaml").read_text())["model"][
+            "optimizer"
+        ]["lr"]
+    )
+
+
+def test_tensorboard_knows_the_options_of_an_interrupted_run(run, seen, tmp_path):
+    assert run("fit", *seen, f"--trainer.callbacks={__name__}.Stop", "--seed_everything=3").status != 0
+    options, metrics = hparams_of(tmp_path / "lightning_logs/version_0")
+    assert options["seed"] == 3
+    assert metrics == {"hparams/step"}
+
+
+def test_tensorboard_as_the_second_logger_and_without_checkpoints(run, of_task, tmp_path):
+    loggers = tmp_path / "loggers.yaml"
+    logger = {"init_args": {"save_dir": "logs", "name": "", "version": "one"}}
+    loggers.write_text(
+        yaml.safe_dump(
+            {"trainer": {"logger": [{"class_path": c, **logger} for c in ("CSVLogger", "TensorBoardLogger")]}}
+        )
+    )
+    outcome = run(
+        "fit", *of_task("classification"), f"--config={loggers}", "--trainer.enable_checkpointing=false"
+    )
+    assert outcome.status == 0, outcome.err
+    options, metrics = hparams_of(tmp_path / "logs/one")
+    assert options["task"] == "classification"
+    assert "hparams/last/val/top1" in metrics
+    events = EventAccumulator(str(tmp_path / "logs/one"))
     events.Reload()
-    tags = set(events.Tags()["scalars"])
-    assert {"hparams/val/mIoU", "hparams/last/val/mIoU"} <= tags
-    plugins = events.summary_metadata
-    content = str(plugins["_hparams_/session_start_info"].plugin_data.content)
-    for name in ("seed", "data.root", "attention.name"):
-        assert name in content
+    assert {"cost/macs", "cost/parameters"} <= set(events.Tags()["scalars"])
+    assert "cost/text_summary" in events.Tags()["tensors"]
+    with (tmp_path / "logs/one/metrics.csv").open() as file:
+        assert "cost/macs" in next(csv.reader(file))
+
+
+@pytest.mark.parametrize(
+    ("task", "rows"),
+    [
+        ("classification", {"best val/top1": "val/top1", "val top-1": "val/top1", "val top-5": "val/top5"}),
+        ("detection", {"best val/AP": "val/AP", "val AP": "val/AP", "val AP50, AP75": "val/AP50"}),
+        ("segmentation", {"best val/mIoU": "val/mIoU", "val mIoU": "val/mIoU"}),
+    ],
+)
+def test_the_table_that_ends_a_run_has_the_scores_and_the_cost(run, of_task, tmp_path, task, rows):
+    logger = ["--trainer.logger=CSVLogger", "--trainer.logger.save_dir=logs"]
+    outcome = run("fit", *of_task(task), *logger, "--model.attention=se")
+    assert outcome.status == 0, outcome.err
+    figures = scalars(tmp_path / "logs")
+    cells = [
+        [cell.strip() for cell in line.strip("│").split("│")]
+        for line in outcome.out[outcome.out.rindex("┏") :].splitlines()
+        if line.startswith("│")
+    ]
+    table = dict(cells)
+    for row, metric in rows.items():
+        assert table[row].startswith(f"{figures[metric]:.4f}"), row
+    assert table["parameters"] == f"{figures['cost/parameters'] / 1e6:.3f} M"
+    (macs,) = (value for what, value in table.items() if what.startswith("MACs at"))
+    assert macs == f"{figures['cost/macs'] / 1e9:.3f} G"
+    assert table["attention's parameters"].startswith(f"{figures['cost/attention_parameters'] / 1e3:.1f} k")
+    assert re.fullmatch(r"se at \d+ sites", table["attention"])
+
+
+def test_the_summary_without_attention_counts_every_convolution(run, of_task):
+    outcome = run("fit", *of_task("classification"), "--model.attention=none")
+    assert outcome.status == 0, outcome.err
+    network = timm.create_model("test_resnet", num_classes=5).eval()
+    macs = 0
+
+    def count(module: nn.Module, inputs: tuple[torch.Tensor, ...], output: torch.Tensor) -> None:
+        nonlocal macs
+        # Each output is a sum over the weights of its channel.
+        macs += output.numel() * module.weight[0].numel()
+
+    for module in network.modules():
+        if isinstance(module, nn.Conv2d | nn.Linear):
+            module.register_forward_hook(count)
+    network(torch.zeros(1, 3, 32, 32))
+    parameters = sum(parameter.numel() for parameter in network.parameters())
+    lines = [re.split(r"  +", line, maxsplit=1) for line in outcome.out.splitlines()]
+    summary = {line[0]: line[1] for line in lines if len(line) == 2}
+    assert summary["parameters"] == f"{parameters:,d}, of which {parameters:,d} are trained"
+    assert summary["MACs at 32x32"].startswith(f"{macs / 1e9:.3f} G, attention 0.0 M (0.00%)")
+    assert summary["attention"] == "none"
+
+
+def test_the_summary_of_many_sites_ends_with_their_number(run, of_task):
+    flags = ["--model.network=resnet50", "--model.attention=eca", "--data.batch_size=15"]
+    outcome = run("fit", *of_task("classification"), *flags)
+    assert outcome.status == 0, outcome.err
+    assert "eca (replace) at 16 sites" in outcome.out
+    assert len(re.findall(r"^  \S+ +\d+ channels", outcome.out, re.MULTILINE)) == 12
+    assert "\n  … and 4 more\n" in outcome.out
+
+
+def test_the_summary_counts_a_shared_module_once(run, of_task):
+    outcome = run("fit", *of_task("detection"), "--model.attention=ela_b", "--model.attention.shared=true")
+    assert outcome.status == 0, outcome.err
+    summary = outcome.out[: outcome.out.index("epoch 1/1")]
+    counts = [int(n.replace(",", "")) for n in re.findall(r"channels +([\d,]+) parameters", summary)]
+    assert counts.count(0) > 0
+    assert f"attention {sum(counts):,d}\n" in summary

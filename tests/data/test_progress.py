@@ -27,5 +27,14 @@ def test_a_line_every_half_minute_on_one_line_each():
     assert lines(16, False, 2, 8) == ["Downloading VOCtrainval_11-May-2012.tar: 2 of 8 (25%)"]
 
 
+def test_what_was_said_to_run_is_said_to_have_ended():
+    assert lines(10, False, 4, 4) == [
+        "Downloading VOCtrainval_11-May-2012.tar: 3 of 4 (75%)",
+        "Downloading VOCtrainval_11-May-2012.tar: 4 of 4 (100%), 0:00:40",
+    ]
+    # Cut off: it has not ended.
+    assert len(lines(10, False, 4, 5)) == 1
+
+
 def test_what_is_soon_done_says_nothing():
     assert lines(0.1, True, 100, 100) == []

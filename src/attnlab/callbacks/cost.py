@@ -14,8 +14,8 @@ from attnlab.tasks import BaseTask
 class CostReport(Callback):
     """Counts parameters and MACs before training or testing, and logs them with the attention's share.
 
-    TensorBoard gets them as scalars (``cost/...``) and, with the list of sites, as text. Before training the
-    network, its parts and the sites are printed.
+    Every logger gets them as scalars (``cost/...``), TensorBoard also as text, with the list of sites. Before
+    training the network, its parts and the sites are printed.
 
     Args:
         size: Side in pixels of the square image for which MACs are counted; 0 takes the size that a detector
@@ -48,22 +48,19 @@ class CostReport(Callback):
         size = (side, side) if self.size or task.cost_size is None else task.cost_size
         modules = [wrapper.attention for _, wrapper in attention_modules(task.network)]
         self.cost = measure_cost(task.network, modules, size)
-        if trainer.logger is None:
-            return
-        trainer.logger.log_metrics(
-            {
-                "cost/parameters": self.cost.parameters,
-                "cost/macs": self.cost.macs,
-                "cost/attention_parameters": self.cost.attention_parameters,
-                "cost/attention_macs": self.cost.attention_macs,
-            },
-            step=0,
+        scalars = {
+            "cost/parameters": self.cost.parameters,
+            "cost/macs": self.cost.macs,
+            "cost/attention_parameters": self.cost.attention_parameters,
+            "cost/attention_macs": self.cost.attention_macs,
+        }
+        rows = "\n".join(f"| {label} | {figure} |" for label, figure in self.cost.rows())
+        sites = "\n".join(f"| {s.name} | {s.channels} | {s.parameters} |" for s in task.sites)
+        tables = (
+            f"|  |  |\n| --- | ---: |\n{rows}\n\n"
+            f"| site | channels | parameters |\n| --- | ---: | ---: |\n{sites}"
         )
-        if isinstance(trainer.logger, TensorBoardLogger):
-            rows = "\n".join(f"| {label} | {figure} |" for label, figure in self.cost.rows())
-            sites = "\n".join(f"| {s.name} | {s.channels} | {s.parameters} |" for s in task.sites)
-            tables = (
-                f"|  |  |\n| --- | ---: |\n{rows}\n\n"
-                f"| site | channels | parameters |\n| --- | ---: | ---: |\n{sites}"
-            )
-            trainer.logger.experiment.add_text("cost", tables)
+        for logger in trainer.loggers:
+            logger.log_metrics(scalars, step=0)
+            if isinstance(logger, TensorBoardLogger):
+                logger.experiment.add_text("cost", tables)

@@ -42,26 +42,16 @@ class RunReport(Callback):
         """Make the table, log the hparams."""
         if not trainer.is_global_zero or not isinstance(pl_module, BaseTask):
             return
-        checkpoint = trainer.checkpoint_callback
-        best = getattr(checkpoint, "best_model_score", None)
-        monitor = getattr(checkpoint, "monitor", None)
-        score = float(best) if best is not None else None
-        scores = {
-            f"hparams/last/{name}": float(value)
-            for name, value in trainer.callback_metrics.items()
-            if name.startswith("val/")
-        }
-        scores |= {f"hparams/{monitor}": score} if score is not None else {}
-        # Other loggers show the last value of each metric beside the options by themselves.
-        for logger in trainer.loggers:
-            if isinstance(logger, TensorBoardLogger) and scores:
-                options = dict(logger.hparams) or flat(dict(pl_module.hparams))
-                logger.log_hyperparams(options, scores)
+        score = self._log_hparams(trainer, pl_module)
+        monitor = getattr(trainer.checkpoint_callback, "monitor", None)
         rows = [(f"best {monitor}", f"{score:.4f}")] if score is not None else []
         self._end(trainer, pl_module, "fit", "val", rows)
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
-        """Say how to go on after an interruption."""
+        """Log the hparams of what was trained so far, and say how to go on after an interruption."""
+        trained = trainer.state.fn == TrainerFn.FITTING and trainer.global_step > 0
+        if trained and trainer.is_global_zero and isinstance(pl_module, BaseTask):
+            self._log_hparams(trainer, pl_module)
         if isinstance(exception, KeyboardInterrupt) and trainer.is_global_zero:
             for label, path in checkpoint_paths(trainer):
                 if label == "last checkpoint":
@@ -88,6 +78,26 @@ class RunReport(Callback):
         Console(soft_wrap=False).print(table)
         # Not by the console, which breaks a path at the terminal's width.
         print("\n".join(lines), flush=True)
+
+    def _log_hparams(self, trainer: Trainer, task: BaseTask) -> float | None:
+        """Give TensorBoard the options beside the scores, of which the best is returned."""
+        checkpoint = trainer.checkpoint_callback
+        monitor = getattr(checkpoint, "monitor", None)
+        best = getattr(checkpoint, "best_model_score", None)
+        score = float(best) if best is not None else None
+        scores = {
+            f"hparams/last/{name}": float(value)
+            for name, value in trainer.callback_metrics.items()
+            if name.startswith("val/")
+        }
+        scores |= {f"hparams/{monitor}": score} if score is not None else {}
+        # Other loggers show the last value of each metric beside the options by themselves.
+        for logger in trainer.loggers:
+            if isinstance(logger, TensorBoardLogger):
+                options = dict(logger.hparams) or flat(dict(task.hparams))
+                # Without any score TensorBoard would leave the run out.
+                logger.log_hyperparams(options, scores or {"hparams/step": float(trainer.global_step)})
+        return score
 
     def _end(
         self,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from datetime import timedelta
 from typing import Any
 
 from rich.console import Console
@@ -23,7 +24,9 @@ EVERY_SECONDS = 30.0
 
 
 class Steps(Progress):
-    """A bar on stderr; where that is no terminal, a line every half minute, and none for what ends sooner.
+    """A bar on stderr; where that is no terminal, a line every half minute, and one at the end.
+
+    What ends within the first half minute says nothing there.
 
     Args:
         in_bytes: Steps are bytes, not things.
@@ -51,12 +54,13 @@ class Steps(Progress):
         )
         self._unit, self._in = (1_000_000, " MB") if in_bytes else (1, "")
         self._clock = clock
+        self._began: dict[TaskID, float] = {}
         self._said: dict[TaskID, float] = {}
 
     def add_task(self, description: str, *args: Any, **options: Any) -> TaskID:
         """Begin; as rich's own."""
         task = super().add_task(description, *args, **options)
-        self._said[task] = self._clock()
+        self._began[task] = self._said[task] = self._clock()
         return task
 
     def update(self, task_id: TaskID, **options: Any) -> None:
@@ -70,10 +74,15 @@ class Steps(Progress):
         self._say(task_id)
 
     def _say(self, task_id: TaskID) -> None:
-        if not self.disable or self._clock() - self._said[task_id] < EVERY_SECONDS:
+        if not self.disable:
             return
-        self._said[task_id] = self._clock()
-        task = self.tasks[self.task_ids.index(task_id)]
+        now, task = self._clock(), self.tasks[self.task_ids.index(task_id)]
+        ends = task.total is not None and task.completed >= task.total
+        spoken = self._said[task_id] > self._began[task_id]
+        if now - self._said[task_id] < EVERY_SECONDS and not (ends and spoken):
+            return
+        self._said[task_id] = now
         done, total = (f"{(value or 0) / self._unit:.0f}" for value in (task.completed, task.total))
         of = f" of {total}{self._in} ({task.percentage:.0f}%)" if task.total else self._in
-        self.console.print(f"{task.description}: {done}{of}", highlight=False, soft_wrap=True)
+        after = f", {timedelta(seconds=round(now - self._began[task_id]))}" if ends else ""
+        self.console.print(f"{task.description}: {done}{of}{after}", highlight=False, soft_wrap=True)

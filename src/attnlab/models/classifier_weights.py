@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field, replace
 
@@ -117,7 +118,10 @@ def _from_torchvision(name: str) -> dict[str, Tensor] | None:
     from torchvision import models
 
     weights = getattr(models.get_model_weights(name), "DEFAULT", None)
-    return None if weights is None else dict(weights.get_state_dict(progress=True, check_hash=True))
+    if weights is None:
+        return None
+    # Torch says what it fetches and to where; its bar belongs on a terminal alone.
+    return dict(weights.get_state_dict(progress=sys.stderr.isatty(), check_hash=True))
 
 
 def _from_timm(name: str) -> dict[str, Tensor] | None:
