@@ -48,7 +48,7 @@ class CostReport(Callback):
         size = (side, side) if self.size or task.cost_size is None else task.cost_size
         modules = [wrapper.attention for _, wrapper in attention_modules(task.network)]
         self.cost = measure_cost(task.network, modules, size)
-        scalars = {
+        scalars: dict[str, float] = {
             "cost/parameters": self.cost.parameters,
             "cost/macs": self.cost.macs,
             "cost/attention_parameters": self.cost.attention_parameters,
