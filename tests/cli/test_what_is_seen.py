@@ -227,6 +227,9 @@ def test_the_table_that_ends_a_run_has_the_scores_and_the_cost(run, of_task, tmp
     assert macs == f"{figures['cost/macs'] / 1e9:.3f} G"
     assert table["attention's parameters"].startswith(f"{figures['cost/attention_parameters'] / 1e3:.1f} k")
     assert re.fullmatch(r"se at \d+ sites", table["attention"])
+    # The one epoch is the best and the last: one content, written once.
+    best, last = sorted((tmp_path / "logs").rglob("*.ckpt"))
+    assert best.samefile(last)
 
 
 def test_the_summary_without_attention_counts_every_convolution(run, of_task):
