@@ -113,8 +113,8 @@ def _window_means(z: Tensor, window: int) -> Tensor:
     """(B,C,H,W) -> (B,C,h,w) with h = ⌈H/window⌉, w = ⌈W/window⌉."""
     if not torch.compiler.is_compiling():
         return F.avg_pool2d(z, window, ceil_mode=True)
-    # Zeros at the end, and their share out again: torch.export cannot reason about the sizes of ceil_mode, and
-    # of windows that end outside the map inductor's gradient is wrong (torch 2.15).
+    # Zeros at the end, and their share out again: torch.export cannot reason about the sizes of ceil_mode,
+    # and inductor's gradient of windows that end outside the map is wrong (torch 2.15).
     pad = (0, window - 1, 0, window - 1)
     share = F.avg_pool2d(F.pad(z.new_ones(1, 1, z.shape[2], z.shape[3]), pad), window)  # (1,1,h,w)
     return F.avg_pool2d(F.pad(z, pad), window) / share
