@@ -23,7 +23,6 @@ from lightning.pytorch.utilities import rank_zero_info
 
 from attnlab import __version__, checkpoints, help_page, run_length, runs
 from attnlab.callbacks import AtomicCheckpointIO, CostReport, ProgressLines, RunReport, ScoresFile
-from attnlab.callbacks.checkpoint_io import LastCheckpoint
 from attnlab.callbacks.remember import RememberData
 from attnlab.data import DataModule
 from attnlab.errors import AttnlabError, unknown
@@ -357,7 +356,11 @@ class AttnlabCLI(LightningCLI):
         if self.subcommand != "fit":
             kwargs["enable_checkpointing"] = False
         elif trainer["enable_checkpointing"] is not False:
-            callbacks += [config["checkpoint"], LastCheckpoint()]
+            # Lightning's own save_last writes last.ckpt only in epochs that also improved the best.
+            last = ModelCheckpoint(
+                filename="last", save_on_train_epoch_end=True, enable_version_counter=False
+            )
+            callbacks += [config["checkpoint"], last]
         shown, own = (
             trainer["enable_progress_bar"] is not False,
             any(isinstance(callback, ProgressBar) for callback in callbacks),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import shlex
 import sys
@@ -82,21 +83,21 @@ class RunReport(Callback):
     def _log_hparams(self, trainer: Trainer, task: BaseTask) -> float | None:
         """Give TensorBoard the options beside the scores, of which the best is returned."""
         checkpoint = trainer.checkpoint_callback
-        monitor = getattr(checkpoint, "monitor", None)
         best = getattr(checkpoint, "best_model_score", None)
         score = float(best) if best is not None else None
-        scores = {
+        # TensorBoard leaves out a run without a score, and keeps the names of scores that it reads first: a
+        # run that was interrupted before its first validation has the name of the one to come.
+        monitor = getattr(checkpoint, "monitor", None) or task.monitor
+        scores = {f"hparams/{monitor}": math.nan if score is None else score}
+        scores |= {
             f"hparams/last/{name}": float(value)
             for name, value in trainer.callback_metrics.items()
             if name.startswith("val/")
         }
-        scores |= {f"hparams/{monitor}": score} if score is not None else {}
         # Other loggers show the last value of each metric beside the options by themselves.
         for logger in trainer.loggers:
             if isinstance(logger, TensorBoardLogger):
-                options = dict(logger.hparams) or flat(dict(task.hparams))
-                # Without any score TensorBoard would leave the run out.
-                logger.log_hyperparams(options, scores or {"hparams/step": float(trainer.global_step)})
+                logger.log_hyperparams(dict(logger.hparams) or flat(dict(task.hparams)), scores)
         return score
 
     def _end(
