@@ -33,10 +33,11 @@ from PIL import Image
 from torch import nn
 
 from attnlab.data import DetectionDataModule
-from attnlab.data.detection_sets import AnnotatedImage, DetectionItems, DetectionSample, TrainSet
-from attnlab.data.detection_transforms import RandomHSV
+from attnlab.data.detection.items import AnnotatedImage, DetectionItems
+from attnlab.data.detection.mosaic import MosaicMixup
+from attnlab.data.detection.sets import DetectionSample, TrainSet
+from attnlab.data.detection.transforms import RandomHSV
 from attnlab.data.images import read_image
-from attnlab.data.mosaic import MosaicMixup
 from attnlab.data.sampling import SampleKey, TrainSampler
 
 LENGTHS = (8, 100, 1000, 16551)

@@ -22,7 +22,7 @@ from PIL import Image
 from attnlab.data import VOCSegmentationDataModule
 from attnlab.data.images import read_image
 from attnlab.data.sampling import TrainSampler
-from attnlab.data.segmentation_sets import LabelledImage
+from attnlab.data.segmentation.sets import LabelledImage
 
 REAL_DATA = Path(__file__).parents[2] / "shared" / "data"
 

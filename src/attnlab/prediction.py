@@ -86,7 +86,7 @@ class Loaded:
 
     def _predict(self, paths: list[Path]) -> dict[str, Any]:
         """What the task says of each file, by its path; each is looked at once."""
-        self.data.predict_images = list(dict.fromkeys(map(str, paths)))  # type: ignore[attr-defined]
+        self.data.predict_images = list(dict.fromkeys(map(str, paths)))
         self.data.datasets.pop("predict", None)
         self.data.setup("predict")
         training = self.task.training

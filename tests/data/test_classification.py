@@ -12,8 +12,8 @@ from PIL import Image
 from torchvision.transforms import v2
 
 from attnlab.data import ClassificationDataModule, ImageFolderDataModule, ShapesClassificationDataModule
-from attnlab.data.classification_sets import PackedStrings
-from attnlab.data.imagefolder import list_pictures, shown_names
+from attnlab.data.classification.imagefolder import list_pictures, shown_names
+from attnlab.data.sets import PackedStrings
 from attnlab.errors import AttnlabError
 from tests.data.conftest import FOLDER_COLOURS
 

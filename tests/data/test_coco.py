@@ -13,7 +13,7 @@ import torch
 from PIL import Image
 
 from attnlab.data import COCODetectionDataModule, download
-from attnlab.data.coco import COCO_CATEGORIES
+from attnlab.data.detection.coco import COCO_CATEGORIES
 from attnlab.data.download import Archive, download_coco, unpack
 from attnlab.errors import AttnlabError
 from tests.data.conftest import write_coco_folder
@@ -52,7 +52,7 @@ def test_evaluation_keeps_crowds_and_images_without_objects(make):
     data = make()
     data.setup("test")
     first, empty, last = (data.dataset("test")[k]["target"] for k in range(3))
-    assert first["image_id"].item() == 100
+    assert first["image_id"] == 100
     assert first["boxes"].tolist() == [[2, 3, 12, 23], [5, 5, 35, 25]]
     assert first["labels"].tolist() == [2, 1]
     assert first["iscrowd"].tolist() == [False, True]
@@ -110,7 +110,7 @@ def test_a_split_without_annotations(make, coco_folder, val_json):
     assert [module.annotated(split) for split in ("train", "val", "test")] == [True, True, False]
     batches = list(module.test_dataloader())
     assert [set(batch["target"][0]) for batch in batches] == [{"image_id"}] * 3
-    assert [batch["target"][0]["image_id"].item() for batch in batches] == [100, 101, 102]
+    assert [batch["target"][0]["image_id"] for batch in batches] == [100, 101, 102]
     module.on_after_batch_transfer(batches[0], 0)
     with pytest.raises(AttnlabError, match="'train' images have no annotations"):
         make(train_annotations="info.json", train_images="val2017").setup("fit")

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from pycocotools.coco import COCO
 
-from attnlab.data.coco_file import located, read_coco
+from attnlab.data.detection.coco_file import located, read_coco
 from attnlab.errors import AttnlabError
 
 

@@ -175,7 +175,7 @@ class DataModuleTester:
         [
             ({"train_transforms": [v2.Identity()]}, "crop_size belongs to the recipe"),
             ({"eval_transforms": [], "eval_size": 5}, "eval_size and data.eval_transforms"),
-            ({"check": False, "on_bad_image": "skip"}, "check is off"),
+            ({"check": False, "on_bad_image": "skip"}, "check is none"),
             ({"batch_size": 0}, "batch_size is 0"),
             ({"crop_size": 0}, "crop_size is 0"),
             ({"flip": 1.5}, "probability"),
@@ -210,7 +210,7 @@ class TestShapes(DataModuleTester):
 
     def test_drawing_that_fails_leaves_nothing(self, tmp_path, monkeypatch):
         monkeypatch.setattr(
-            "attnlab.data.shapes.write_voc", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt)
+            "attnlab.data.shapes.segmentation.write_voc", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt)
         )
         with pytest.raises(KeyboardInterrupt):
             self.make(root=str(tmp_path)).prepare_data()

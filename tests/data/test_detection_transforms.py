@@ -8,7 +8,7 @@ import torch
 from torchvision import tv_tensors
 from torchvision.transforms import v2
 
-from attnlab.data.detection_transforms import RandomHSV, changed_hsv
+from attnlab.data.detection.transforms import RandomHSV, changed_hsv
 from attnlab.data.sampling import seeded
 from attnlab.errors import AttnlabError
 

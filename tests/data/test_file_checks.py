@@ -7,8 +7,7 @@ import pytest
 from PIL import Image
 
 from attnlab.data import checks
-from attnlab.data.checks import look_at_all
-from attnlab.data.file_checks import find_bad_files
+from attnlab.data.checks import find_bad_files, look_at_all
 
 PIXELS = np.random.default_rng(0).integers(0, 256, (40, 50, 3), np.uint8)
 SUFFIXES = ("jpg", "png", "bmp", "webp", "gif", "tif")
@@ -69,8 +68,8 @@ def test_quick_does_not_decode_what_full_does(tmp_path):
 @pytest.mark.parametrize("depth", ["quick", "full"])
 def test_size_is_compared_on_request(tmp_path, depth):
     paths = [saved(tmp_path, f"a.{suffix}") for suffix in SUFFIXES]
-    assert find_bad_files(paths, depth, crop_size=40) == {}
-    found = find_bad_files(paths, depth, crop_size=41)
+    assert find_bad_files(paths, depth, least_size=40) == {}
+    found = find_bad_files(paths, depth, least_size=41)
     assert len(found) == len(paths)
     assert all("50 x 40 pixels is smaller than the crop of 41 x 41" in text for text in found.values())
 

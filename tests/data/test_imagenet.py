@@ -16,9 +16,9 @@ from lightning import Trainer
 from lightning.pytorch.trainer.states import TrainerFn
 from PIL import Image
 
-from attnlab.data import imagenet_archive
-from attnlab.data.imagenet import ImageNetDataModule
-from attnlab.data.imagenet_archive import (
+from attnlab.data.classification import imagenet_archive
+from attnlab.data.classification.imagenet import ImageNetDataModule
+from attnlab.data.classification.imagenet_archive import (
     DEVKIT_ARCHIVE,
     DEVKIT_DATA,
     TRAIN_ARCHIVE,

@@ -68,7 +68,7 @@ class TestMaskValues:
     def test_masks_to_score_by(self, voc_folder):
         write_masks(voc_folder, [[0, 255]])
         for stage in ("validate", "test"):
-            with pytest.raises(AttnlabError, match=r"store 1 instead of 255.*--data\.check false"):
+            with pytest.raises(AttnlabError, match=r"store 1 instead of 255.*--data\.check none"):
                 voc(voc_folder).setup(stage)
 
     def test_without_the_check_it_is_a_warning(self, voc_folder):

@@ -5,8 +5,8 @@ import itertools
 import numpy as np
 import pytest
 
-from attnlab.data.forms import FORMS, form_area
-from attnlab.data.scenes import BORDER, SceneOptions, draw_scene
+from attnlab.data.shapes.forms import FORMS, form_area
+from attnlab.data.shapes.scenes import BORDER, SceneOptions, draw_scene
 
 OPTIONS = SceneOptions(size=96)
 SCENES = [draw_scene(OPTIONS, 0, 0, k) for k in range(60)]

@@ -8,7 +8,7 @@ import pytest
 from PIL import Image
 
 from attnlab.data import ShapesClassificationDataModule
-from attnlab.data.forms import FORMS
+from attnlab.data.shapes.forms import FORMS
 from attnlab.errors import AttnlabError
 
 

@@ -5,11 +5,10 @@ from typing import ClassVar
 
 import numpy as np
 import pytest
-import torch
 
-from attnlab.data.scenes import draw_scene
-from attnlab.data.shapes import SPLIT_STREAMS, ShapesSegmentationDataModule
-from attnlab.data.shapes_detection import ShapesDetectionDataModule
+from attnlab.data.shapes.detection import ShapesDetectionDataModule
+from attnlab.data.shapes.scenes import draw_scene
+from attnlab.data.shapes.segmentation import SPLIT_STREAMS, ShapesSegmentationDataModule
 from attnlab.errors import AttnlabError
 from tests.data.detection_tester import DetectionDataModuleTester
 
@@ -100,7 +99,7 @@ def test_mosaics_are_of_the_scenes_size_unless_another_is_given(drawn):
         data.setup("fit")
         batch = next(iter(data.train_dataloader()))
         assert {tuple(image.shape) for image in batch["image"]} == {(3, size, size)}
-        boxes = torch.cat([target["boxes"] for target in batch["target"]])
+        boxes = np.concatenate([target["boxes"] for target in batch["target"]])
         assert len(boxes) > 6
         assert boxes.min() >= 0
         assert boxes.max() <= size

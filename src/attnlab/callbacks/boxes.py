@@ -71,11 +71,11 @@ def truths(target: Mapping[str, Any]) -> list[Box]:
         target: ``boxes`` (N, 4) xyxy in pixels, ``labels`` (N,), and if known ``iscrowd`` and ``difficult``,
             bool (N,).
     """
-    boxes, labels = target["boxes"].float().cpu().tolist(), target["labels"].cpu().tolist()
+    boxes, labels = target["boxes"].tolist(), target["labels"].tolist()
     notes = [""] * len(boxes)
     for key, note in (("difficult", "difficult"), ("iscrowd", "crowd")):
         if key in target:
-            marked = target[key].cpu().tolist()
+            marked = target[key].tolist()
             notes = [note if mark else old for mark, old in zip(marked, notes, strict=True)]
     return [
         Box(tuple(corners), label, None, note)

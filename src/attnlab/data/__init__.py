@@ -1,17 +1,32 @@
 """Data modules: what a task trains, evaluates and predicts on, as batches."""
 
+import sys
+from importlib import import_module
+
 from attnlab.data.base import DataModule
-from attnlab.data.classification import ClassificationDataModule
-from attnlab.data.coco import COCODetectionDataModule
-from attnlab.data.detection import DetectionDataModule
-from attnlab.data.imagefolder import ImageFolderDataModule
-from attnlab.data.imagenet import ImageNetDataModule
-from attnlab.data.segmentation import SegmentationDataModule
-from attnlab.data.shapes import ShapesSegmentationDataModule
-from attnlab.data.shapes_classification import ShapesClassificationDataModule
-from attnlab.data.shapes_detection import ShapesDetectionDataModule
-from attnlab.data.voc import VOCSegmentationDataModule
-from attnlab.data.voc_detection import VOCDetectionDataModule
+from attnlab.data.classification import ClassificationDataModule, ImageFolderDataModule, ImageNetDataModule
+from attnlab.data.detection import COCODetectionDataModule, DetectionDataModule, VOCDetectionDataModule
+from attnlab.data.segmentation import SegmentationDataModule, VOCSegmentationDataModule
+from attnlab.data.shapes import (
+    ShapesClassificationDataModule,
+    ShapesDetectionDataModule,
+    ShapesSegmentationDataModule,
+)
+
+# Where modules were before each task had its folder: people's YAML and checkpoints name classes by these.
+_MOVED = {
+    "coco": "detection.coco",
+    "detection_transforms": "detection.transforms",
+    "imagefolder": "classification.imagefolder",
+    "imagenet": "classification.imagenet",
+    "mosaic": "detection.mosaic",
+    "shapes_classification": "shapes.classification",
+    "shapes_detection": "shapes.detection",
+    "voc": "segmentation.voc",
+    "voc_detection": "detection.voc",
+}
+for _old, _new in _MOVED.items():
+    globals()[_old] = sys.modules[f"{__name__}.{_old}"] = import_module(f"{__name__}.{_new}")
 
 __all__ = [
     "COCODetectionDataModule",

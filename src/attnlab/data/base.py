@@ -1,16 +1,21 @@
-"""What the data modules of all tasks share: samplers, loaders, normalisation on the device."""
+"""The one life of all data: fetched, listed, checked, and served in batches to any number of processes."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sized
-from typing import Any
+from abc import abstractmethod
+from collections.abc import Callable, Sequence, Sized
+from pathlib import Path
+from typing import Any, Literal
 
 import torch
 from lightning import LightningDataModule
 from lightning.pytorch.trainer.states import TrainerFn
+from lightning.pytorch.utilities import rank_zero_warn
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
+from attnlab.data.checks import CHECKS, find_bad_files, summary
+from attnlab.data.images import find_images
 from attnlab.data.sampling import EvalSampler, TrainSampler, run_seed
 from attnlab.errors import AttnlabError
 
@@ -18,6 +23,7 @@ IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
 
 Triple = tuple[float, float, float]
+Check = Literal["quick", "full", "none"]
 
 STAGE_SPLITS = {
     "fit": ("train", "val"),
@@ -30,18 +36,27 @@ STAGE_SPLITS = {
 
 
 class DataModule(LightningDataModule):
-    """Base of all data modules.
+    """Base of all data modules: the order in which data becomes batches, the same for every task.
 
-    A subclass fills ``datasets`` in ``setup`` and names the collating functions. Its data sets take a
-    `SampleKey` (or an index) and return a dict with ``image``, ``index`` and ``counted``; its batches
+    A task's module says what is wrong with items (`problems`), makes data sets of them (`make_dataset`) and
+    batches (`collate`); a data set's module puts its files in place (`fetch`) and lists them (`items`). Data
+    sets take a `SampleKey` (or an index) and return a dict with ``image``, ``index`` and ``counted``; batches
     are dicts too. Images travel as uint8 and become normalised floats on the device, which moves a quarter of
     the bytes between processes and to the accelerator.
 
     Args:
+        root: Where the data set lies.
         batch_size: Training images a process and step.
         eval_batch_size: Images a process and step in validation, test and prediction.
         num_workers: Loader processes for each process; 0 loads in the training process itself. The samples
             are the same for any number.
+        check: How to look at every file before the first step: ``quick`` at its start and end, which finds
+            files that are missing, empty, cut short or no pictures; ``full`` decodes all of them, and passes
+            over those that it has once found whole and that have kept their size and date; ``none``.
+        on_bad_image: What to do about images that the check finds fault with: stop with an error that names
+            them, or ``skip`` them with one warning.
+        predict_images: What prediction is to read: files, folders (with the folders in them) or patterns such
+            as ``"shots/*.jpg"``, of any picture format, mode and size.
         mean: Channel means (RGB, of images in 0..1) that are subtracted. ImageNet's by default.
         std: Channel standard deviations (RGB, of images in 0..1) that are divided by.
 
@@ -49,16 +64,24 @@ class DataModule(LightningDataModule):
 
     Attributes:
         datasets: Data sets by split (``"train"``, ``"val"``, ``"test"``, ``"predict"``), filled by ``setup``.
+        skipped: Names of the images that the check left out, so far.
+        least_size: The fewest pixels that a picture must have in height and width to be evaluated, if any.
     """
+
+    least_size: int | None = None
 
     mean: Triple
     std: Triple
 
     def __init__(
         self,
+        root: str = "data",
         batch_size: int = 16,
         eval_batch_size: int = 1,
         num_workers: int = 2,
+        check: Check = "quick",
+        on_bad_image: Literal["error", "skip"] = "error",
+        predict_images: str | list[str] | None = None,
         mean: Triple = IMAGENET_MEAN,
         std: Triple = IMAGENET_STD,
     ) -> None:
@@ -72,12 +95,24 @@ class DataModule(LightningDataModule):
                 raise AttnlabError(f"data.{name} is {value}; it must be at least {least}.")
         if min(std) <= 0:
             raise AttnlabError(f"data.std is {tuple(std)}; each value must be above 0.")
+        if check not in CHECKS:
+            raise AttnlabError(f"data.check is '{check}'; it must be one of {', '.join(CHECKS)}.")
+        if on_bad_image == "skip" and check == "none":
+            raise AttnlabError(
+                "data.on_bad_image is 'skip', but data.check is none: nothing would find bad images."
+            )
+        self.root = root
         self.batch_size = batch_size
         self.eval_batch_size = eval_batch_size
         self.num_workers = num_workers
+        self.check: Check = check
+        self.on_bad_image = on_bad_image
+        self.predict_images = predict_images
         self.mean = (mean[0], mean[1], mean[2])
         self.std = (std[0], std[1], std[2])
         self.datasets: dict[str, Dataset[Any]] = {}
+        self.skipped: list[str] = []
+        self._complained: set[str] = set()
 
     def remembered(self) -> dict[str, Any]:
         """Options that the data itself has answered, with the answers, for a checkpoint to keep.
@@ -108,6 +143,102 @@ class DataModule(LightningDataModule):
             AttnlabError: That failed; the message says what else can be done.
         """
 
+    @abstractmethod
+    def items(self, split: str) -> Any:
+        """What ``"train"``, ``"val"`` or ``"test"`` consists of, as listed, whether it is usable or not.
+
+        Returns:
+            A sequence, of the kind that the task's data sets are made of.
+
+        Raises:
+            AttnlabError: The data set or the split is not there.
+        """
+
+    def problems(self, split: str, items: Any) -> dict[int, str]:
+        """What is wrong with the items of a split that cannot be used, by position, in rising order.
+
+        By default, with the files that their ``path`` names.
+        """
+        return self.bad_files([item.path for item in items])
+
+    @abstractmethod
+    def make_dataset(self, split: str, items: Any) -> Dataset[Any]:
+        """The data set of the items that can be used; of paths for ``"predict"``.
+
+        Raises:
+            AttnlabError: Nothing can be learnt from them.
+        """
+
+    def collate(self, split: str) -> Callable[[list[Any]], Any]:
+        """What makes a batch of a list of a split's samples."""
+        raise NotImplementedError
+
+    def item_names(self, items: Any) -> Sequence[str]:
+        """What reports call the items by."""
+        return [str(getattr(item, "name", item)) for item in items]
+
+    def without(self, items: Any, bad: set[int]) -> Any:
+        """The items but for those at some positions."""
+        return [item for position, item in enumerate(items) if position not in bad]
+
+    def setup(self, stage: str | None = None) -> None:
+        """List and check the files of the splits that a stage needs. Those set up before are kept.
+
+        Args:
+            stage: ``"fit"``, ``"validate"``, ``"test"``, ``"predict"``; None for all but the last.
+
+        Raises:
+            AttnlabError: The data set is missing or incomplete, a split is empty, images are bad and
+                ``on_bad_image`` is ``"error"``, or nothing can be learnt from the data.
+        """
+        for split in STAGE_SPLITS[stage]:
+            if split in self.datasets:
+                continue
+            items = self._to_predict() if split == "predict" else self.items(split)
+            if len(items) == 0:
+                raise AttnlabError(f"There is no image in the '{split}' split of '{self.root}'.")
+            self.datasets[split] = self.make_dataset(split, self._usable(split, items))
+
+    def _to_predict(self) -> list[Path]:
+        if self.predict_images is None:
+            raise AttnlabError(
+                "Nothing to predict on: name files, folders or patterns with --data.predict_images."
+            )
+        return find_images(self.predict_images)
+
+    def _usable(self, split: str, items: Any) -> Any:
+        """The items with which nothing is wrong, once that the others may be left out is clear."""
+        predicts = split == "predict"
+        found = self.bad_files(items, self.least_size) if predicts else self.problems(split, items)
+        if not found:
+            return items
+        text = summary(list(found.values()), len(items), f"of the '{split}' images")
+        if self.on_bad_image == "error":
+            raise AttnlabError(
+                f"{text}\nMend them, take them out of the data, or leave them out with "
+                "--data.on_bad_image skip."
+            )
+        if len(found) == len(items):
+            raise AttnlabError(f"{text}\nNo image is left.")
+        names = self.item_names(items)
+        self.skipped += [names[k] for k in found if names[k] not in self.skipped]
+        # The images of the test split are often those of validation.
+        if not self._complained.issuperset(found.values()):
+            self._complained.update(found.values())
+            rank_zero_warn(f"{text}\nThey are left out.")
+        return self.without(items, set(found))
+
+    def bad_files(self, paths: Sequence[Path | str], least_size: int | None = None) -> dict[int, str]:
+        """What is wrong with picture files, by position, as closely as ``check`` says; see `find_bad_files`.
+
+        Args:
+            paths: The files.
+            least_size: The fewest pixels that they must have in height and width.
+        """
+        if self.check == "none":
+            return {}
+        return find_bad_files([Path(path) for path in paths], self.check, least_size, self.root)
+
     def dataset(self, split: str) -> Dataset[Any]:
         """The data set of a split.
 
@@ -125,14 +256,13 @@ class DataModule(LightningDataModule):
         replicas, rank = self.world
         return (TrainSampler if split == "train" else EvalSampler)(dataset, replicas, rank, run_seed())
 
-    def make_loader(self, split: str, collate: Callable[[list[Any]], Any]) -> DataLoader[Any]:
+    def make_loader(self, split: str) -> DataLoader[Any]:
         """The loader of a split, sharded over the trainer's processes.
 
         The last, smaller batch of an epoch is dropped in training, unless it is the only one.
 
         Args:
             split: ``"train"`` shuffles and augments; all others keep the data set's order.
-            collate: Makes a batch of a list of samples.
         """
         dataset = self.dataset(split)
         train = split == "train"
@@ -144,11 +274,40 @@ class DataModule(LightningDataModule):
             batch_size=batch_size,
             sampler=sampler,
             num_workers=self.num_workers,
-            collate_fn=collate,
+            collate_fn=self.collate(split),
             drop_last=train and len(sampler) >= batch_size,  # type: ignore[arg-type]
             pin_memory=on_cuda,
             persistent_workers=self.num_workers > 0 and split in ("train", "val"),
         )
+
+    def train_dataloader(self) -> DataLoader[Any]:
+        """Shuffled, augmented batches of this process's share; see `collate`."""
+        return self.make_loader("train")
+
+    def val_dataloader(self) -> DataLoader[Any]:
+        """Batches that also carry names; see `collate`."""
+        return self.make_loader("val")
+
+    def test_dataloader(self) -> DataLoader[Any]:
+        """Batches that also carry names; see `collate`."""
+        return self.make_loader("test")
+
+    def predict_dataloader(self) -> DataLoader[Any]:
+        """Batches of pictures alone, with their paths; see `collate`."""
+        return self.make_loader("predict")
+
+    def transfer_batch_to_device(self, batch: Any, device: torch.device, dataloader_idx: int) -> Any:
+        """Move a batch, but for the pictures as read, which are only drawn on."""
+        originals = batch.pop("original", None) if isinstance(batch, dict) else None
+        batch = super().transfer_batch_to_device(batch, device, dataloader_idx)
+        if originals is not None:
+            batch["original"] = originals
+        return batch
+
+    def on_after_batch_transfer(self, batch: Any, dataloader_idx: int) -> Any:
+        """Normalise the images, on the device."""
+        batch["image"] = self.normalise(batch["image"])
+        return batch
 
     def normalise(self, images: Tensor) -> Tensor:
         """Turn uint8 images into normalised ones; float images are taken to be normalised already.

@@ -60,6 +60,25 @@ COCO_ARCHIVES = {
 """The official archives of COCO 2017 by the folder that each holds."""
 
 
+def refuse_idle_mirror(mirror: str | None, download: bool) -> None:
+    """Refuse a mirror from which nothing would be fetched.
+
+    Raises:
+        AttnlabError: There is a mirror, and ``download`` is off.
+    """
+    if mirror is not None and not download:
+        raise AttnlabError("data.mirror is set, but data.download is off: nothing would be fetched from it.")
+
+
+def how_to_get_voc(year: str) -> str:
+    """What to do where a release of Pascal VOC (``2007``, ``2012``, or both) is not there."""
+    archives = "the official archive" if year == "2012" else "the official archives"
+    return (
+        f"Set --data.root to where it is, or fetch {archives} with --data.download true (from "
+        f"{OFFICIAL_HOST})."
+    )
+
+
 def download_voc(root: str | Path, year: str, mirror: str | None = None) -> Path:
     """Fetch and unpack a release of Pascal VOC; see `install`.
 

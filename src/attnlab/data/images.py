@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-from PIL import ExifTags, Image, ImageOps
+from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 from torch import Tensor
 
 from attnlab.errors import AttnlabError
@@ -203,4 +203,6 @@ def _read_bytes(path: str | Path) -> bytes:
 
 
 def _first_line(error: Exception) -> str:
+    if isinstance(error, UnidentifiedImageError):  # Its own text shows a buffer's address.
+        return "it is no picture of a known format, or damaged at its start"
     return (str(error) or type(error).__name__).splitlines()[0].rstrip(".")

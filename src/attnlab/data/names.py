@@ -107,3 +107,9 @@ def split_called(name: str, there: Iterable[str]) -> list[str]:
     match = re.fullmatch(r"([a-z]+)(.*)", name.lower())
     calls = next((calls for calls in SPLIT_NAMES.values() if match and match[1] in calls), ())
     return [other for call in calls for other in by_lower.get(call + (match[2] if match else ""), [])]
+
+
+def differences(missing: Sequence[str], surplus: Sequence[str]) -> str:
+    """A sentence for each kind of difference between two sets of classes, with the first names."""
+    parts = (("Missing", missing), ("Not expected", surplus))
+    return " ".join(f"{what}: {listed(names)}." for what, names in parts if names)

@@ -5,20 +5,37 @@ from __future__ import annotations
 import os
 import re
 from collections import Counter, defaultdict
+from collections.abc import Callable, Iterable, Sequence
 from functools import cached_property
 from pathlib import Path
+from typing import Protocol
+
+from lightning.pytorch.utilities import rank_zero_warn
 
 from attnlab.data.images import IMAGE_SUFFIXES
 from attnlab.data.names import listed, split_called
-from attnlab.data.segmentation_sets import LabelledImage
 from attnlab.data.text_files import read_lines
 from attnlab.errors import AttnlabError
+
+VOC_CLASSES = ["background", "aeroplane", "bicycle", "bird", "boat", "bottle", "bus", "car", "cat", "chair"]
+VOC_CLASSES += ["cow", "diningtable", "dog", "horse", "motorbike", "person", "pottedplant", "sheep", "sofa"]
+VOC_CLASSES += ["train", "tvmonitor"]
+"""The classes of Pascal VOC; detection is without the background."""
 
 NEEDED_FOLDERS = {
     "Segmentation": ("JPEGImages", "SegmentationClass", "ImageSets/Segmentation"),
     "Main": ("JPEGImages", "Annotations", "ImageSets/Main"),
 }
 """What there must be, by the folder of the lists: those of segmentation, or of detection."""
+
+
+class Named(Protocol):
+    """What has the name of an image."""
+
+    @property
+    def name(self) -> str:
+        """The name, as it stands in a list."""
+        ...
 
 
 def colour_map(num_classes: int) -> list[list[int]]:
@@ -37,6 +54,23 @@ def colour_map(num_classes: int) -> list[list[int]]:
             channels[bit % 3] |= (index >> bit & 1) << (7 - bit // 3)
         colours.append(channels)
     return colours
+
+
+def warn_of_overlap(trained_on: Iterable[Named], items: Sequence[Named], train: str, val: str) -> None:
+    """Warn if images that are validated on are trained on, too.
+
+    Args:
+        trained_on: The images of training.
+        items: Those of validation.
+        train: What training's list is called.
+        val: What that of validation is called.
+    """
+    shared = {item.name for item in items} & {item.name for item in trained_on}
+    if shared:
+        rank_zero_warn(
+            f"{len(shared)} of the {len(items)} '{val}' images are trained on too (data.train_split is "
+            f"{train}): their scores say nothing about new images."
+        )
 
 
 class VOCFolder:
@@ -109,24 +143,6 @@ class VOCFolder:
             )
         return there[found[0]] if found else usual
 
-    def items(self, split: str, masks: str = "SegmentationClass") -> list[LabelledImage]:
-        """The images of a split and their masks, in the order of its list.
-
-        Whether their files are there is not looked at.
-
-        Args:
-            split: A list's name, without ``.txt``.
-            masks: The folder with the masks.
-
-        Raises:
-            AttnlabError: There is no such list, it is empty, or names an image twice.
-        """
-        stored = _by_stem(self.folder / masks, (".png",))
-        return [
-            LabelledImage(name, self.image(name), stored.get(name, [self.folder / masks / f"{name}.png"])[0])
-            for name in self.names(split)
-        ]
-
     def names(self, split: str) -> list[str]:
         """The names of a split's images, in the order of its list.
 
@@ -157,6 +173,11 @@ class VOCFolder:
         """An image's file: VOC's own ``.jpg``, or, in data made after VOC's model, any that is there."""
         found = self._images.get(name)
         return found[0] if found else self.folder / "JPEGImages" / f"{name}.jpg"
+
+    def masks(self, folder: str) -> Callable[[str], Path]:
+        """Finds an image's mask, by its name, in one of the folders with masks."""
+        stored = _by_stem(self.folder / folder, (".png",))
+        return lambda name: stored.get(name, [self.folder / folder / f"{name}.png"])[0]
 
     def annotation(self, name: str) -> Path:
         """The file of an image's boxes."""

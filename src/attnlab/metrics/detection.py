@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 import torch.distributed as dist
 from numpy.typing import NDArray
 from torch import Tensor
-from torchmetrics import Metric
 
 from attnlab.errors import AttnlabError
 from attnlab.metrics.coco_ap import coco_scores
@@ -64,12 +64,21 @@ class DetectionResult:
     precision: NDArray[np.float64]
 
 
-class DetectionScores(Metric):
+class _Image(NamedTuple):
+    """What was collected of an image: the fields of `PackedDetections` and of `PackedTruths` for it alone."""
+
+    id: int
+    found: tuple[NDArray[Any], ...]
+    real: tuple[NDArray[Any], ...]
+
+
+class DetectionScores:
     """COCO's 12 numbers and Pascal VOC's AP50, collected per step and computed once.
 
-    The state is 24 bytes a detection and 28 a true box, on the CPU. ``result`` brings it to the first
-    process, sorts it by image id, scores it there and sends the result to the others, so it does not depend
-    on batch size, on the order of the images or on how many processes shared them.
+    What is collected is NumPy arrays, 24 bytes a detection and 25 a true box, which no precision and no move
+    between devices touches. ``result`` brings them to the first process, sorts them by image id, scores them
+    there and sends the result to the others, so it does not depend on batch size, on the order of the images
+    or on how many processes shared them.
 
     Detections with a coordinate or a score that is nan or infinite are dropped. They count as nothing: an
     object that only they would have found is missed. Crowds and difficult objects are neither found nor
@@ -79,27 +88,24 @@ class DetectionScores(Metric):
         class_names: Name of each class, in the order of its label.
     """
 
-    full_state_update = False
-    higher_is_better = True
-    detections: list[Tensor]
-    truths: list[Tensor]
-    images: list[Tensor]
-
     def __init__(self, class_names: list[str]) -> None:
-        # compute() gathers by itself: torchmetrics would send all boxes to all processes.
-        super().__init__(sync_on_compute=False)
         self.class_names = list(class_names)
-        # Integers, floats by their bits: module.to(torch.bfloat16) rounds states that are floats.
-        self.add_state("detections", [], dist_reduce_fx="cat")  # int32 (M, 6): box, score, label
-        self.add_state("truths", [], dist_reduce_fx="cat")  # int32 (N, 7): box, area, label, ignored
-        self.add_state("images", [], dist_reduce_fx="cat")  # int64 (B, 3): id, its detections, its truths
+        self._images: list[_Image] = []
+
+    def reset(self) -> None:
+        """Forget what was collected."""
+        self._images = []
+
+    def merge_state(self, other: DetectionScores) -> None:
+        """Take in what another one has collected."""
+        self._images += other._images
 
     def update(self, detections: Sequence[Mapping[str, Any]], targets: Sequence[Mapping[str, Any]]) -> None:
         """Take in a batch.
 
         Args:
             detections: For each image ``boxes`` (M, 4) x0 y0 x1 y1 in pixels, ``scores`` (M,) and ``labels``
-                (M,) in 0..K-1, of any float and integer type, on any device.
+                (M,) in 0..K-1; arrays, or tensors on any device, of any float and integer type.
             targets: For each image ``boxes`` (N, 4), ``labels`` (N,), ``image_id`` and, if there are any,
                 ``iscrowd`` (N,), ``difficult`` (N,) and ``area`` (N,) in square pixels; area is the box's
                 unless it is given.
@@ -108,25 +114,40 @@ class DetectionScores(Metric):
             AttnlabError: If the numbers of images or of boxes differ, a target has no boxes, or a label is
                 outside 0..K-1.
         """
-        ids, found, real = _checked(detections, targets)
-        if not targets:
-            return
-        guesses = _bits(
-            _joined(detections, "boxes").reshape(-1, 4),
-            _joined(detections, "scores"),
-            integers=[_joined(detections, "labels")],
-        )
-        objects = _bits(
-            _joined(targets, "boxes").reshape(-1, 4),
-            torch.cat([_area(target) for target in targets]),
-            integers=[_joined(targets, "labels"), torch.cat([_ignored(target) for target in targets])],
-        )
-        for rows, counts, kind in ((guesses, found, "Detection"), (objects, real, "Truth")):
-            self._check_labels(rows[:, 5], ids, counts, kind)
-        images = torch.tensor([ids, found, real], dtype=torch.int64).T
-        _append(self.detections, guesses)
-        _append(self.truths, objects)
-        _append(self.images, images)
+        if len(detections) != len(targets):
+            raise AttnlabError(f"{len(detections)} detections cannot be scored on {len(targets)} targets.")
+        self._images += [self._image(one, target) for one, target in zip(detections, targets, strict=True)]
+
+    def _image(self, detections: Mapping[str, Any], target: Mapping[str, Any]) -> _Image:
+        image = int(target["image_id"])
+        if "boxes" not in target or "labels" not in target:
+            raise AttnlabError(
+                f"Image {image} has no annotations, so nothing can be scored on it. "
+                "Evaluate a split that has annotations."
+            )
+        found = _array(detections["boxes"]), _array(detections["scores"]), _labels(detections)
+        boxes, labels = _array(target["boxes"]), _labels(target)
+        for own, *others in (found, (boxes, labels)):
+            counts = {len(other) for other in others}
+            if counts != {len(own)}:
+                raise AttnlabError(
+                    f"Image {image} has {len(own)} boxes with {max(counts - {len(own)})} scores or labels; "
+                    "there must be one of each for each box."
+                )
+        for kind, ones in (("Detection", found[2]), ("Truth", labels)):
+            wrong = ones[(ones < 0) | (ones >= len(self.class_names))]
+            if len(wrong):
+                raise AttnlabError(
+                    f"{kind} of class {wrong[0]} in image {image}: "
+                    f"labels must be in 0..{len(self.class_names) - 1}."
+                )
+        boxes = boxes.reshape(-1, 4)
+        area = _array(target["area"]) if "area" in target else (boxes[:, 2:] - boxes[:, :2]).prod(1)
+        ignored = np.zeros(len(labels), bool)
+        for key in ("iscrowd", "difficult"):
+            if key in target:
+                ignored |= _plain(target[key]).astype(bool)
+        return _Image(image, (found[0].reshape(-1, 4), *found[1:]), (boxes, labels, area, ignored))
 
     def compute(self) -> dict[str, Tensor]:
         """COCO's 12 numbers and ``voc/AP50``, ``voc/AP50_11point``; must be called on every process."""
@@ -142,23 +163,15 @@ class DetectionScores(Metric):
         Raises:
             AttnlabError: If an image was given twice.
         """
-        own = tuple(
-            torch.cat([part.cpu() for part in parts]).numpy() if parts else np.zeros((0, width), kind)
-            for parts, width, kind in (
-                (self.detections, 6, np.int32),
-                (self.truths, 7, np.int32),
-                (self.images, 3, np.int64),
-            )
-        )
         if not (dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1):
-            return score_packed([own], self.class_names)
+            return _scored(self._images, self.class_names)
         first = dist.get_rank() == 0
         shares: list[Any] | None = [None] * dist.get_world_size() if first else None
-        dist.gather_object(own, shares, dst=0)
+        dist.gather_object(self._images, shares, dst=0)
         answer: list[Any] = [None]
         if shares is not None:
             try:
-                answer = [score_packed(shares, self.class_names)]
+                answer = [_scored([image for share in shares for image in share], self.class_names)]
             except AttnlabError as error:
                 answer = [error]
         dist.broadcast_object_list(answer, src=0)
@@ -166,98 +179,31 @@ class DetectionScores(Metric):
             raise answer[0]
         return answer[0]
 
-    def _check_labels(self, labels: Tensor, ids: list[int], counts: list[int], kind: str) -> None:
-        wrong = (labels < 0) | (labels >= len(self.class_names))
-        if wrong.any():
-            place = int(wrong.nonzero()[0])
-            image = np.repeat(ids, counts)[place]
+
+def _plain(values: Any) -> NDArray[Any]:
+    """An array of a tensor or an array; bfloat16, which NumPy does not know, as float32."""
+    if not isinstance(values, Tensor):
+        return np.asarray(values)
+    values = values.detach()
+    return (values.float() if values.is_floating_point() else values).cpu().numpy()
+
+
+def _array(values: Any) -> NDArray[np.float32]:
+    return _plain(values).astype(np.float32)
+
+
+def _labels(one: Mapping[str, Any]) -> NDArray[np.int32]:
+    return _plain(one["labels"]).astype(np.int32)
+
+
+def _scored(images: Sequence[_Image], class_names: list[str]) -> DetectionResult:
+    images = sorted(images, key=lambda image: image.id)
+    for before, image in itertools.pairwise(images):
+        if before.id == image.id:
             raise AttnlabError(
-                f"{kind} of class {int(labels[place])} in image {image}: "
-                f"labels must be in 0..{len(self.class_names) - 1}."
+                f"Image {image.id} was scored twice. Each image_id may be given once between two resets."
             )
-
-
-def _checked(
-    detections: Sequence[Mapping[str, Any]], targets: Sequence[Mapping[str, Any]]
-) -> tuple[list[int], list[int], list[int]]:
-    """The image ids, and how many detections and objects each has."""
-    if len(detections) != len(targets):
-        raise AttnlabError(f"{len(detections)} detections cannot be scored on {len(targets)} targets.")
-    if not targets:
-        return [], [], []
-    ids = torch.stack([torch.as_tensor(target["image_id"]).reshape(()) for target in targets]).tolist()
-    for target, image in zip(targets, ids, strict=True):
-        if "boxes" not in target or "labels" not in target:
-            raise AttnlabError(
-                f"Image {image} has no annotations, so nothing can be scored on it. "
-                "Evaluate a split that has annotations."
-            )
-    found = [len(one["scores"]) for one in detections]
-    real = [len(one["labels"]) for one in targets]
-    for one, image, count in zip((*detections, *targets), [*ids, *ids], found + real, strict=True):
-        if len(one["boxes"]) != count or len(one["labels"]) != count:
-            raise AttnlabError(
-                f"Image {image} has {len(one['boxes'])} boxes with {count} scores or labels; "
-                "there must be one of each for each box."
-            )
-    return ids, found, real
-
-
-def _joined(parts: Sequence[Mapping[str, Any]], key: str) -> Tensor:
-    return torch.cat([part[key].detach() for part in parts])
-
-
-def _area(target: Mapping[str, Any]) -> Tensor:
-    if "area" in target:
-        return target["area"].float()
-    boxes = target["boxes"].reshape(-1, 4).float()
-    return (boxes[:, 2] - boxes[:, 0]) * (boxes[:, 3] - boxes[:, 1])
-
-
-def _ignored(target: Mapping[str, Any]) -> Tensor:
-    ignored = torch.zeros_like(target["labels"], dtype=torch.bool)
-    for key in ("iscrowd", "difficult"):
-        if key in target:
-            ignored = ignored | target[key].bool()
-    return ignored
-
-
-def _bits(boxes: Tensor, values: Tensor, integers: list[Tensor]) -> Tensor:
-    """int32 (rows, 5 + integers) on the CPU; the floats as float32, by their bits."""
-    floats = torch.cat([boxes.float(), values.float()[:, None]], 1).view(torch.int32)
-    return torch.cat([floats, *(column.to(torch.int32)[:, None] for column in integers)], 1).cpu()
-
-
-def _append(parts: list[Tensor], rows: Tensor) -> None:
-    """Append, and join parts of like size, so that few are left and each row is copied a few times only."""
-    parts.append(rows)
-    while len(parts) > 1 and len(parts[-2]) <= len(parts[-1]):
-        parts[-2:] = [torch.cat([part.cpu() for part in parts[-2:]])]
-
-
-def score_packed(shares: Sequence[tuple[NDArray[Any], ...]], class_names: list[str]) -> DetectionResult:
-    """Scores from what the processes collected.
-
-    Args:
-        shares: Of each process the rows of its detections, truths and images, as ``DetectionScores`` keeps
-            them.
-        class_names: K names.
-
-    Raises:
-        AttnlabError: If an image is there twice.
-    """
-    found, real, images = (np.concatenate(parts) for parts in zip(*shares, strict=True))
-    order = np.argsort(images[:, 0], kind="stable")
-    ids = images[order, 0]
-    twice = ids[1:][ids[1:] == ids[:-1]]
-    if len(twice):
-        raise AttnlabError(
-            f"Image {int(twice[0])} was scored twice. Each image_id may be given once between two resets."
-        )
-    number = np.empty_like(order)
-    number[order] = np.arange(len(order))
-    detections = _packed_detections(found, np.repeat(number, images[:, 1]))
-    truths = _packed_truths(real, np.repeat(number, images[:, 2]))
+    detections, truths = _packed_detections(images), _packed_truths(images)
 
     classes = len(class_names)
     coco = coco_scores(detections, truths, classes)
@@ -284,22 +230,22 @@ def score_packed(shares: Sequence[tuple[NDArray[Any], ...]], class_names: list[s
     )
 
 
-def _packed_detections(rows: NDArray[np.int32], images: NDArray[np.int64]) -> PackedDetections:
-    floats = np.ascontiguousarray(rows[:, :5]).view(np.float32)
-    order = np.argsort(images, kind="stable")
-    order = order[np.logical_and.reduce(np.isfinite(floats[order]), axis=1)]
-    return PackedDetections(
-        boxes=floats[order, :4], scores=floats[order, 4], labels=rows[order, 5], images=images[order]
-    )
+def _packed_detections(images: Sequence[_Image]) -> PackedDetections:
+    boxes, scores, labels, numbers = _joined([image.found for image in images], _NO_DETECTION)
+    finite = np.isfinite(boxes).all(1) & np.isfinite(scores)
+    return PackedDetections(boxes[finite], scores[finite], labels[finite], numbers[finite])
 
 
-def _packed_truths(rows: NDArray[np.int32], images: NDArray[np.int64]) -> PackedTruths:
-    floats = np.ascontiguousarray(rows[:, :5]).view(np.float32)
-    order = np.argsort(images, kind="stable")
-    return PackedTruths(
-        boxes=floats[order, :4],
-        area=floats[order, 4],
-        labels=rows[order, 5],
-        images=images[order],
-        ignored=rows[order, 6].astype(bool),
-    )
+def _packed_truths(images: Sequence[_Image]) -> PackedTruths:
+    boxes, labels, area, ignored, numbers = _joined([image.real for image in images], _NO_TRUTH)
+    return PackedTruths(boxes, labels, numbers, area, ignored)
+
+
+_NO_DETECTION = (np.empty((0, 4), np.float32), np.empty(0, np.float32), np.empty(0, np.int32))
+_NO_TRUTH = (_NO_DETECTION[0], _NO_DETECTION[2], _NO_DETECTION[1], np.empty(0, bool))
+
+
+def _joined(parts: Sequence[tuple[NDArray[Any], ...]], empty: tuple[NDArray[Any], ...]) -> list[NDArray[Any]]:
+    """The fields of all images, each in one array, and after them the number of each row's image."""
+    fields = [np.concatenate(columns) for columns in zip(empty, *parts, strict=True)]
+    return [*fields, np.repeat(np.arange(len(parts)), [len(part[0]) for part in parts])]

@@ -156,7 +156,10 @@ class DetectionTask(BaseTask):
     def training_step(self, batch: dict[str, Any], batch_idx: int) -> Tensor:
         """Sum of the detector's losses on one batch."""
         targets = [
-            {"boxes": target["boxes"], "labels": target["labels"] + self.first_label}
+            {
+                "boxes": torch.as_tensor(target["boxes"], device=self.device),
+                "labels": torch.as_tensor(target["labels"], device=self.device) + self.first_label,
+            }
             for target in batch["target"]
         ]
         losses: dict[str, Tensor] = self.network(batch["image"], targets)

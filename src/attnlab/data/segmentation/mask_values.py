@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 
 import torch
@@ -30,12 +30,14 @@ def values_of(mask: torch.Tensor) -> dict[int, int]:
     return {value: int(counts[value]) for value in counts.nonzero().flatten().tolist()}
 
 
-def sampled_values(masks: Sequence[Path], most: int = _SAMPLE) -> list[dict[int, int]]:
+def sampled_values(
+    masks: Sequence[Path], reader: Callable[[Path], torch.Tensor] = read_mask, most: int = _SAMPLE
+) -> list[dict[int, int]]:
     """The values of a few masks, evenly spread over all; those that cannot be read are passed over."""
     found = []
     for position in range(0, len(masks), max(1, len(masks) // most)):
         try:
-            found.append(values_of(read_mask(masks[position])))
+            found.append(values_of(reader(masks[position])))
         except AttnlabError:
             continue
     return found
@@ -74,7 +76,7 @@ def refuse_binary(masks: Sequence[Values], ignore_index: int, split: str) -> Non
     """
     binary = binary_masks(masks, ignore_index)
     if binary is not None:
-        way_out = "" if split == "train" else " If that is meant, turn the check off with --data.check false."
+        way_out = "" if split == "train" else " If that is meant, turn the check off with --data.check none."
         raise AttnlabError(f"The {len(masks)} '{split}' masks cannot be right: {binary}{way_out}")
 
 

@@ -12,9 +12,9 @@ from typing import Any
 
 import numpy as np
 
-from attnlab.data.classification_sets import PackedStrings
-from attnlab.data.detection_sets import DetectionItems
+from attnlab.data.detection.items import DetectionItems
 from attnlab.data.names import alike, shown_alike
+from attnlab.data.sets import PackedStrings
 from attnlab.data.text_files import decode_text
 from attnlab.errors import AttnlabError
 

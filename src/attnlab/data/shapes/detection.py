@@ -5,11 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from attnlab.data.detection import DetectionDataModule
-from attnlab.data.detection_sets import DetectionItems
-from attnlab.data.scenes import SceneOptions
-from attnlab.data.shapes import fetch_voc, refuse_undrawable, voc_folder
-from attnlab.data.voc_boxes import VOCFiles, read_items
+from attnlab.data.detection.base import DetectionDataModule
+from attnlab.data.detection.items import DetectionItems
+from attnlab.data.detection.voc_boxes import files_of, read_items
+from attnlab.data.shapes.scenes import SceneOptions
+from attnlab.data.shapes.segmentation import fetch_voc, refuse_undrawable, voc_folder
 from attnlab.data.vocfolder import VOCFolder
 from attnlab.errors import AttnlabError
 
@@ -110,8 +110,5 @@ class ShapesDetectionDataModule(DetectionDataModule):
         if not self.folder.is_dir():
             raise AttnlabError(f"No scenes in '{self.folder}' yet: prepare_data() draws them.")
         layout = VOCFolder(self.folder, lists="Main")
-        files = [
-            VOCFiles(name, layout.image(name), layout.annotation(name))
-            for name in layout.names("val" if split == "test" else split)
-        ]
+        files = files_of(layout, "val" if split == "test" else split)
         return read_items(files, self.class_names, "data.forms")

@@ -14,11 +14,12 @@ from collections.abc import Callable
 from random import Random
 from typing import NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional
 
-from attnlab.data.detection_sets import DetectionSample
+from attnlab.data.detection.sets import DetectionSample
 from attnlab.errors import AttnlabError
 
 LEAST_SIDE = 2.0
@@ -245,8 +246,8 @@ class _Canvas:
 
     def __init__(self, size: int, fill: int) -> None:
         self.pixels = torch.full((size, size, 3), fill, dtype=torch.uint8)
-        self.boxes: list[Tensor] = []
-        self.labels: list[Tensor] = []
+        self.boxes: list[np.ndarray] = []
+        self.labels: list[np.ndarray] = []
 
     def place(self, sample: DetectionSample, where: _Alone | _Quarter) -> None:
         """Put an image on the canvas, and keep its objects of which enough is seen."""
@@ -259,10 +260,9 @@ class _Canvas:
         self.pixels[y0:y1, x0:x1] = seen.permute(1, 2, 0)
         if len(sample.labels):
             # By the window's own scale, so that boxes stay on their objects whatever it was rounded to.
-            factor = torch.tensor([(x1 - x0) / (right - left), (y1 - y0) / (bottom - top)]).repeat(2)
-            moved = (sample.boxes - torch.tensor([left, top, left, top])) * factor
-            moved += torch.tensor([x0, y0, x0, y0])
-            boxes = moved.clamp(min=torch.tensor([x0, y0, x0, y0]), max=torch.tensor([x1, y1, x1, y1]))
+            factor = _pairs((x1 - x0) / (right - left), (y1 - y0) / (bottom - top))
+            moved = (sample.boxes - _pairs(left, top)) * factor + _pairs(x0, y0)
+            boxes = moved.clip(_pairs(x0, y0), _pairs(x1, y1))
             sides, whole = boxes[:, 2:] - boxes[:, :2], moved[:, 2:] - moved[:, :2]
             keep = (sides >= LEAST_SIDE).all(1) & (sides.prod(1) >= LEAST_VISIBLE * whole.prod(1))
             self.boxes.append(boxes[keep])
@@ -279,9 +279,14 @@ class _Canvas:
         """The canvas as a sample."""
         return DetectionSample(
             self.pixels.permute(2, 0, 1),
-            torch.cat([torch.empty(0, 4), *self.boxes]),
-            torch.cat([torch.empty(0, dtype=torch.int64), *self.labels]),
+            np.concatenate([np.empty((0, 4), np.float32), *self.boxes]),
+            np.concatenate([np.empty(0, np.int64), *self.labels]),
         )
+
+
+def _pairs(x: float, y: float) -> np.ndarray:
+    """x, y, x, y."""
+    return np.array([x, y, x, y], np.float32)
 
 
 def _resized(image: Tensor, height: int, width: int) -> Tensor:

@@ -16,11 +16,12 @@ from xml.etree import ElementTree
 import numpy as np
 from PIL import Image
 
-from attnlab.data.forms import FORMS
-from attnlab.data.scenes import BORDER, SCENES_VERSION, Scene, SceneOptions, draw_scene
-from attnlab.data.segmentation import SegmentationDataModule
-from attnlab.data.segmentation_sets import LabelledImage
-from attnlab.data.shapes_root import STAMP, leave_marker, refuse_foreign, stamped_folder
+from attnlab.data.segmentation.base import SegmentationDataModule
+from attnlab.data.segmentation.sets import LabelledImage
+from attnlab.data.segmentation.voc import labelled_images
+from attnlab.data.shapes.forms import FORMS
+from attnlab.data.shapes.root import STAMP, leave_marker, refuse_foreign, stamped_folder
+from attnlab.data.shapes.scenes import BORDER, SCENES_VERSION, Scene, SceneOptions, draw_scene
 from attnlab.data.vocfolder import VOCFolder, colour_map
 from attnlab.errors import AttnlabError, unknown
 
@@ -114,7 +115,7 @@ class ShapesSegmentationDataModule(SegmentationDataModule):
         """
         if not self.folder.is_dir():
             raise AttnlabError(f"No scenes in '{self.folder}' yet: prepare_data() draws them.")
-        return VOCFolder(self.folder).items("val" if split == "test" else split)
+        return labelled_images(VOCFolder(self.folder), "val" if split == "test" else split)
 
 
 def voc_folder(root: str, options: SceneOptions, seed: int, counts: dict[str, int]) -> Path:

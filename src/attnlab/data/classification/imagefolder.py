@@ -10,10 +10,10 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from attnlab.data.classification import ClassificationDataModule, differences
-from attnlab.data.classification_sets import LabelledPicture
+from attnlab.data.classification.base import ClassificationDataModule
+from attnlab.data.classification.sets import LabelledPicture
 from attnlab.data.images import IMAGE_SUFFIXES
-from attnlab.data.names import SPLIT_NAMES, listed, split_called
+from attnlab.data.names import SPLIT_NAMES, differences, listed, split_called
 from attnlab.errors import AttnlabError
 
 _WORDNET_ID = re.compile(r"n\d{8}")

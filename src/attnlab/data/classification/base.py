@@ -3,26 +3,21 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import cached_property, partial
-from pathlib import Path
 from typing import Any, Literal
 
 from lightning.pytorch.utilities import rank_zero_warn
 from torch import nn
-from torch.utils.data import DataLoader
+from torch.utils.data import Dataset
 
-from attnlab.data.base import IMAGENET_MEAN, IMAGENET_STD, STAGE_SPLITS, DataModule, Triple
-from attnlab.data.checks import summary
-from attnlab.data.classification_sets import EvalSet, LabelledPicture, PredictSet, TrainSet, collate
-from attnlab.data.file_checks import find_bad_files
-from attnlab.data.images import find_images
-from attnlab.data.names import absent_classes, alike, check_names, listed, shown_alike
+from attnlab.data.base import DataModule
+from attnlab.data.classification.sets import EvalSet, LabelledPicture, TrainSet, collate
+from attnlab.data.names import absent_classes, alike, check_names, differences, shown_alike
 from attnlab.data.sampling import run_seed
+from attnlab.data.sets import PredictSet
 from attnlab.data.transforms import RandomResizedCropFlip, ResizeCentreCrop
 from attnlab.errors import AttnlabError
-
-CHECKS = ("quick", "full", "none")
 
 
 class ClassificationDataModule(DataModule):
@@ -34,7 +29,6 @@ class ClassificationDataModule(DataModule):
             from the data. A checkpoint remembers them, so that predicting needs no data set.
         batch_size: Training images a process and step.
         eval_batch_size: Images a process and step in validation, test and prediction.
-        num_workers: Loader processes for each process. The samples are the same for any number.
         train_transforms: Replaces the recipe of random crop and flip: transforms (torchvision's v2 or any
             module) applied in turn to the image (tv_tensors.Image, uint8). They must end with one size for
             all images. A uint8 image is normalised afterwards on the device; one that they turn into floating
@@ -51,18 +45,10 @@ class ClassificationDataModule(DataModule):
             them as stored.
         eval_transforms: Replaces that resizing and cropping: transforms applied in turn to the image
             (tv_tensors.Image, uint8).
-        mean: Channel means (RGB, of images in 0..1) that are subtracted. ImageNet's by default.
-        std: Channel standard deviations (RGB, of images in 0..1) that are divided by.
-        check: How to look at every file before the first step: ``quick`` at its start and end, which finds
-            files that are missing, empty, cut short or no pictures; ``full`` decodes all of them; ``none``.
-        on_bad_image: What to do about files that the check finds fault with: stop with an error that names
-            them, or ``skip`` them with one warning.
-        predict_images: What prediction is to read: files, folders (with the folders in them) or patterns such
-            as ``"shots/*.jpg"``, of any picture format, mode and size.
+        **options: The other options of `DataModule`.
 
     Attributes:
         crop_size: Side of the square images that the network sees, in pixels.
-        skipped: Names of the images that the check left out, so far.
     """
 
     default_crop_size: int = 224
@@ -76,7 +62,6 @@ class ClassificationDataModule(DataModule):
         classes: dict[str, str] | None = None,
         batch_size: int = 64,
         eval_batch_size: int = 64,
-        num_workers: int = 2,
         train_transforms: list[nn.Module] | None = None,
         crop_size: int | None = None,
         scale: tuple[float, float] | None = None,
@@ -84,36 +69,20 @@ class ClassificationDataModule(DataModule):
         augment: list[nn.Module] | None = None,
         eval_resize: int | Literal["auto", "none"] = "auto",
         eval_transforms: list[nn.Module] | None = None,
-        mean: Triple = IMAGENET_MEAN,
-        std: Triple = IMAGENET_STD,
-        check: Literal["quick", "full", "none"] = "quick",
-        on_bad_image: Literal["error", "skip"] = "error",
-        predict_images: str | list[str] | None = None,
+        **options: Any,
     ) -> None:
-        super().__init__(batch_size, eval_batch_size, num_workers, mean, std)
-        if check not in CHECKS:
-            raise AttnlabError(f"data.check is '{check}'; it must be one of {', '.join(CHECKS)}.")
-        if on_bad_image == "skip" and check == "none":
-            raise AttnlabError(
-                "data.on_bad_image is 'skip', but data.check is none: nothing would find bad images."
-            )
+        super().__init__(root, batch_size, eval_batch_size, **options)
         if classes is not None and not classes:
             raise AttnlabError("data.classes is empty; name at least one class, or leave it out.")
         if classes is not None:
             # Case counts: what the folders are called, which a checkpoint remembers, may differ in it alone.
             check_names(list(classes.values()), "data.classes", case=True)
-        self.root = root
         self.classes = None if classes is None else dict(classes)
         self.crop_size = self.default_crop_size if crop_size is None else crop_size
-        self.check = check
-        self.on_bad_image = on_bad_image
-        self.predict_images = predict_images
         self.train_transforms = self._training(train_transforms, scale, flip, augment)
         self.eval_transforms = self._evaluation(eval_transforms, eval_resize)
         # Without resizing, a picture can be too small for the crop.
-        self._least_size = self.crop_size if eval_transforms is None and eval_resize == "none" else None
-        self.skipped: list[str] = []
-        self._looked_at: dict[tuple[Path, int | None], str | None] = {}
+        self.least_size = self.crop_size if eval_transforms is None and eval_resize == "none" else None
 
     def _training(
         self,
@@ -208,32 +177,14 @@ class ClassificationDataModule(DataModule):
         return {"classes": dict(self._known_classes)}
 
     def setup(self, stage: str | None = None) -> None:
-        """List and check the files of the splits that a stage needs. Those set up before are kept.
-
-        Args:
-            stage: ``"fit"``, ``"validate"``, ``"test"``, ``"predict"``; None for all but the last.
+        """List and check the files of the splits that a stage needs; see `DataModule.setup`.
 
         Raises:
-            AttnlabError: The data set is missing or incomplete, its classes are not those of ``classes``, or
-                files are bad and ``on_bad_image`` is ``"error"``.
+            AttnlabError: Also if the data's classes are not those of ``classes``.
         """
-        seed = run_seed()
         if stage != "predict":
             self._compare_classes()
-        for split in STAGE_SPLITS[stage]:
-            if split in self.datasets:
-                continue
-            if split == "predict":
-                self.datasets[split] = PredictSet(self._to_predict(), self.eval_transforms)
-                continue
-            items = self.items(split)
-            bad = self._bad([item.path for item in items], [item.name for item in items], split)
-            usable = [item for position, item in enumerate(items) if position not in bad] if bad else items
-            if split == "train":
-                self._look_at_classes(usable)
-                self.datasets[split] = TrainSet(usable, self.train_transforms, seed)
-            else:
-                self.datasets[split] = EvalSet(usable, self.eval_transforms)
+        super().setup(stage)
 
     def _compare_classes(self) -> None:
         """Refuse data of other classes than the option, or the checkpoint that gave it, says."""
@@ -268,69 +219,23 @@ class ClassificationDataModule(DataModule):
         if absent:
             rank_zero_warn(absent_classes(absent, self.num_classes, "training picture"))
 
-    def _to_predict(self) -> list[Path]:
-        if self.predict_images is None:
-            raise AttnlabError(
-                "Nothing to predict on: name files, folders or patterns with --data.predict_images."
-            )
-        paths = find_images(self.predict_images)
-        bad = self._bad(paths, [str(path) for path in paths], "predict")
-        return [path for position, path in enumerate(paths) if position not in bad]
+    def problems(self, split: str, items: Sequence[LabelledPicture]) -> dict[int, str]:
+        """What is wrong with the pictures' files, by position."""
+        return self.bad_files([item.path for item in items], None if split == "train" else self.least_size)
 
-    def _bad(self, paths: Sequence[Path], names: Sequence[str], split: str) -> set[int]:
-        """Positions of the files that do not pass the check, once that they may be left out is clear."""
-        if self.check == "none":
-            return set()
-        least = None if split == "train" else self._least_size
-        # The files of the test split are often those of validation. Training's are too many to keep.
-        keep = split != "train"
-        todo = [k for k, path in enumerate(paths) if not keep or (path, least) not in self._looked_at]
-        found = find_bad_files([paths[k] for k in todo], self.check, least)
-        new = {todo[position]: text for position, text in found.items()}
-        if keep:
-            self._looked_at.update({(paths[k], least): new.get(k) for k in todo})
-            known = ((k, self._looked_at[path, least]) for k, path in enumerate(paths))
-            problems = {k: text for k, text in known if text}
-        else:
-            problems = new
-        if not problems:
-            return set()
-        text = summary(list(problems.values()), len(paths), f"of the '{split}' images")
-        if self.on_bad_image == "error":
-            raise AttnlabError(
-                f"{text}\nMend or remove them, or leave them out with --data.on_bad_image skip."
-            )
-        if len(problems) == len(paths):
-            raise AttnlabError(f"{text}\nNo image is left.")
-        left_out = [names[k] for k in problems]
-        self.skipped += [name for name in left_out if name not in self.skipped]
-        if new:
-            rank_zero_warn(f"{text}\nThey are left out.")
-        return set(problems)
+    def make_dataset(self, split: str, items: Sequence[Any]) -> Dataset[Any]:
+        """Training, evaluation or prediction on the items.
 
-    def train_dataloader(self) -> DataLoader[Any]:
-        """Batches of ``image``, ``label``, ``index``, ``counted``; see `collate`."""
-        return self.make_loader("train", partial(collate, option="train_transforms"))
+        Raises:
+            AttnlabError: There is one class only, or two that a reader cannot tell apart.
+        """
+        if split == "predict":
+            return PredictSet(items, self.eval_transforms)
+        if split == "train":
+            self._look_at_classes(items)
+            return TrainSet(items, self.train_transforms, run_seed())
+        return EvalSet(items, self.eval_transforms)
 
-    def val_dataloader(self) -> DataLoader[Any]:
-        """Batches that also carry names; see `collate`."""
-        return self.make_loader("val", partial(collate, option="eval_transforms"))
-
-    def test_dataloader(self) -> DataLoader[Any]:
-        """Batches that also carry names; see `collate`."""
-        return self.make_loader("test", partial(collate, option="eval_transforms"))
-
-    def predict_dataloader(self) -> DataLoader[Any]:
-        """Batches without labels, with the files' paths; see `collate`."""
-        return self.make_loader("predict", partial(collate, option="eval_transforms"))
-
-    def on_after_batch_transfer(self, batch: Any, dataloader_idx: int) -> Any:
-        """Normalise the images, on the device."""
-        batch["image"] = self.normalise(batch["image"])
-        return batch
-
-
-def differences(missing: Sequence[str], surplus: Sequence[str]) -> str:
-    """A sentence for each kind of difference between two sets of class folders, with the first names."""
-    parts = (("Missing", missing), ("Not expected", surplus))
-    return " ".join(f"{what}: {listed(names)}." for what, names in parts if names)
+    def collate(self, split: str) -> Callable[[list[Any]], Any]:
+        """Stacks samples of one size."""
+        return partial(collate, option="train_transforms" if split == "train" else "eval_transforms")

@@ -4,18 +4,12 @@ from __future__ import annotations
 
 from typing import Any, Literal
 
-from lightning.pytorch.utilities import rank_zero_warn
-
-from attnlab.data.download import OFFICIAL_HOST, download_voc
-from attnlab.data.segmentation import SegmentationDataModule
-from attnlab.data.segmentation_sets import LabelledImage
-from attnlab.data.voc_own import refuse_ones_own
-from attnlab.data.vocfolder import VOCFolder
+from attnlab.data.download import download_voc, how_to_get_voc, refuse_idle_mirror
+from attnlab.data.segmentation.base import SegmentationDataModule
+from attnlab.data.segmentation.sets import LabelledImage
+from attnlab.data.segmentation.voc_own import refuse_ones_own
+from attnlab.data.vocfolder import VOC_CLASSES, VOCFolder, warn_of_overlap
 from attnlab.errors import AttnlabError
-
-VOC_CLASSES = ["background", "aeroplane", "bicycle", "bird", "boat", "bottle", "bus", "car", "cat", "chair"]
-VOC_CLASSES += ["cow", "diningtable", "dog", "horse", "motorbike", "person", "pottedplant", "sheep", "sofa"]
-VOC_CLASSES += ["train", "tvmonitor"]
 
 _AUG_LISTS = ("train_aug", "trainaug")
 _AUG_MASKS = "SegmentationClassAug"
@@ -65,10 +59,7 @@ class VOCSegmentationDataModule(SegmentationDataModule):
             raise AttnlabError(
                 "data.train_split train_aug belongs to VOC 2012; VOC 2007 has train and trainval."
             )
-        if mirror is not None and not download:
-            raise AttnlabError(
-                "data.mirror is set, but data.download is off: nothing would be fetched from it."
-            )
+        refuse_idle_mirror(mirror, download)
         self.year = year
         self.train_split = train_split
         self.val_split = val_split
@@ -85,7 +76,7 @@ class VOCSegmentationDataModule(SegmentationDataModule):
         if not self.download:
             return
         try:
-            VOCFolder.find(self.root, self.year, self._how_to_get())
+            self._folder()
         except AttnlabError:
             download_voc(self.root, self.year, self.mirror)
 
@@ -96,34 +87,26 @@ class VOCSegmentationDataModule(SegmentationDataModule):
             AttnlabError: The data set is not at ``root`` or not complete, has no such split, or is not VOC's
                 and ``class_names`` is None.
         """
-        items = self._listed(split)
+        folder = self._folder()
+        if split == "train":
+            items = self._trained_on(folder)
+        else:
+            items = labelled_images(folder, self.val_split if split == "val" else self.test_split)
+        if split == "val" and "train" in self.datasets:
+            warn_of_overlap(self._trained_on(folder), items, self.train_split, self.val_split)
         if not self._classes_given:
-            folder = VOCFolder.find(self.root, self.year, self._how_to_get())
             refuse_ones_own(folder, items, self.year, self.class_names, self.ignore_index)
         return items
 
-    def _listed(self, split: str) -> list[LabelledImage]:
-        folder = VOCFolder.find(self.root, self.year, self._how_to_get())
-        if split == "train":
-            return (
-                self._augmented(folder) if self.train_split == "train_aug" else folder.items(self.train_split)
-            )
-        items = folder.items(self.val_split if split == "val" else self.test_split)
-        if split == "val" and "train" in self.datasets:
-            self._warn_of_overlap(folder, items)
-        return items
+    def _folder(self) -> VOCFolder:
+        return VOCFolder.find(self.root, self.year, how_to_get_voc(self.year))
 
-    def _how_to_get(self) -> str:
-        archives = "the official archive" if self.year == "2012" else "the official archives"
-        return (
-            f"Set --data.root to where it is, or fetch {archives} with --data.download true (from "
-            f"{OFFICIAL_HOST})."
-        )
-
-    def _augmented(self, folder: VOCFolder) -> list[LabelledImage]:
+    def _trained_on(self, folder: VOCFolder) -> list[LabelledImage]:
+        if self.train_split != "train_aug":
+            return labelled_images(folder, self.train_split)
         lists = [name for name in _AUG_LISTS if folder.list_file(name).is_file()]
         if lists and (folder.folder / _AUG_MASKS).is_dir():
-            return folder.items(lists[0], _AUG_MASKS)
+            return labelled_images(folder, lists[0], _AUG_MASKS)
         raise AttnlabError(
             f"train_aug needs the masks '{folder.folder / _AUG_MASKS}' and the list "
             f"'{folder.list_file(_AUG_LISTS[0])}' (or {_AUG_LISTS[1]}.txt). They are made from the Semantic "
@@ -132,13 +115,19 @@ class VOCSegmentationDataModule(SegmentationDataModule):
             "it, use --data.train_split train."
         )
 
-    def _warn_of_overlap(self, folder: VOCFolder, items: list[LabelledImage]) -> None:
-        trained_on = (
-            self._augmented(folder) if self.train_split == "train_aug" else folder.items(self.train_split)
-        )
-        shared = {item.name for item in items} & {item.name for item in trained_on}
-        if shared:
-            rank_zero_warn(
-                f"{len(shared)} of the {len(items)} '{self.val_split}' images are trained on too "
-                f"(data.train_split is {self.train_split}): their scores say nothing about new images."
-            )
+
+def labelled_images(folder: VOCFolder, split: str, masks: str = "SegmentationClass") -> list[LabelledImage]:
+    """The images of a split and their masks, in the order of its list.
+
+    Whether their files are there is not looked at.
+
+    Args:
+        folder: The data set.
+        split: A list's name, without ``.txt``.
+        masks: The folder with the masks.
+
+    Raises:
+        AttnlabError: As for `VOCFolder.names`.
+    """
+    stored = folder.masks(masks)
+    return [LabelledImage(name, folder.image(name), stored(name)) for name in folder.names(split)]

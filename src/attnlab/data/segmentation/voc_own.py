@@ -8,10 +8,10 @@ from pathlib import Path
 
 from PIL import Image
 
-from attnlab.data.mask_values import binary_masks, sampled_values
 from attnlab.data.names import listed
-from attnlab.data.segmentation_sets import LabelledImage
-from attnlab.data.voc_boxes import read_annotation
+from attnlab.data.segmentation.mask_values import binary_masks, sampled_values
+from attnlab.data.segmentation.sets import LabelledImage
+from attnlab.data.voc_xml import read_annotation
 from attnlab.data.vocfolder import VOCFolder, colour_map
 from attnlab.errors import AttnlabError
 
@@ -46,7 +46,7 @@ def refuse_ones_own(
     strange = _strange(folder, items, year, class_names)
     if strange is None:
         return
-    masks = sampled_values([item.mask for item in items], _VALUES_SAMPLE)
+    masks = sampled_values([item.mask for item in items], most=_VALUES_SAMPLE)
     values = sorted({value for mask in masks for value in mask})
     binary = binary_masks(masks, ignore_index)
     classes = [value for value in values if value != ignore_index]

@@ -9,13 +9,12 @@ from typing import Any
 from lightning.pytorch.utilities import rank_zero_warn
 
 from attnlab.data.base import STAGE_SPLITS
-from attnlab.data.classification import differences
-from attnlab.data.coco_file import COCOFile, located, read_coco
-from attnlab.data.coco_layout import annotations_there, find_annotations, find_images
-from attnlab.data.detection import DetectionDataModule
-from attnlab.data.detection_sets import DetectionItems
-from attnlab.data.download import COCO_ARCHIVES, COCO_HOST, download_coco
-from attnlab.data.names import alike, check_names, listed, shown_alike
+from attnlab.data.detection.base import DetectionDataModule
+from attnlab.data.detection.coco_file import COCOFile, located, read_coco
+from attnlab.data.detection.coco_layout import annotations_there, find_annotations, find_images
+from attnlab.data.detection.items import DetectionItems
+from attnlab.data.download import COCO_ARCHIVES, COCO_HOST, download_coco, refuse_idle_mirror
+from attnlab.data.names import alike, check_names, differences, listed, shown_alike
 from attnlab.errors import AttnlabError
 
 COCO_CLASSES = ["person", "bicycle", "car", "motorcycle", "airplane", "bus", "train", "truck", "boat"]
@@ -85,10 +84,7 @@ class COCODetectionDataModule(DetectionDataModule):
                 "data.test_annotations and data.test_images belong together: set both, or leave both out to "
                 "test on the validation split."
             )
-        if mirror is not None and not download:
-            raise AttnlabError(
-                "data.mirror is set, but data.download is off: nothing would be fetched from it."
-            )
+        refuse_idle_mirror(mirror, download)
         self.classes = None if classes is None else dict(sorted(classes.items()))
         self.annotations = {
             "train": train_annotations,

@@ -10,12 +10,12 @@ from typing import Any
 
 from PIL import Image
 
-from attnlab.data.classification_sets import LabelledPicture
-from attnlab.data.forms import FORMS
-from attnlab.data.imagefolder import ImageFolderDataModule
-from attnlab.data.scenes import SCENES_VERSION, SceneOptions, draw_scene
-from attnlab.data.shapes import SPLIT_STREAMS, refuse_undrawable, write_once
-from attnlab.data.shapes_root import stamped_folder
+from attnlab.data.classification.imagefolder import ImageFolderDataModule
+from attnlab.data.classification.sets import LabelledPicture
+from attnlab.data.shapes.forms import FORMS
+from attnlab.data.shapes.root import stamped_folder
+from attnlab.data.shapes.scenes import SCENES_VERSION, SceneOptions, draw_scene
+from attnlab.data.shapes.segmentation import SPLIT_STREAMS, refuse_undrawable, write_once
 from attnlab.errors import AttnlabError
 
 OWN_DATA = "--data ImageFolderDataModule (a folder a class)"

@@ -4,15 +4,12 @@ from __future__ import annotations
 
 from typing import Any, Literal
 
-from lightning.pytorch.utilities import rank_zero_warn
-
-from attnlab.data.detection import DetectionDataModule
-from attnlab.data.detection_sets import DetectionItems
-from attnlab.data.download import OFFICIAL_HOST, download_voc
+from attnlab.data.detection.base import DetectionDataModule
+from attnlab.data.detection.items import DetectionItems
+from attnlab.data.detection.voc_boxes import VOCFiles, files_of, read_items
+from attnlab.data.download import download_voc, how_to_get_voc, refuse_idle_mirror
 from attnlab.data.names import check_names
-from attnlab.data.voc import VOC_CLASSES
-from attnlab.data.voc_boxes import VOCFiles, read_items
-from attnlab.data.vocfolder import VOCFolder
+from attnlab.data.vocfolder import VOC_CLASSES, VOCFolder, warn_of_overlap
 from attnlab.errors import AttnlabError
 
 YEARS = {"2007": ("2007",), "2012": ("2012",), "2007+2012": ("2007", "2012")}
@@ -63,10 +60,7 @@ class VOCDetectionDataModule(DetectionDataModule):
         super().__init__(root, **options)
         if year not in YEARS:
             raise AttnlabError(f"data.year is '{year}'; it must be one of {', '.join(YEARS)}.")
-        if mirror is not None and not download:
-            raise AttnlabError(
-                "data.mirror is set, but data.download is off: nothing would be fetched from it."
-            )
+        refuse_idle_mirror(mirror, download)
         names = VOC_CLASSES[1:] if class_names is None else list(class_names)
         check_names(names, "data.class_names")
         self._classes_given = class_names is not None
@@ -103,32 +97,17 @@ class VOCDetectionDataModule(DetectionDataModule):
         """
         files = self._files(split)
         if split == "val" and "train" in self.datasets:
-            self._warn_of_overlap(files)
+            train, val = self.splits["train"], self.splits["val"]
+            warn_of_overlap(self._files("train"), files, train, val)
         return read_items(files, self.names, "data.class_names", self._classes_given)
 
     def _files(self, split: str) -> list[VOCFiles]:
         years = YEARS[self.year] if split == "train" else YEARS[self.year][:1]
         folders = [self._folder(year) for year in years]
-        return [
-            VOCFiles(name, folder.image(name), folder.annotation(name))
-            for folder in folders
-            for name in folder.names(self.splits[split])
-        ]
+        return [files for folder in folders for files in files_of(folder, self.splits[split])]
 
     def _folder(self, year: str) -> VOCFolder:
-        archives = "the official archive" if self.year == "2012" else "the official archives"
-        how = (
-            f"Set --data.root to where it is, or fetch {archives} with --data.download true (from "
-            f"{OFFICIAL_HOST})."
-        )
+        how = how_to_get_voc(self.year)
         if self.year != year:
             how = f"For data.year {self.year}, the root holds both VOC2007 and VOC2012. {how}"
         return VOCFolder.find(self.root, year, how, lists="Main", itself=self.year == year)
-
-    def _warn_of_overlap(self, files: list[VOCFiles]) -> None:
-        shared = {item.name for item in files} & {item.name for item in self._files("train")}
-        if shared:
-            rank_zero_warn(
-                f"{len(shared)} of the {len(files)} '{self.splits['val']}' images are trained on too "
-                f"(data.train_split is {self.splits['train']}): their scores say nothing about new images."
-            )

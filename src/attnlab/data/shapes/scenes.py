@@ -1,7 +1,7 @@
 """Scenes drawn from a seed: textured forms on textured ground, with everything that is known about them.
 
 A `Scene` is a picture, its index mask and its objects with boxes and visibility, of no file format. Writers
-turn scenes into data sets: `attnlab.data.shapes` into Pascal VOC's layout.
+turn scenes into data sets: `attnlab.data.shapes.segmentation` into Pascal VOC's layout.
 
 Colour and texture are drawn independently of an object's form, and the ground is made of the same ones, so
 only the outline tells what an object is. The ground carries clutter: smooth blobs and strokes of no class.
@@ -15,7 +15,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from attnlab.data.forms import FORMS, FloatMap, form_area
+from attnlab.data.shapes.forms import FORMS, FloatMap, form_area
 
 SCENES_VERSION = 1
 """Raised whenever the same options and seed would draw other scenes than before."""

@@ -5,38 +5,27 @@ from __future__ import annotations
 import colorsys
 import math
 from abc import abstractmethod
-from collections.abc import Sequence
-from functools import cached_property, partial
-from pathlib import Path
+from collections.abc import Callable, Sequence
+from functools import cached_property
 from typing import Any, Literal
 
 import numpy as np
 import torch
 from lightning.pytorch.utilities import rank_zero_warn
 from torch import Tensor, nn
-from torch.utils.data import DataLoader, Sampler
+from torch.utils.data import Dataset, Sampler
 from torchvision.transforms import v2
 
-from attnlab.data.base import STAGE_SPLITS, DataModule
-from attnlab.data.checks import summary
-from attnlab.data.classification_sets import PredictSet
-from attnlab.data.detection_sets import (
-    DetectionItems,
-    EvalSet,
-    TrainSet,
-    collate,
-    from_bits,
-)
-from attnlab.data.file_checks import find_bad_files, find_wrong_sizes
-from attnlab.data.images import find_images
-from attnlab.data.mosaic import MosaicMixup
+from attnlab.data.base import STAGE_SPLITS, Check, DataModule
+from attnlab.data.detection.items import DetectionItems, find_wrong_sizes
+from attnlab.data.detection.mosaic import MosaicMixup
+from attnlab.data.detection.sets import EvalSet, TrainSet, collate
 from attnlab.data.names import absent_classes
 from attnlab.data.sampling import AspectGroupedSampler, run_seed
+from attnlab.data.sets import PredictSet
 from attnlab.errors import AttnlabError
 
-CHECKS = ("quick", "full", "none")
 DEFAULT_MOSAIC_SIZE = 640
-_FLOAT32_BYTES = 4
 
 
 class DetectionDataModule(DataModule):
@@ -66,15 +55,13 @@ class DetectionDataModule(DataModule):
         group_by_aspect: Make training batches of images that are all wide or all high, so that little of a
             batch is padding.
         check: How to look at every file before the first step: ``quick`` at its start and end, which finds
-            files that are missing, empty, cut short or no pictures; ``full`` decodes all of them, and
-            compares their sizes with the stated ones; ``none``. Annotations are always read in full.
+            files that are missing, empty, cut short or no pictures; ``full`` decodes those that it has not
+            found whole before, and compares their sizes with the stated ones; ``none``. Annotations are
+            always read in full.
         on_bad_image: What to do about images that cannot be used, or whose annotations cannot: stop with an
             error that names them, or ``skip`` them with one warning.
         predict_images: What prediction is to read: files, folders (with the folders in them) or patterns such
             as ``"shots/*.jpg"``, of any picture format, mode and size.
-
-    Attributes:
-        skipped: Names of the images that the check left out, so far.
     """
 
     def __init__(
@@ -92,32 +79,20 @@ class DetectionDataModule(DataModule):
         strong_share: float = 1.0,
         train_on_empty: bool = False,
         group_by_aspect: bool = False,
-        check: Literal["quick", "full", "none"] = "quick",
+        check: Check = "quick",
         on_bad_image: Literal["error", "skip"] = "error",
         predict_images: str | list[str] | None = None,
     ) -> None:
-        super().__init__(batch_size, eval_batch_size, num_workers)
-        if check not in CHECKS:
-            raise AttnlabError(f"data.check is '{check}'; it must be one of {', '.join(CHECKS)}.")
-        if on_bad_image == "skip" and check == "none":
-            raise AttnlabError(
-                "data.on_bad_image is 'skip', but data.check is none: nothing would find bad images."
-            )
+        super().__init__(root, batch_size, eval_batch_size, num_workers, check, on_bad_image, predict_images)
         shares = {"flip": flip, "mosaic": mosaic, "mixup": mixup, "strong_share": strong_share}
         for name, value in shares.items():
             if value is not None and not 0 <= value <= 1:
                 raise AttnlabError(f"data.{name} is {value}; it must be within 0..1.")
-        self.root = root
-        self.check = check
-        self.on_bad_image = on_bad_image
-        self.predict_images = predict_images
         self.train_on_empty = train_on_empty
         self.group_by_aspect = group_by_aspect
         self.train_transforms = self._training(train_transforms, flip, augment)
         self.mixing = self._mixing(mosaic, mixup, mosaic_size, strong_share)
         self.strong_share = strong_share
-        self.skipped: list[str] = []
-        self._looked_at: dict[Path, str | None] = {}
         self._dropped: dict[str, int] = {}
 
     def _training(
@@ -212,30 +187,15 @@ class DetectionDataModule(DataModule):
         return [_colour(label) for label in range(self.num_classes)]
 
     def setup(self, stage: str | None = None) -> None:
-        """List and check the images of the splits that a stage needs. Those set up before are kept.
-
-        Args:
-            stage: ``"fit"``, ``"validate"``, ``"test"``, ``"predict"``; None for all but the last.
+        """List and check the images of the splits that a stage needs; see `DataModule.setup`.
 
         Raises:
-            AttnlabError: The data set is missing or incomplete, there is nothing to train on, a label is
-                beyond the classes, or images are bad and ``on_bad_image`` is ``"error"``.
+            AttnlabError: Also if a label is beyond the classes, or a share of the epochs is asked for whose
+                number is not set.
         """
-        for split in STAGE_SPLITS[stage]:
-            if split in self.datasets:
-                continue
-            if split == "predict":
-                self.datasets[split] = PredictSet(self._to_predict(), [])
-                continue
-            strong_epochs = self._strong_epochs() if split == "train" else None
-            items = self._usable(self.items(split), split)
-            if split == "train":
-                kept = self._to_train_on(items)
-                self.datasets[split] = TrainSet(
-                    kept, self.train_transforms, run_seed(), self.mixing, strong_epochs
-                )
-            else:
-                self.datasets[split] = EvalSet(items)
+        if "train" in STAGE_SPLITS[stage] and "train" not in self.datasets:
+            self._strong_epochs()
+        super().setup(stage)
 
     def _strong_epochs(self) -> int | None:
         """The number of epochs with mosaics; None means all."""
@@ -265,19 +225,47 @@ class DetectionDataModule(DataModule):
             rank_zero_warn(absent_classes(absent, self.num_classes, "training annotation"))
         return kept
 
-    def _to_predict(self) -> list[Path]:
-        if self.predict_images is None:
-            raise AttnlabError(
-                "Nothing to predict on: name files, folders or patterns with --data.predict_images."
-            )
-        paths = find_images(self.predict_images)
-        usable = self._without(self._bad_files(paths, "predict"), [str(path) for path in paths], "predict")
-        return [path for path, keep in zip(paths, usable, strict=True) if keep]
+    def problems(self, split: str, items: DetectionItems) -> dict[int, str]:
+        """What is wrong with images and annotations, by position.
 
-    def _usable(self, items: DetectionItems, split: str) -> DetectionItems:
-        """The images that pass the check, of which each annotation has been read."""
-        if len(items) == 0:
-            raise AttnlabError(f"There is no image in the '{split}' split of '{self.root}'.")
+        Raises:
+            AttnlabError: A label is beyond the classes.
+        """
+        self._refuse_labels_beyond(split, items)
+        self._count_dropped(items)
+        found = {**self.bad_files(items.paths), **items.problems}
+        if self.check == "full":
+            found = {**find_wrong_sizes(items), **found}
+        return dict(sorted(found.items()))
+
+    def item_names(self, items: Any) -> Sequence[str]:
+        """What reports call the images by."""
+        return items.names if isinstance(items, DetectionItems) else super().item_names(items)
+
+    def without(self, items: Any, bad: set[int]) -> Any:
+        """The images but for those at some positions."""
+        if not isinstance(items, DetectionItems):
+            return super().without(items, bad)
+        return items.select(~np.isin(np.arange(len(items)), list(bad)))
+
+    def make_dataset(self, split: str, items: Any) -> Dataset[Any]:
+        """Training, evaluation or prediction on the images.
+
+        Raises:
+            AttnlabError: There is no object to learn from.
+        """
+        if split == "predict":
+            return PredictSet(items)
+        if split == "train":
+            kept = self._to_train_on(items)
+            return TrainSet(kept, self.train_transforms, run_seed(), self.mixing, self._strong_epochs())
+        return EvalSet(items)
+
+    def collate(self, split: str) -> Callable[[list[Any]], Any]:
+        """Keeps images and boxes in lists."""
+        return collate
+
+    def _refuse_labels_beyond(self, split: str, items: DetectionItems) -> None:
         beyond = (items.labels < 0) | (items.labels >= self.num_classes)
         if beyond.any():
             position = int(np.searchsorted(items.ends, np.flatnonzero(beyond)[0], side="right"))
@@ -286,46 +274,6 @@ class DetectionDataModule(DataModule):
                 f"{self.num_classes} classes, e.g. {items.labels[beyond][0]} in "
                 f"'{items.names[position]}'; labels go from 0 to {self.num_classes - 1}."
             )
-        found = self._bad_files([Path(path) for path in items.paths], split)
-        bad = {**found, **items.problems}
-        if self.check == "full":
-            bad = {**find_wrong_sizes(items), **bad}
-        bad = dict(sorted(bad.items()))
-        usable = self._without(bad, items.names, split)
-        self._count_dropped(items)
-        return items if not bad else items.select(np.array(usable))
-
-    def _bad_files(self, paths: Sequence[Path], split: str) -> dict[int, str]:
-        """What is wrong with the files themselves, by position."""
-        if self.check == "none":
-            return {}
-        # The files of the test split are often those of validation. Training's are too many to keep.
-        keep = split != "train"
-        todo = [k for k, path in enumerate(paths) if not keep or path not in self._looked_at]
-        new = find_bad_files([paths[k] for k in todo], self.check)
-        found = {todo[position]: text for position, text in new.items()}
-        if not keep:
-            return found
-        self._looked_at.update({paths[k]: found.get(k) for k in todo})
-        known = ((k, self._looked_at[path]) for k, path in enumerate(paths))
-        return {k: text for k, text in known if text}
-
-    def _without(self, problems: dict[int, str], names: Sequence[str], split: str) -> list[bool]:
-        """Which images are left, once that some may be left out is clear."""
-        if not problems:
-            return [True] * len(names)
-        text = summary(list(problems.values()), len(names), f"of the '{split}' images")
-        if self.on_bad_image == "error":
-            raise AttnlabError(
-                f"{text}\nMend or remove them, or leave them out with --data.on_bad_image skip."
-            )
-        if len(problems) == len(names):
-            raise AttnlabError(f"{text}\nNo image is left.")
-        new = [names[k] for k in problems if names[k] not in self.skipped]
-        self.skipped += new
-        if new:
-            rank_zero_warn(f"{text}\nThey are left out.")
-        return [k not in problems for k in range(len(names))]
 
     def _count_dropped(self, items: DetectionItems) -> None:
         new = {items.paths[k]: count for k, count in items.dropped.items()}
@@ -348,39 +296,15 @@ class DetectionDataModule(DataModule):
             dataset, replicas, rank, run_seed(), batch_size=self.batch_size, aspects=aspects
         )
 
-    def train_dataloader(self) -> DataLoader[Any]:
-        """Batches of ``image``, ``target``, ``index``, ``counted``, ``name``; see `collate`."""
-        return self.make_loader("train", self._collate())
-
-    def val_dataloader(self) -> DataLoader[Any]:
-        """Batches whose targets also say what is a crowd or difficult; see `collate`."""
-        return self.make_loader("val", self._collate())
-
-    def test_dataloader(self) -> DataLoader[Any]:
-        """Batches whose targets also say what is a crowd or difficult; see `collate`."""
-        return self.make_loader("test", self._collate())
-
-    def predict_dataloader(self) -> DataLoader[Any]:
-        """Batches without targets, with the files' paths; see `collate`."""
-        return self.make_loader("predict", self._collate())
-
-    def _collate(self) -> partial[dict[str, Any]]:
-        return partial(collate, as_bits=self._in_precision(torch.zeros(1)).itemsize < _FLOAT32_BYTES)
-
     def on_after_batch_transfer(self, batch: Any, dataloader_idx: int) -> Any:
-        """Turn images into floating point in 0..1 of the trainer's precision, and boxes into float32."""
+        """Turn images into floating point in 0..1 of the trainer's precision."""
         batch["image"] = [self._as_float(image) for image in batch["image"]]
-        if "target" in batch:
-            batch["target"] = [from_bits(target) for target in batch["target"]]
         return batch
 
     def _as_float(self, image: Tensor) -> Tensor:
         if image.dtype == torch.uint8:
             image = image.to(torch.float32, memory_format=torch.contiguous_format).div_(255)
-        return self._in_precision(image)
-
-    def _in_precision(self, tensor: Tensor) -> Tensor:
-        return tensor if self.trainer is None else self.trainer.precision_plugin.convert_input(tensor)
+        return image if self.trainer is None else self.trainer.precision_plugin.convert_input(image)
 
 
 def _colour(label: int) -> list[int]:

@@ -9,9 +9,8 @@ from typing import Any
 
 from lightning.pytorch.trainer.states import TrainerFn
 
-from attnlab.data.classification_sets import LabelledPicture
-from attnlab.data.imagefolder import ImageFolderDataModule, shown_names
-from attnlab.data.imagenet_archive import (
+from attnlab.data.classification.imagefolder import ImageFolderDataModule, shown_names
+from attnlab.data.classification.imagenet_archive import (
     DEVKIT_ARCHIVE,
     TRAIN_ARCHIVE,
     VAL_ARCHIVE,
@@ -23,6 +22,7 @@ from attnlab.data.imagenet_archive import (
     part_of,
     read_devkit,
 )
+from attnlab.data.classification.sets import LabelledPicture
 from attnlab.data.images import IMAGE_SUFFIXES
 from attnlab.data.names import listed
 from attnlab.errors import AttnlabError

@@ -1,0 +1,89 @@
+"""Remembering between runs which files were decoded in full and found whole."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+import time
+from pathlib import Path
+from types import TracebackType
+
+_LINE = re.compile(r"^([0-9a-f]{32}) ([0-9: ]+)\n", re.MULTILINE)
+# What is written within the same tick of a file system's clock has the same date.
+_SETTLED_SECONDS = 2.0
+
+
+def cache_folder() -> Path:
+    """What may be deleted at any time lies here: ``$XDG_CACHE_HOME/attnlab``, or ``~/.cache/attnlab``."""
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "attnlab"
+
+
+class CheckMemory:
+    """What full looks at files have found out, by the files' paths, sizes and dates.
+
+    Only what is right is remembered: a file that was complained of is looked at again. A line a file is
+    appended to a text of the data set's own in `cache_folder`, by any number of processes; a line that is
+    torn, or a text that cannot be read or written, costs nothing but a second look.
+
+    Use it as a context: what was learnt is written at its end.
+
+    Args:
+        root: The data set's folder, which its text is named after.
+        what: What is found out, where it is more than whether a file is whole.
+    """
+
+    def __init__(self, root: str | Path, what: str = "") -> None:
+        name = hashlib.sha256(os.fsencode(Path(root).absolute())).hexdigest()[:16]
+        self.path = cache_folder() / "checked" / f"{name}.txt"
+        self._what = what
+        self._known = dict(_lines(self.path))
+        self._new: dict[str, str] = {}
+
+    def key(self, *files: str | Path) -> str | None:
+        """What stands for files as they are now; None for those that are not there or changed just now."""
+        parts = [self._what]
+        for file in files:
+            try:
+                stat = os.stat(file)  # noqa: PTH116 (a third of the time of Path.stat)
+            except OSError:
+                return None
+            if time.time() - stat.st_mtime < _SETTLED_SECONDS:
+                return None
+            parts.append(f"{os.path.abspath(file)}\n{stat.st_size}\n{stat.st_mtime_ns}")  # noqa: PTH100
+        return hashlib.sha256(os.fsencode("\n".join(parts))).hexdigest()[:32]
+
+    def recall(self, key: str | None) -> str | None:
+        """What was found out about the files of a key, or None."""
+        return None if key is None else self._known.get(key)
+
+    def keep(self, key: str | None, text: str) -> None:
+        """Remember what was found out about the files of a key: digits, colons and spaces."""
+        if key is not None:
+            self._new[key] = text
+
+    def __enter__(self) -> CheckMemory:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if not self._new:
+            return
+        lines = "".join(f"{key} {text}\n" for key, text in self._new.items())
+        try:
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            with self.path.open("a", encoding="utf-8") as file:
+                file.write(lines)
+        except OSError:
+            pass  # A read-only home: the next run looks again.
+        self._known |= self._new
+        self._new = {}
+
+
+def _lines(path: Path) -> list[tuple[str, str]]:
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, ValueError):
+        return []
+    return _LINE.findall(text)

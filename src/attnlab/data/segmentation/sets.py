@@ -1,0 +1,164 @@
+"""Data sets of images with index masks, and how their samples become batches."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.utils.data import Dataset, default_collate
+from torchvision import tv_tensors
+
+from attnlab.data.images import read_image, read_mask
+from attnlab.data.sampling import SampleKey, seeded
+from attnlab.data.sets import marks, seen, stacked
+from attnlab.errors import AttnlabError
+
+MaskReader = Callable[[Path], Tensor]
+"""Reads a mask's file as class indices, (H, W) uint8; must be picklable, for loader processes."""
+
+
+class LabelledImage(NamedTuple):
+    """An image and its mask.
+
+    Attributes:
+        name: What reports call the two by.
+        image: The image file.
+        mask: The mask's file.
+    """
+
+    name: str
+    image: Path
+    mask: Path
+
+
+class TrainSet(Dataset[dict[str, Any]]):
+    """Images and masks, augmented together.
+
+    Args:
+        items: The files.
+        transforms: Applied in turn to a dict of ``image`` (tv_tensors.Image) and ``mask`` (tv_tensors.Mask).
+        seed: The run's seed. A sample's random numbers depend on it, the epoch and the index alone.
+        reader: Reads the masks.
+    """
+
+    def __init__(
+        self,
+        items: Sequence[LabelledImage],
+        transforms: Sequence[nn.Module],
+        seed: int,
+        reader: MaskReader = read_mask,
+    ) -> None:
+        self.items = items
+        self.transforms = transforms
+        self.seed = seed
+        self.reader = reader
+
+    def __len__(self) -> int:
+        return len(self.items)
+
+    def __getitem__(self, key: int | SampleKey) -> dict[str, Any]:
+        key = SampleKey.of(key)
+        item = self.items[key.index]
+        sample: Any = {
+            "image": tv_tensors.Image(read_image(item.image, exif=False)),
+            "mask": tv_tensors.Mask(self.reader(item.mask)),
+        }
+        with seeded(self.seed, key.epoch, key.index):
+            for transform in self.transforms:
+                sample = transform(sample)
+        return {
+            "image": sample["image"].as_subclass(Tensor),
+            "mask": sample["mask"].as_subclass(Tensor),
+            "index": key.index,
+            "counted": key.counted,
+        }
+
+
+class EvalSet(Dataset[dict[str, Any]]):
+    """Images as the network is to see them, and their masks at the size they were made.
+
+    Args:
+        items: The files.
+        transforms: Applied in turn to the image (tv_tensors.Image) alone.
+        reader: Reads the masks.
+    """
+
+    def __init__(
+        self,
+        items: Sequence[LabelledImage],
+        transforms: Sequence[nn.Module],
+        reader: MaskReader = read_mask,
+    ) -> None:
+        self.items = items
+        self.transforms = transforms
+        self.reader = reader
+
+    def __len__(self) -> int:
+        return len(self.items)
+
+    def __getitem__(self, key: int | SampleKey) -> dict[str, Any]:
+        key = SampleKey.of(key)
+        item = self.items[key.index]
+        image = read_image(item.image, exif=False)
+        return {
+            "image": seen(image, self.transforms, key.index, item.image),
+            "mask": self.reader(item.mask),
+            "index": key.index,
+            "counted": key.counted,
+            "name": item.name,
+        }
+
+
+def collate_train(samples: list[dict[str, Any]]) -> dict[str, Any]:
+    """Stack equal-sized samples.
+
+    Returns:
+        ``image`` (B, 3, H, W) and ``mask`` (B, H, W) as the transforms left them, and the batch's `marks`.
+
+    Raises:
+        AttnlabError: The training transforms yield images of different sizes, or masks of another size.
+    """
+    shapes = {tuple(sample[key].shape[-2:]) for sample in samples for key in ("image", "mask")}
+    if len(shapes) > 1:
+        raise AttnlabError(
+            f"data.train_transforms yields images and masks of sizes {sorted(shapes)} in one batch. "
+            "End the list with a transform that brings both to one size, e.g. "
+            "attnlab.data.transforms.RandomScaleCrop."
+        )
+    return {
+        "image": stacked([sample["image"] for sample in samples]),
+        "mask": default_collate([sample["mask"] for sample in samples]),
+        **marks(samples),
+    }
+
+
+def collate_padded(samples: list[dict[str, Any]], ignore_index: int) -> dict[str, Any]:
+    """Pad images and masks to the largest in the batch, at the right and the bottom.
+
+    Returns:
+        ``image`` (B, 3, H, W) and ``size`` int64 (B, 2), height and width of what is no padding in it; the
+        batch's `marks`; with masks ``mask`` (B, Hm, Wm), padded with ``ignore_index``, and its ``mask_size``;
+        for prediction ``original``, a list of (3, h, w) uint8 RGB images as decoded, and ``original_size``
+        int64 (B, 2).
+    """
+    image, size = _pad([sample["image"] for sample in samples], 0)
+    batch = {"image": image, "size": size, **marks(samples)}
+    if "mask" in samples[0]:
+        batch["mask"], batch["mask_size"] = _pad([sample["mask"] for sample in samples], ignore_index)
+    if "original" in samples[0]:
+        batch["original"] = [sample["original"] for sample in samples]
+        batch["original_size"] = torch.tensor([image.shape[-2:] for image in batch["original"]])
+    return batch
+
+
+def _pad(tensors: list[Tensor], value: int) -> tuple[Tensor, Tensor]:
+    """Stack (…, h, w) tensors into (B, …, H, W); also their heights and widths, int64 (B, 2)."""
+    sizes = torch.tensor([tuple(tensor.shape[-2:]) for tensor in tensors])
+    height, width = sizes.amax(0).tolist()
+    batch = tensors[0].new_full((len(tensors), *tensors[0].shape[:-2], height, width), value)
+    for row, tensor in zip(batch, tensors, strict=True):
+        row[..., : tensor.shape[-2], : tensor.shape[-1]] = tensor
+    return batch, sizes

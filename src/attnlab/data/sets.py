@@ -1,0 +1,119 @@
+"""What the data sets and batches of all tasks are made of."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.utils.data import Dataset, default_collate
+from torchvision import tv_tensors
+
+from attnlab.data.images import read_image
+from attnlab.data.sampling import SampleKey, seeded
+from attnlab.errors import AttnlabError
+
+
+class PackedStrings(Sequence[str]):
+    """Strings in one block of memory.
+
+    A list of a million strings is copied, page by page, into every loader process that reads it, because
+    reading a Python object writes to its reference count. A block is shared.
+
+    Args:
+        strings: File names, or any strings.
+    """
+
+    def __init__(self, strings: Iterable[str]) -> None:
+        parts = [os.fsencode(string) for string in strings]
+        self._ends = np.cumsum([len(part) for part in parts], dtype=np.int64)
+        self._block = np.frombuffer(b"".join(parts), np.uint8)
+
+    def __len__(self) -> int:
+        return len(self._ends)
+
+    def __getitem__(self, index: int) -> str:  # type: ignore[override]  # Slices are of no use here.
+        if not 0 <= index < len(self):
+            raise IndexError(index)
+        start = self._ends[index - 1] if index else 0
+        return os.fsdecode(self._block[start : self._ends[index]].tobytes())
+
+
+class PredictSet(Dataset[dict[str, Any]]):
+    """Pictures about which nothing is known.
+
+    Args:
+        paths: The files.
+        transforms: Applied in turn to the image (tv_tensors.Image).
+        with_original: Give the picture as read, too, as ``original``.
+    """
+
+    def __init__(
+        self, paths: Sequence[Path], transforms: Sequence[nn.Module] = (), with_original: bool = False
+    ) -> None:
+        self.paths = PackedStrings(str(path) for path in paths)
+        self.transforms = list(transforms)
+        self.with_original = with_original
+
+    def __len__(self) -> int:
+        return len(self.paths)
+
+    def __getitem__(self, key: int | SampleKey) -> dict[str, Any]:
+        key = SampleKey.of(key)
+        path = self.paths[key.index]
+        original = read_image(path)
+        sample = {
+            "image": seen(original, self.transforms, key.index, path),
+            "path": path,
+            "index": key.index,
+            "counted": key.counted,
+        }
+        return {**sample, "original": original} if self.with_original else sample
+
+
+def changed(image: Tensor, transforms: Sequence[nn.Module], stream: Sequence[int]) -> Tensor:
+    """An image (3, h, w) after transforms in turn, with the random numbers of a stream."""
+    if not transforms:
+        return image
+    result: Any = tv_tensors.Image(image)
+    with seeded(*stream):
+        for transform in transforms:
+            result = transform(result)
+    return result.as_subclass(Tensor)
+
+
+def seen(image: Tensor, transforms: Sequence[nn.Module], index: int, path: str | Path) -> Tensor:
+    """A picture after the evaluation transforms, the same in every epoch even if one of them is random."""
+    try:
+        return changed(image, transforms, (0, index))
+    except AttnlabError as error:
+        raise AttnlabError(f"The image '{path}': {error}") from error
+
+
+def marks(samples: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """What every batch says of its samples.
+
+    Returns:
+        ``index`` int64 (B,), ``counted`` bool (B,), and of ``name`` and ``path``, lists of str, what the
+        samples have.
+    """
+    batch: dict[str, Any] = {
+        "index": torch.tensor([sample["index"] for sample in samples]),
+        "counted": torch.tensor([sample["counted"] for sample in samples]),
+    }
+    for key in ("name", "path"):
+        if key in samples[0]:
+            batch[key] = [sample[key] for sample in samples]
+    return batch
+
+
+def stacked(images: Sequence[Tensor]) -> Tensor:
+    """Images (3, H, W) of one size as a batch (B, 3, H, W), interleaved as decoders leave them.
+
+    `DataModule.normalise` puts channels first, on the device.
+    """
+    return default_collate([image.permute(1, 2, 0) for image in images]).permute(0, 3, 1, 2)

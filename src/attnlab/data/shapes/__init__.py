@@ -1,0 +1,7 @@
+"""The embedded data sets: scenes of forms, drawn once."""
+
+from attnlab.data.shapes.classification import ShapesClassificationDataModule
+from attnlab.data.shapes.detection import ShapesDetectionDataModule
+from attnlab.data.shapes.segmentation import ShapesSegmentationDataModule
+
+__all__ = ["ShapesClassificationDataModule", "ShapesDetectionDataModule", "ShapesSegmentationDataModule"]
