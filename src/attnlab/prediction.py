@@ -49,8 +49,7 @@ class Loaded:
     @property
     def class_names(self) -> list[str]:
         """Names of the classes 0, 1, …."""
-        names: list[str] = self.task.class_names  # type: ignore[assignment]
-        return list(names)
+        return list(self.task.class_names)
 
     def to(self, device: str | torch.device) -> Loaded:
         """Bring the network to a device; returns itself."""
@@ -98,8 +97,7 @@ class Loaded:
                     moved = self.task.transfer_batch_to_device(batch, self.task.device, 0)
                     moved = self.data.on_after_batch_transfer(moved, 0)
                     output = self.task.predict_step(moved, index)
-                    each = output["detections"] if isinstance(output, Mapping) else output
-                    found |= zip(map(str, batch["path"]), each, strict=True)
+                    found |= zip(map(str, batch["path"]), output, strict=True)
         finally:
             self.task.train(training)
         return found

@@ -46,12 +46,12 @@ def test_fillers_enter_no_score() -> None:
     task = ClassificationTask(**TINY).eval()
     sample = batch()
     with torch.no_grad():
-        task._score(sample, task.val_scores, task.val_loss)
+        task.evaluate(sample, task.val_scores, task.val_loss)
         sample["counted"] = torch.tensor([True, False, True, False])
-        task._score(sample, task.test_scores, task.test_loss)
+        task.evaluate(sample, task.test_scores, task.test_loss)
         expected = F.cross_entropy(task(sample["image"][::2]), sample["label"][::2])
         sample["counted"][:] = False
-        task._score(sample, task.test_scores, task.test_loss)
+        task.evaluate(sample, task.test_scores, task.test_loss)
     assert task.val_scores.result().images == 4
     assert task.test_scores.result().images == 2
     torch.testing.assert_close(task.test_loss.compute(), expected)

@@ -80,7 +80,7 @@ class DetectionWriter(BasePredictionWriter):
         self,
         trainer: Trainer,
         pl_module: LightningModule,
-        prediction: dict[str, Any],
+        prediction: Sequence[Any],
         batch_indices: Sequence[int] | None,
         batch: dict[str, Any],
         batch_idx: int,
@@ -89,7 +89,7 @@ class DetectionWriter(BasePredictionWriter):
         """Draw the images of one batch, and keep their detections."""
         data = trainer.datamodule  # type: ignore[attr-defined]
         indices = batch["index"].tolist()
-        for i, detections in enumerate(prediction["detections"]):
+        for i, detections in enumerate(prediction):
             if detections is None:
                 continue
             path, image = str(batch["path"][i]), batch["image"][i]

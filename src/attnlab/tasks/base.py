@@ -1,252 +1,176 @@
-"""What every task shares: attention, weights, optimisation, and checkpoints that say what they are."""
+"""The one loop of all tasks: steps, scores, what is logged, what a run ends with, checkpoints."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
-from dataclasses import asdict, is_dataclass, replace
-from typing import Any, TypeVar
+from abc import abstractmethod
+from collections.abc import Mapping
+from typing import Any, ClassVar
 
-import numpy as np
-import torch
-from lightning.pytorch import LightningModule
-from lightning.pytorch.utilities import rank_zero_info
-from lightning.pytorch.utilities.types import OptimizerLRSchedulerConfig
-from torch import nn
-from torch.optim.lr_scheduler import LambdaLR
+from torch import Tensor
+from torchmetrics import MeanMetric
 
-from attnlab.attention import Site, attach, attention_modules, list_attentions
-from attnlab.data.sampling import run_seed
-from attnlab.errors import AttnlabError, known_name
-from attnlab.models import weights_file
-from attnlab.tasks.configs import AttentionConfig, OptimizerConfig
+from attnlab.errors import AttnlabError
+from attnlab.tasks.finite import FiniteLoss
 from attnlab.tasks.identity import refuse_another_network
-from attnlab.tasks.optimization import (
-    Schedule,
-    apply_config,
-    batch_factor,
-    build_optimizer,
-    parameter_groups,
-)
+from attnlab.tasks.network import NetworkModule
 
-ConfigT = TypeVar("ConfigT")
-AnyBatchNorm = nn.BatchNorm1d | nn.BatchNorm2d | nn.BatchNorm3d | nn.SyncBatchNorm
+# A closing table of a thousand lines is read by nobody.
+LISTED_CLASSES = 40
+WORST_CLASSES = 10
 
 
-def as_config(cls: type[ConfigT], value: ConfigT | dict[str, Any]) -> ConfigT:
-    """A block of options from the object itself or from the plain dict that a checkpoint holds."""
-    return cls(**value) if isinstance(value, dict) else value
+class BaseTask(NetworkModule):
+    """A network with attention that is trained and scored.
 
+    A subclass says what its network is (`configure_network`, ``backbone``, `load_weights`), what is lost
+    (`losses`), what is scored (`make_scores`, `evaluate`, `figures`) and what is told of the scores
+    (`headline`). Steps, logging, the guard against broken losses and `NetworkModule`'s options are the same
+    for all.
 
-def plain(value: Any) -> Any:
-    """A block of options as plain values, which a checkpoint may hold."""
-    return asdict(value) if is_dataclass(value) and not isinstance(value, type) else value
-
-
-class BaseTask(LightningModule):
-    """A network with attention in it, trained from random or pretrained weights.
-
-    A task's ``__init__`` reads as four calls: `remember`, `configure_network`, `configure_losses`,
-    `configure_metrics`. Subclasses write the last three and the steps.
+    Args:
+        own: The subclass's own options, for ``hparams``.
+        **options: Those of `NetworkModule`.
 
     Attributes:
-        network: The network, attention attached.
-        sites: Where attention was attached.
-        attention: The attention block, as configured.
-        cost_size: Height and width of the image for which MACs are counted, where the network has a size of
-            its own.
-        restored: A checkpoint is about to be loaded, so that pretrained weights are not needed. Set it before
-            ``trainer.fit(..., ckpt_path=...)``; the command line does.
-        must_be_trained: Refuse to be used with pretrained weights that leave the head random. The command
-            line sets it where nothing is trained.
-        weights_reach_head: Whether pretrained weights can be those of the whole network.
+        results: The last scores of ``"val"`` and ``"test"``.
+        has_eval_loss: Whether `evaluate` updates a loss, too.
+        class_metric: What every class's figure is called where it is logged, ``STAGE_NAME/class``; and in
+            which stages that is done.
+        class_label: What the closing table calls it.
     """
 
-    restored: bool = False
-    must_be_trained: bool = False
-    weights_reach_head: bool = True
-    cost_size: tuple[int, int] | None = None
-    # Options of the network, out of ``network_options``, that make it no other network.
-    free_options: frozenset[str] = frozenset()
-    network: nn.Module
-    sites: list[Site]
     # What the command line calls the task; checkpoints keep it.
     kind: str
     # The metric that decides which checkpoint is best; more is better.
     monitor: str
+    has_eval_loss: ClassVar[bool] = True
+    class_metric: ClassVar[tuple[str, tuple[str, ...]]] = ("score", ("test",))
+    class_label: ClassVar[str] = "score"
 
-    def remember(self, **hparams: Any) -> None:
-        """Keep the arguments in ``hparams``, as plain values, for checkpoints and logs."""
-        # ELA-B and ela_b are one module, so a checkpoint holds one name.
-        self.attention: AttentionConfig = replace(
-            hparams["attention"], name=known_name(hparams["attention"].name, list_attentions())
-        )
-        hparams["attention"] = self.attention
-        self.save_hyperparameters({name: plain(value) for name, value in hparams.items()}, logger=False)
-        self.optimizer_config: OptimizerConfig = hparams["optimizer"]
-        self.schedule = Schedule(hparams["schedule"])
-        self._configured_groups: list[dict[str, Any]] = []
-        self._weights_ready = False
+    def __init__(self, own: Mapping[str, Any], **options: Any) -> None:
+        super().__init__(own, **options)
+        self.results: dict[str, Any] = {}
+        self.finite = FiniteLoss()
+        self.configure_losses()
+        self.configure_metrics()
 
-    @property
-    def backbone(self) -> nn.Module:
-        """The part of the network that pretrained weights are for."""
-        raise AttnlabError(f"{type(self).__name__} names no backbone.")
+    def configure_losses(self) -> None:
+        """Build what `losses` needs."""
 
-    def backbone_parameters(self) -> Iterable[nn.Parameter]:
-        """The parameters that pretrained weights are for."""
-        return self.backbone.parameters()
+    def configure_metrics(self) -> None:
+        """Build scores, and the mean loss, of validation and test."""
+        self.val_scores, self.test_scores = self.make_scores(), self.make_scores()
+        self.val_loss, self.test_loss = MeanMetric(), MeanMetric()
 
-    def attach_attention(self) -> None:
-        """Put the configured attention into the network.
+    @abstractmethod
+    def make_scores(self) -> Any:
+        """What gathers the scores of one stage: ``result()`` gives them, ``reset()`` starts anew."""
 
-        Raises:
-            AttnlabError: For an unknown module, option or placement, or when nothing matches.
-        """
-        config = self.attention
-        self.sites = attach(
-            self.network, config.name, config.at, config.mode, options=config.options, shared=config.shared
-        )
+    @abstractmethod
+    def losses(self, batch: dict[str, Any]) -> dict[str, Tensor]:
+        """The terms of a training batch's loss by name, and ``"loss"``, which is trained on."""
 
-    def batchnorms(self) -> Iterator[AnyBatchNorm]:
-        """BatchNorm layers of the backbone, but for those of attention modules, which start anew."""
-        new = {id(m) for _, site in attention_modules(self.network) for m in site.attention.modules()}
-        for module in self.backbone.modules():
-            if isinstance(module, AnyBatchNorm) and id(module) not in new:
-                yield module
-
-    def summary(self, stage: str, per_class: bool = True) -> list[tuple[str, str]]:
-        """Label and figure of the last scores of a stage (``val`` or ``test``), for the closing table."""
-        return []
-
-    def check_weights_file(self) -> None:
-        """Look whether the file that `setup` is to load is there.
-
-        Raises:
-            AttnlabError: When it is not.
-        """
-        weights = self._weights_to_load()
-        if weights not in (None, "imagenet"):
-            weights_file(weights)
-
-    def _weights_to_load(self) -> str | None:
-        weights = self.hparams.get("weights")
-        return None if self.restored or self._weights_ready or weights == "none" else weights
-
-    def setup(self, stage: str) -> None:
-        """Load pretrained weights, unless a checkpoint is about to replace them."""
-        weights = self._weights_to_load()
-        if weights is None:
-            return
-        head = (
-            {name: value.clone() for name, value in self._head_parameters()} if self.must_be_trained else {}
-        )
-        report = self.load_weights(weights)
-        self._weights_ready = True
-        rank_zero_info(str(report))
-        # Zeros and ones, which biases and scales start with, tell nothing.
-        random = [
-            name
-            for name, value in self._head_parameters()
-            if name in head and torch.equal(value, head[name]) and value.unique().numel() > 1
-        ]
-        if random:
-            raise AttnlabError(
-                f"{weights} leaves {len(random)} tensors of the network random ({random[0]}, ...): it holds "
-                "a backbone, or a network for other classes. Name a checkpoint (--ckpt_path best, last or "
-                "FILE); if random weights are meant: --random_weights true."
-            )
-
-    def _head_parameters(self) -> Iterator[tuple[str, nn.Parameter]]:
-        """The parameters that are neither the backbone's nor of attention modules."""
-        attention = (p for _, site in attention_modules(self.network) for p in site.new_parameters())
-        others = {id(parameter) for parameter in (*self.backbone_parameters(), *attention)}
-        for name, parameter in self.network.named_parameters():
-            if id(parameter) not in others:
-                yield name, parameter
-
-    def load_weights(self, weights: str) -> object:
-        """Load pretrained weights into the backbone.
+    @abstractmethod
+    def evaluate(self, batch: dict[str, Any], scores: Any, loss: MeanMetric) -> Any:
+        """Score one batch, and return what was predicted, for callbacks.
 
         Args:
-            weights: ``imagenet``, or a file's path.
+            batch: Its samples where ``counted`` is False only keep the processes in step.
+            scores: What `make_scores` gave, to be updated.
+            loss: Mean loss of the stage, to be updated where there is one.
+        """
 
-        Returns:
-            What was done; its text is logged.
+    @abstractmethod
+    def figures(self, result: Any) -> dict[str, float]:
+        """The scores by the names under which they are logged, ``STAGE/NAME``."""
+
+    def class_figures(self, result: Any) -> dict[str, float]:
+        """The figure of each class by its name, for the log; see ``class_metric``."""
+        return {}
+
+    def listed_figures(self, result: Any) -> dict[str, float]:
+        """The figure of each class by its name, for the closing table; see ``class_label``."""
+        return self.class_figures(result)
+
+    @abstractmethod
+    def headline(self, stage: str, result: Any) -> list[tuple[str, str]]:
+        """Label and text of the scores, for the closing table; those of classes excepted."""
+
+    def summary(self, stage: str, per_class: bool = True) -> list[tuple[str, str]]:
+        """Label and text of the last scores of a stage, for the closing table.
+
+        Args:
+            stage: ``val`` or ``test``.
+            per_class: List every class's figure, too; of more than 40, those of the ten worst.
+        """
+        result = self.results.get(stage)
+        if result is None:
+            return []
+        rows = self.headline(stage, result)
+        absent = getattr(result, "absent", [])
+        if absent:
+            more = ", …" if len(absent) > LISTED_CLASSES else ""
+            rows.append(("absent classes", ", ".join(absent[:LISTED_CLASSES]) + more))
+        listed = list(self.listed_figures(result).items()) if per_class else []
+        if len(listed) > LISTED_CLASSES:
+            rows.append(("of the classes", f"the {WORST_CLASSES} worst of {len(listed)}:"))
+            listed = sorted(listed, key=lambda item: item[1])[:WORST_CLASSES]
+        return rows + [(f"{self.class_label} {name}", f"{value:.4f}") for name, value in listed]
+
+    def training_step(self, batch: dict[str, Any], batch_idx: int) -> Tensor:
+        """The loss of one batch, of which every term is logged.
 
         Raises:
-            AttnlabError: When they cannot be fetched or read, or do not fit.
+            AttnlabError: It is not finite; see `FiniteLoss`.
         """
-        raise NotImplementedError
+        terms = self.losses(batch)
+        self.finite.look_at(terms, batch, self.current_epoch, self.global_step)
+        loss, size = terms["loss"], len(batch["image"])
+        self.log("train/loss", loss, prog_bar=True, on_step=True, on_epoch=True, batch_size=size)
+        if len(terms) > 2:
+            others = {f"train/{name}": term.detach() for name, term in terms.items() if name != "loss"}
+            self.log_dict(others, batch_size=size)
+        return loss
 
-    def configure_optimizers(self) -> OptimizerLRSchedulerConfig:
-        """One optimizer over the groups head, backbone and attention; one schedule, stepped every update."""
-        groups = parameter_groups(
-            self.network,
-            self.backbone_parameters(),
-            [p for _, site in attention_modules(self.network) for p in site.new_parameters()],
-            self.optimizer_config,
-            self._lr_factor(),
-        )
-        optimizer = build_optimizer(self.optimizer_config, groups)
-        # A plain function is not saved with the scheduler's state: what is configured now decides, and a
-        # checkpoint holds nothing but tensors and plain values.
-        scheduler = LambdaLR(optimizer, lambda step: self.schedule(step))
-        self._configured_groups = [
-            {key: value for key, value in group.items() if key != "params"}
-            for group in optimizer.param_groups
-        ]
-        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
+    def on_train_epoch_end(self) -> None:
+        """Look at the last step's loss before anything is saved."""
+        self.finite.look_back()
 
-    def _lr_factor(self) -> float:
-        """The factor of the learning rates for this run's global batch."""
-        config = self.optimizer_config
-        if config.lr_scaling == "none":
-            return 1.0
-        batch_size = getattr(self.trainer.datamodule, "batch_size", None)  # type: ignore[attr-defined]
-        if not isinstance(batch_size, int):
-            raise AttnlabError(
-                f"--model.optimizer.lr_scaling {config.lr_scaling} needs data that tells its batch_size. "
-                "Use lr_scaling none, or one of attnlab's data modules."
-            )
-        global_batch = batch_size * self.trainer.world_size * self.trainer.accumulate_grad_batches
-        factor = batch_factor(config, global_batch)
-        rank_zero_info(
-            f"Learning rate {config.lr} for batch {config.lr_batch_size}, {config.lr_scaling} rule: "
-            f"{config.lr * factor:g} for batch {global_batch}."
-        )
-        return factor
+    def validation_step(self, batch: dict[str, Any], batch_idx: int) -> Any:
+        """Score one batch; see `evaluate`."""
+        return self.evaluate(batch, self.val_scores, self.val_loss)
 
-    def on_train_start(self) -> None:
-        """Tell the schedule how long training is, and let what is configured beat what was restored."""
-        batches = self.trainer.num_training_batches
-        self.schedule.start(
-            self.trainer.estimated_stepping_batches, batches / self.trainer.accumulate_grad_batches
-        )
-        scheduler = self.lr_schedulers()
-        assert isinstance(scheduler, LambdaLR)
-        apply_config(scheduler.optimizer, scheduler, self._configured_groups)
+    def test_step(self, batch: dict[str, Any], batch_idx: int) -> Any:
+        """Score one batch; see `evaluate`."""
+        return self.evaluate(batch, self.test_scores, self.test_loss)
 
-    def on_train_epoch_start(self) -> None:
-        """Hold the backbone's BatchNorm statistics where that was asked for."""
-        if self.hparams.get("freeze_backbone_bn"):
-            for layer in self.batchnorms():
-                layer.eval()
+    def on_validation_epoch_end(self) -> None:
+        """Log the scores of the validation set."""
+        self._log_scores("val", self.val_scores, self.val_loss)
 
-    def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:
-        """Draw each step's random numbers (dropout) from a stream of its own.
+    def on_test_epoch_end(self) -> None:
+        """Log the scores of the test set."""
+        self._log_scores("test", self.test_scores, self.test_loss)
 
-        It depends on the run's seed, the epoch, the batch and the process alone, so a resumed run draws what
-        one that was never interrupted draws.
-        """
-        entropy = (run_seed(), self.current_epoch, batch_idx, self.trainer.global_rank)
-        seed = int(np.random.SeedSequence(entropy).generate_state(1)[0])
-        # torch.manual_seed seeds every kind of device there is, at a third of a millisecond a step.
-        torch.default_generator.manual_seed(seed)
-        if self.device.type == "cuda":
-            torch.cuda.manual_seed(seed)
+    def _log_scores(self, stage: str, scores: Any, loss: MeanMetric) -> None:
+        result = scores.result()
+        if not self.trainer.sanity_checking:
+            self.results[stage] = result
+        values = {f"{stage}/{name}": value for name, value in self.figures(result).items()}
+        if self.has_eval_loss:
+            values = {f"{stage}/loss": float(loss.compute()), **values}
+        name, stages = self.class_metric
+        if stage in stages:
+            each = self.class_figures(result).items()
+            values |= {f"{stage}_{name}/{class_name}": value for class_name, value in each}
+        # All processes hold the same number already; a maximum, unlike a mean, cannot round it.
+        self.log_dict(values, sync_dist=True, reduce_fx="max")
+        scores.reset()
+        loss.reset()
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Say which task the checkpoint is of."""
+        """Say which task the checkpoint is of; of broken weights there is none."""
+        self.finite.look_back()
         checkpoint.setdefault("attnlab", {})["task"] = self.kind
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:

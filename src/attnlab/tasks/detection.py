@@ -7,16 +7,12 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torchmetrics import MeanMetric
 
 from attnlab.attention import attention_keys
-from attnlab.errors import AttnlabError
 from attnlab.metrics import DetectionResult, DetectionScores
 from attnlab.models import build_detector, library_detector_weights, load_detector, read_state_dict
-from attnlab.tasks.base import BaseTask, as_config, names_of
-from attnlab.tasks.configs import AttentionConfig, OptimizerConfig, ScheduleConfig
-
-LISTED_CLASSES = 40
-WORST_CLASSES = 10
+from attnlab.tasks.base import BaseTask, names_of
 
 
 class DetectionTask(BaseTask):
@@ -27,24 +23,18 @@ class DetectionTask(BaseTask):
     under the curve, and the 11-point form of 2007) are taken of the same detections. There is no validation
     loss: torchvision's detectors have losses in training alone.
 
+    Weights may be of the whole detector or of its backbone, and YOLOX files of other PyTorch ports are read,
+    too. Parts that depend on the number of classes start anew where that differs.
+
     Args:
         network: faster_rcnn, retinanet, fcos, ssdlite (torchvision's), yolox_nano, yolox_tiny, yolox_s,
             yolox_m, yolox_l, yolox_x, or yolof.
         network_options: Further arguments of the network, e.g. ``{backbone: resnet50, min_size: 800}`` for
             faster_rcnn or ``{size: 416}`` for yolox_nano; an unknown one is refused with the list of them.
-        weights: Where the network starts: none (random), imagenet (the backbone's published weights,
-            downloaded) or the path of a state dict (torch or safetensors) of the whole detector or of its
-            backbone. YOLOX files of other PyTorch ports are read too. Parts that depend on the number of
-            classes start anew where that differs.
-        attention: Which attention module goes where.
-        optimizer: How parameters are updated.
-        schedule: How the learning rate moves.
-        bn_momentum: Momentum of the backbone's BatchNorm statistics, in 0..1; by default the network's own.
-        freeze_backbone_bn: Keep the backbone's BatchNorm statistics as they are (for small batches on a
-            pretrained backbone); scales, offsets and attention modules still train.
         num_classes: Number of classes, without a background. It comes from the data; given here, it is
             checked against the data.
         class_names: Names of the classes; they come from the data.
+        **options: The other options of `NetworkModule`.
 
     Raises:
         AttnlabError: For anything unknown or contradictory.
@@ -52,6 +42,9 @@ class DetectionTask(BaseTask):
 
     kind = "detection"
     monitor = "val/AP"
+    has_eval_loss = False
+    class_metric = ("AP", ("test",))
+    class_label = "AP50"
     # The same network at another size, or with other thresholds, is the same network.
     free_options = frozenset(
         {"size", "train_sizes", "place", "fill", "interpolation", "min_size", "max_size", "l1_last"}
@@ -63,35 +56,21 @@ class DetectionTask(BaseTask):
         self,
         network: str = "faster_rcnn",
         network_options: dict[str, Any] | None = None,
-        weights: str = "none",
-        attention: AttentionConfig = AttentionConfig(),
-        optimizer: OptimizerConfig = OptimizerConfig(),
-        schedule: ScheduleConfig = ScheduleConfig(),
-        bn_momentum: float | None = None,
-        freeze_backbone_bn: bool = False,
         num_classes: int | None = None,
         class_names: list[str] | None = None,
+        **options: Any,
     ) -> None:
-        super().__init__()
-        self.class_names = names_of(num_classes, class_names)
-        self.remember(
-            network=network,
-            network_options=dict(network_options or {}),
-            weights=weights,
-            attention=as_config(AttentionConfig, attention),
-            optimizer=as_config(OptimizerConfig, optimizer),
-            schedule=as_config(ScheduleConfig, schedule),
-            bn_momentum=bn_momentum,
-            freeze_backbone_bn=freeze_backbone_bn,
-            num_classes=len(self.class_names),
-            class_names=self.class_names,
-        )
-        self.configure_network()
-        self.configure_losses()
-        self.configure_metrics()
+        names = names_of(num_classes, class_names)
+        own = {
+            "network": network,
+            "network_options": dict(network_options or {}),
+            "num_classes": len(names),
+            "class_names": names,
+        }
+        super().__init__(own, **options)
 
     def configure_network(self) -> None:
-        """Build the detector, attach attention, set the BatchNorm momentum."""
+        """Build the detector, attach attention."""
         options = self.hparams
         built = build_detector(options["network"], len(self.class_names), options["network_options"])
         self.network = built.network
@@ -99,23 +78,20 @@ class DetectionTask(BaseTask):
         self.trunk = built.trunk
         self.cost_size = built.example_size
         self.attach_attention()
-        if options["bn_momentum"] is not None:
-            for layer in self.batchnorms():
-                layer.momentum = options["bn_momentum"]
 
-    def configure_losses(self) -> None:
-        """Nothing to set up: each detector has the losses of its paper."""
-
-    def configure_metrics(self) -> None:
-        """Build the scores of validation and test."""
-        self.val_scores = DetectionScores(self.class_names)
-        self.test_scores = DetectionScores(self.class_names)
-        self.results: dict[str, DetectionResult] = {}
+    def make_scores(self) -> DetectionScores:
+        """COCO's twelve numbers and Pascal VOC's AP50."""
+        return DetectionScores(self.class_names)
 
     @property
     def backbone(self) -> nn.Module:
         """The part of the detector that classification weights are for."""
         return self.network.get_submodule(self.trunk)
+
+    @property
+    def compiled_part(self) -> nn.Module:
+        """The backbone: what follows it goes by the number of boxes, another one in each image."""
+        return self.backbone
 
     def load_weights(self, weights: str) -> object:
         """Load the backbone's published weights (``imagenet``), or a file's."""
@@ -153,8 +129,8 @@ class DetectionTask(BaseTask):
         steps = self.trainer.estimated_stepping_batches
         return self.global_step / steps if math.isfinite(steps) else 0.0
 
-    def training_step(self, batch: dict[str, Any], batch_idx: int) -> Tensor:
-        """Sum of the detector's losses on one batch."""
+    def losses(self, batch: dict[str, Any]) -> dict[str, Tensor]:
+        """The detector's losses on one batch, and their sum."""
         targets = [
             {
                 "boxes": torch.as_tensor(target["boxes"], device=self.device),
@@ -162,49 +138,14 @@ class DetectionTask(BaseTask):
             }
             for target in batch["target"]
         ]
-        losses: dict[str, Tensor] = self.network(batch["image"], targets)
-        loss = torch.stack([value.float() for value in losses.values()]).sum()
-        if not torch.isfinite(loss):
-            raise AttnlabError(self._not_finite(losses, batch))
-        size = len(targets)
-        self.log("train/loss", loss, prog_bar=True, on_step=True, on_epoch=True, batch_size=size)
-        self.log_dict(
-            {f"train/{name}": value.detach() for name, value in losses.items()},
-            batch_size=size,
-        )
-        return loss
+        terms: dict[str, Tensor] = self.network(batch["image"], targets)
+        return {**terms, "loss": torch.stack([term.float() for term in terms.values()]).sum()}
 
-    def _not_finite(self, losses: dict[str, Tensor], batch: dict[str, Any]) -> str:
-        terms = ", ".join(f"{name} {float(value.detach()):g}" for name, value in losses.items())
-        return (
-            f"The loss is no number any more in epoch {self.current_epoch}, step {self.global_step}: "
-            f"{terms}. Images of the batch: {', '.join(batch.get('name', []))}. Lower "
-            "--model.optimizer.lr, lengthen --model.schedule.warmup_steps or set "
-            "--trainer.gradient_clip_val; checkpoints of earlier epochs are kept, and --ckpt_path last "
-            "goes on from the newest."
-        )
-
-    def validation_step(self, batch: dict[str, Any], batch_idx: int) -> dict[str, Any]:
+    def evaluate(
+        self, batch: dict[str, Any], scores: DetectionScores, loss: MeanMetric
+    ) -> dict[str, list[dict[str, Tensor] | None]]:
         """Score one batch, and return its ``detections``; None for an image that does not count."""
-        return {"detections": self._score(batch, self.val_scores)}
-
-    def test_step(self, batch: dict[str, Any], batch_idx: int) -> dict[str, Any]:
-        """Score one batch, and return its ``detections``; None for an image that does not count."""
-        return {"detections": self._score(batch, self.test_scores)}
-
-    def predict_step(self, batch: dict[str, Any], batch_idx: int) -> dict[str, Any]:
-        """The ``detections`` of one batch; None for an image that does not count."""
-        return {"detections": self._detect(batch)}
-
-    def _detect(self, batch: dict[str, Any]) -> list[dict[str, Tensor] | None]:
-        counted = batch["counted"].tolist()
-        if not any(counted):
-            return [None] * len(counted)
-        found = iter(self([image for image, counts in zip(batch["image"], counted, strict=True) if counts]))
-        return [next(found) if counts else None for counts in counted]
-
-    def _score(self, batch: dict[str, Any], scores: DetectionScores) -> list[dict[str, Tensor] | None]:
-        detections = self._detect(batch)
+        detections = self.predict_step(batch, 0)
         pairs = [
             (found, target)
             for found, target in zip(detections, batch["target"], strict=True)
@@ -213,51 +154,42 @@ class DetectionTask(BaseTask):
         ]
         if pairs:
             scores.update([found for found, _ in pairs], [target for _, target in pairs])
-        return detections
+        return {"detections": detections}
 
-    def on_validation_epoch_end(self) -> None:
-        """Log the scores of the validation set."""
-        self._log_scores("val", self.val_scores)
+    def predict_step(self, batch: dict[str, Any], batch_idx: int) -> list[dict[str, Tensor] | None]:
+        """Detections in each image of one batch, as `forward` gives them; None where it does not count."""
+        counted = batch["counted"].tolist()
+        if not any(counted):
+            return [None] * len(counted)
+        found = iter(self([image for image, counts in zip(batch["image"], counted, strict=True) if counts]))
+        return [next(found) if counts else None for counts in counted]
 
-    def on_test_epoch_end(self) -> None:
-        """Log the scores of the test set, and the AP of every class."""
-        result = self._log_scores("test", self.test_scores)
-        per_class = {f"test_AP/{name}": scores.ap for name, scores in result.per_class.items()}
-        self.log_dict(per_class, sync_dist=True, reduce_fx="max")
+    def figures(self, result: DetectionResult) -> dict[str, float]:
+        """COCO's numbers by their names, Pascal VOC's as ``VOC_AP50`` and ``VOC_AP50_11point``.
 
-    def _log_scores(self, stage: str, scores: DetectionScores) -> DetectionResult:
-        result = scores.result()
-        scores.reset()
-        if not self.trainer.sanity_checking:
-            self.results[stage] = result
-        if result.images == 0:
-            return result
-        values = {f"{stage}/{name}": value for name, value in result.coco.items()}
-        values |= {f"{stage}/VOC_{name}": value for name, value in result.voc.items()}
-        always = (f"{stage}/AP", f"{stage}/AP50", f"{stage}/VOC_AP50")
-        # All processes hold the same number already; a maximum, unlike a mean, cannot round it.
-        self.log_dict(
-            {name: value for name, value in values.items() if name in always or math.isfinite(value)},
-            sync_dist=True,
-            reduce_fx="max",
-        )
-        return result
-
-    def summary(self, stage: str, per_class: bool = True) -> list[tuple[str, str]]:
-        """Label and figure of the last scores of a stage, for a table.
-
-        Args:
-            stage: ``val`` or ``test``.
-            per_class: List the AP50 of every class, too; of the worst ten where there are more than 40.
+        Those that the set has nothing for are left out, but for AP, AP50 and VOC_AP50; without annotations,
+        all are.
         """
-        result = self.results.get(stage)
-        if result is None:
-            return []
+        values = result.coco | {f"VOC_{name}": value for name, value in result.voc.items()}
+        always = ("AP", "AP50", "VOC_AP50")
+        kept = {name: value for name, value in values.items() if name in always or math.isfinite(value)}
+        return kept if result.images else {}
+
+    def class_figures(self, result: DetectionResult) -> dict[str, float]:
+        """COCO's AP of each class that has truths."""
+        return {name: scores.ap for name, scores in result.per_class.items()}
+
+    def listed_figures(self, result: DetectionResult) -> dict[str, float]:
+        """AP50 of each class that has truths."""
+        return {name: scores.ap50 for name, scores in result.per_class.items()}
+
+    def headline(self, stage: str, result: DetectionResult) -> list[tuple[str, str]]:
+        """COCO's twelve numbers, and Pascal VOC's two."""
         if result.images == 0:
             return [(f"{stage} AP", "-, there are no annotations to score with")]
         coco, voc = result.coco, result.voc
         over = f"over {len(result.per_class)} of {len(self.class_names)} classes, {result.images} images"
-        rows = [
+        return [
             (f"{stage} AP", f"{coco['AP']:.4f} {over}"),
             (f"{stage} AP50, AP75", f"{coco['AP50']:.4f}, {coco['AP75']:.4f}"),
             (f"{stage} AP small, medium, large", _figures(coco, "APs", "APm", "APl")),
@@ -265,16 +197,6 @@ class DetectionTask(BaseTask):
             (f"{stage} AR small, medium, large", _figures(coco, "ARs", "ARm", "ARl")),
             (f"{stage} VOC AP50", f"{voc['AP50']:.4f}; 11-point {voc['AP50_11point']:.4f}"),
         ]
-        if result.absent:
-            more = ", …" if len(result.absent) > LISTED_CLASSES else ""
-            rows.append(("absent classes", ", ".join(result.absent[:LISTED_CLASSES]) + more))
-        if per_class:
-            listed = [(name, scores.ap50) for name, scores in result.per_class.items()]
-            if len(listed) > LISTED_CLASSES:
-                rows.append(("of the classes", f"the {WORST_CLASSES} worst of {len(listed)}:"))
-                listed = sorted(listed, key=lambda item: item[1])[:WORST_CLASSES]
-            rows += [(f"AP50 {name}", f"{value:.4f}") for name, value in listed]
-        return rows
 
 
 def _figures(values: dict[str, float], *names: str) -> str:

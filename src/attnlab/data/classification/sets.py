@@ -43,6 +43,7 @@ class TrainSet(Dataset[dict[str, Any]]):
     """
 
     def __init__(self, items: Sequence[LabelledPicture], transforms: Sequence[nn.Module], seed: int) -> None:
+        self.names = PackedStrings(item.name for item in items)
         self.paths = PackedStrings(str(item.path) for item in items)
         self.labels = np.array([item.label for item in items], np.int64)
         self.transforms = list(transforms)
@@ -65,6 +66,7 @@ class TrainSet(Dataset[dict[str, Any]]):
             "label": int(self.labels[key.index]),
             "index": key.index,
             "counted": key.counted,
+            "name": self.names[key.index],
         }
 
 

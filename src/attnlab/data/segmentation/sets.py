@@ -74,6 +74,7 @@ class TrainSet(Dataset[dict[str, Any]]):
             "mask": sample["mask"].as_subclass(Tensor),
             "index": key.index,
             "counted": key.counted,
+            "name": item.name,
         }
 
 

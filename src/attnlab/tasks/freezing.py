@@ -1,0 +1,54 @@
+"""Training attention and head before the backbone."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Protocol
+
+from torch import distributed, nn
+
+
+class _HasBackbone(Protocol):
+    @property
+    def current_epoch(self) -> int: ...
+    def backbone_parameters(self) -> Iterable[nn.Parameter]: ...
+    def attention_parameters(self) -> list[nn.Parameter]: ...
+    def batchnorms(self) -> Iterable[nn.Module]: ...
+
+
+class BackboneFreeze:
+    """Keeps the backbone as it is for the first epochs, its BatchNorm statistics too.
+
+    Its parameters are in the optimizer from the start, so that a run can be resumed in either part, and the
+    schedule is one. What is frozen gets neither an update nor weight decay.
+
+    Args:
+        epochs: How many; 0 freezes nothing.
+    """
+
+    def __init__(self, epochs: int) -> None:
+        self.epochs = epochs
+        self._held: list[nn.Parameter] = []
+
+    def at_epoch(self, task: _HasBackbone) -> None:
+        """Freeze, or thaw, as the epoch that begins says."""
+        frozen = task.current_epoch < self.epochs
+        if frozen and not self._held:
+            attention = {id(parameter) for parameter in task.attention_parameters()}
+            self._held = [p for p in task.backbone_parameters() if p.requires_grad and id(p) not in attention]
+            # A distributed strategy has been promised a gradient of each, and waits for it.
+            shared = distributed.is_available() and distributed.is_initialized()
+            for parameter in self._held if not shared else ():
+                parameter.requires_grad_(False)
+        elif not frozen and self._held:
+            for parameter in self._held:
+                parameter.requires_grad_(True)
+            self._held = []
+        if frozen:
+            for layer in task.batchnorms():
+                layer.eval()
+
+    def drop_gradients(self) -> None:
+        """Forget the gradients of what is frozen: a distributed strategy fills them in all the same."""
+        for parameter in self._held:
+            parameter.grad = None
