@@ -54,6 +54,7 @@ class Loaded:
     def to(self, device: str | torch.device) -> Loaded:
         """Bring the network to a device; returns itself."""
         self.task.to(device)
+        self.task.lay_out(self.task.device.type)
         return self
 
     def predict(self, pictures: Picture | Sequence[Picture]) -> Any:
@@ -151,7 +152,7 @@ def load(checkpoint: str | Path, device: str | torch.device = "cpu", trust: bool
     task.on_load_checkpoint(content)
     task.load_state_dict(content["state_dict"])
     module = _data_of(path, own.get("data") or {"class_path": kind.data[0]}, trust)
-    return Loaded(task.eval().to(device), module)
+    return Loaded(task.eval(), module).to(device)
 
 
 def _data_of(path: Path, block: Mapping[str, Any], trust: bool) -> DataModule:

@@ -39,6 +39,7 @@ def summary_lines(trainer: Trainer, task: BaseTask, cost: Cost) -> list[str]:
             f"{cost.macs / 1e9:.3f} G, attention {share(cost.attention_macs, cost.macs, 'M', 1e6)}",
         ),
         ("on", f"{trainer.world_size} x {trainer.strategy.root_device.type}, precision {trainer.precision}"),
+        ("layout", _layout(task)),
         (
             "attention",
             f"{task.attention.name} ({task.attention.mode}) at {len(task.sites)} sites"
@@ -52,6 +53,16 @@ def summary_lines(trainer: Trainer, task: BaseTask, cost: Cost) -> list[str]:
     if len(task.sites) > LISTED_SITES:
         lines.append(f"  … and {len(task.sites) - LISTED_SITES} more")
     return lines
+
+
+def _layout(task: BaseTask) -> str:
+    """The memory format, whose choice it was, and what is compiled."""
+    name = str(task.layout).removeprefix("torch.")
+    chosen = " (auto)" if task.hparams["channels_last"] == "auto" else ""
+    if not task.hparams["compile"]:
+        return f"{name}{chosen}"
+    whole = task.compiled_part is task.network
+    return f"{name}{chosen}, {'the network' if whole else 'the backbone'} compiled"
 
 
 def count(parameters: Iterable[nn.Parameter]) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 from lightning.pytorch.callbacks import ModelCheckpoint
@@ -101,8 +102,8 @@ class ClassificationTask(BaseTask):
 
     @property
     def backbone(self) -> nn.Module:
-        """The whole network: pretrained weights are for its classifier, too, where that fits."""
-        return self.network
+        """All but the classifier."""
+        return nn.ModuleList(_around(self.network, self.head))
 
     def backbone_parameters(self) -> list[nn.Parameter]:
         """All parameters but the classifier's."""
@@ -174,3 +175,13 @@ class ClassificationTask(BaseTask):
             (f"{stage} top-1", f"{result.top1:.4f} of {result.images} images; {chance}"),
             (f"{stage} top-5", top5),
         ]
+
+
+def _around(network: nn.Module, name: str) -> Iterator[nn.Module]:
+    """The largest modules that do not hold a module of a name."""
+    first, _, rest = name.partition(".")
+    for child_name, child in network.named_children():
+        if child_name != first:
+            yield child
+        elif rest:
+            yield from _around(child, rest)

@@ -33,6 +33,9 @@ class BackboneFreeze:
     def at_epoch(self, task: _HasBackbone) -> None:
         """Freeze, or thaw, as the epoch that begins says."""
         frozen = task.current_epoch < self.epochs
+        if frozen or self._held:
+            for layer in task.batchnorms():
+                layer.train(not frozen)
         if frozen and not self._held:
             attention = {id(parameter) for parameter in task.attention_parameters()}
             self._held = [p for p in task.backbone_parameters() if p.requires_grad and id(p) not in attention]
@@ -44,9 +47,6 @@ class BackboneFreeze:
             for parameter in self._held:
                 parameter.requires_grad_(True)
             self._held = []
-        if frozen:
-            for layer in task.batchnorms():
-                layer.eval()
 
     def drop_gradients(self) -> None:
         """Forget the gradients of what is frozen: a distributed strategy fills them in all the same."""

@@ -21,14 +21,15 @@ from attnlab.errors import AttnlabError, known_name
 from attnlab.models import weights_file
 from attnlab.tasks.configs import AttentionConfig, OptimizerConfig, ScheduleConfig
 from attnlab.tasks.freezing import BackboneFreeze
+from attnlab.tasks.layout import memory_format
 from attnlab.tasks.optimization import (
     Schedule,
+    adopt_groups,
     apply_config,
     batch_factor,
     build_optimizer,
     parameter_groups,
 )
-from attnlab.tasks.speed import compile_in_place, memory_format
 
 ConfigT = TypeVar("ConfigT")
 AnyBatchNorm = nn.BatchNorm1d | nn.BatchNorm2d | nn.BatchNorm3d | nn.SyncBatchNorm
@@ -63,8 +64,8 @@ class NetworkModule(LightningModule):
         freeze_backbone_epochs: Train attention and head alone for so many epochs, then the backbone, too: for
             attention that is put into a pretrained network.
         channels_last: Lay images and weights out with the channels innermost, which most convolutions take
-            faster; it changes no result beyond rounding. auto does so where a rule that was measured says
-            that it pays; the table before training tells what it came to.
+            faster; it changes no result beyond rounding. auto does so where a rule that was
+            measured says that it pays; the table before training tells what it came to.
         compile: Compile the network (torch.compile), in place: the first steps take minutes, the others less
             than before.
 
@@ -143,8 +144,9 @@ class NetworkModule(LightningModule):
         for layer in self.batchnorms() if bn_momentum is not None else ():
             layer.momentum = bn_momentum
         self.frozen = BackboneFreeze(freeze_backbone_epochs)
-        self.layout = memory_format(channels_last, self.network)
-        self.network.to(memory_format=self.layout)
+        self.layout = torch.contiguous_format
+        if channels_last is True:
+            self.lay_out("cpu")
 
     @abstractmethod
     def configure_network(self) -> None:
@@ -196,13 +198,25 @@ class NetworkModule(LightningModule):
         return None if self.restored or self._weights_ready or weights == "none" else weights
 
     def setup(self, stage: str) -> None:
-        """Load pretrained weights, unless a checkpoint is about to replace them; compile, if asked to."""
+        """Lay the network out; load pretrained weights, unless a checkpoint is about to replace them."""
+        self.lay_out(self.trainer.strategy.root_device.type, str(self.trainer.precision))
         weights = self._weights_to_load()
         if weights is not None:
             self._load_pretrained(weights)
         if self.hparams["compile"] and not self._compiled:
-            compile_in_place(self.compiled_part)
+            # In place, the keys of the state dict stay what they are.
+            self.compiled_part.compile()
             self._compiled = True
+
+    def lay_out(self, device: str, precision: str = "32-true") -> None:
+        """Bring the weights to the layout that ``channels_last`` asks for; ``forward`` does so with images.
+
+        Args:
+            device: Type of the device on which the network is about to work.
+            precision: Lightning's name of it.
+        """
+        self.layout = memory_format(self.hparams["channels_last"], self.attention.name, device, precision)
+        self.network.to(memory_format=self.layout)
 
     @property
     def compiled_part(self) -> nn.Module:
@@ -294,12 +308,18 @@ class NetworkModule(LightningModule):
         self.schedule.start(
             self.trainer.estimated_stepping_batches, batches / self.trainer.accumulate_grad_batches
         )
+        scheduler = self._scheduler()
+        apply_config(scheduler.optimizer, scheduler, self._configured_groups)
+
+    def _scheduler(self) -> LambdaLR:
         scheduler = self.lr_schedulers()
         assert isinstance(scheduler, LambdaLR)
-        apply_config(scheduler.optimizer, scheduler, self._configured_groups)
+        return scheduler
 
     def on_train_epoch_start(self) -> None:
         """Hold what is frozen in this epoch, and let go what no longer is."""
+        scheduler = self._scheduler()
+        adopt_groups(scheduler.optimizer, scheduler, len(self._configured_groups))
         self.frozen.at_epoch(self)
         if self.hparams["freeze_backbone_bn"]:
             for layer in self.batchnorms():

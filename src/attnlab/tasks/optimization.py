@@ -188,12 +188,36 @@ def apply_config(optimizer: Optimizer, scheduler: LambdaLR, groups: list[dict[st
     Args:
         optimizer: Restored from the checkpoint.
         scheduler: Its schedule, restored to its step.
-        groups: ``optimizer.param_groups`` as they were before the restore, without their parameters.
+        groups: ``optimizer.param_groups`` as they were before the restore, without their parameters. Groups
+            beyond them are a callback's; see `adopt_groups`.
     """
-    scheduler.base_lrs = [group["initial_lr"] for group in groups]
-    for group, configured, function in zip(optimizer.param_groups, groups, scheduler.lr_lambdas, strict=True):
+    scheduler.base_lrs[: len(groups)] = [group["initial_lr"] for group in groups]
+    for group, configured, function in zip(
+        optimizer.param_groups, groups, scheduler.lr_lambdas, strict=False
+    ):
         group.update(configured)
         group["lr"] = configured["initial_lr"] * function(scheduler.last_epoch)
+
+
+def adopt_groups(optimizer: Optimizer, scheduler: LambdaLR, configured: int) -> None:
+    """Leave the groups that a callback has added (Lightning's BackboneFinetuning) their learning rate.
+
+    Such a callback sets it at the start of an epoch; the schedule, which knows nothing of them, would stop at
+    the first one.
+
+    Args:
+        optimizer: The groups that were configured come first.
+        scheduler: The schedule.
+        configured: Their number.
+    """
+    added = optimizer.param_groups[configured:]
+    scheduler.base_lrs[configured:] = [group["lr"] for group in added]
+    scheduler.lr_lambdas[configured:] = [lambda step: 1.0 for _ in added]
+    for group in added:
+        group["initial_lr"] = group["lr"]
+        # A resumed run has its groups again, but Lightning's callback has frozen their parameters anew.
+        for parameter in group["params"]:
+            parameter.requires_grad_(True)
 
 
 def learning_rate_schedule(
