@@ -72,7 +72,12 @@ TASK_KINDS = {
         ),
         TaskKind(
             DetectionTask,
-            ("ShapesDetectionDataModule", "COCODetectionDataModule", "VOCDetectionDataModule"),
+            (
+                "ShapesDetectionDataModule",
+                "COCODetectionDataModule",
+                "VOCDetectionDataModule",
+                "YOLODetectionDataModule",
+            ),
             DetectionPictures,
             DetectionWriter,
             ("class_names",),

@@ -5,7 +5,12 @@ from importlib import import_module
 
 from attnlab.data.base import DataModule
 from attnlab.data.classification import ClassificationDataModule, ImageFolderDataModule, ImageNetDataModule
-from attnlab.data.detection import COCODetectionDataModule, DetectionDataModule, VOCDetectionDataModule
+from attnlab.data.detection import (
+    COCODetectionDataModule,
+    DetectionDataModule,
+    VOCDetectionDataModule,
+    YOLODetectionDataModule,
+)
 from attnlab.data.segmentation import SegmentationDataModule, VOCSegmentationDataModule
 from attnlab.data.shapes import (
     ShapesClassificationDataModule,
@@ -41,4 +46,5 @@ __all__ = [
     "ShapesSegmentationDataModule",
     "VOCDetectionDataModule",
     "VOCSegmentationDataModule",
+    "YOLODetectionDataModule",
 ]
