@@ -57,7 +57,7 @@ TASK_KINDS = {
     for kind in (
         TaskKind(
             SegmentationTask,
-            ("ShapesSegmentationDataModule", "VOCSegmentationDataModule"),
+            ("ShapesSegmentationDataModule", "VOCSegmentationDataModule", "MaskFolderDataModule"),
             SegmentationPictures,
             SegmentationWriter,
             ("class_names", "ignore_index"),

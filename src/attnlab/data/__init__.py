@@ -11,7 +11,11 @@ from attnlab.data.detection import (
     VOCDetectionDataModule,
     YOLODetectionDataModule,
 )
-from attnlab.data.segmentation import SegmentationDataModule, VOCSegmentationDataModule
+from attnlab.data.segmentation import (
+    MaskFolderDataModule,
+    SegmentationDataModule,
+    VOCSegmentationDataModule,
+)
 from attnlab.data.shapes import (
     ShapesClassificationDataModule,
     ShapesDetectionDataModule,
@@ -40,6 +44,7 @@ __all__ = [
     "DetectionDataModule",
     "ImageFolderDataModule",
     "ImageNetDataModule",
+    "MaskFolderDataModule",
     "SegmentationDataModule",
     "ShapesClassificationDataModule",
     "ShapesDetectionDataModule",
