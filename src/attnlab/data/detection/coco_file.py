@@ -127,8 +127,8 @@ def located(items: DetectionItems, folder: Path) -> DetectionItems:
     """
     if not folder.is_dir():
         raise AttnlabError(
-            f"There is no folder of images '{folder}'. Name it with --data.train_images, --data.val_images or "
-            "--data.test_images, as the split is."
+            f"There is no folder of images '{folder}'. Name it with --data.train_images, --data.val_images "
+            "or --data.test_images, as the split is."
         )
     # One listing is much faster than asking for 118 000 files one by one.
     with os.scandir(folder) as entries:
