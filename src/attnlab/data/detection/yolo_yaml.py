@@ -128,22 +128,21 @@ class YOLOYaml:
         return list(dict.fromkeys([*found, beside]))
 
     def _places(self, entry: str, bases: Sequence[Path]) -> Iterator[Path]:
-        """Where an entry may lead: as it stands; without ``../``; an absolute one, its last parts."""
+        """Where an entry may lead: as it stands; else its last parts, as many as are there.
+
+        Exports of Roboflow say ``../train/images`` where they mean ``train/images``; others are relative to
+        where a program was started, or absolute on another machine.
+        """
         text = entry.strip().replace("\\", "/")
         if text.startswith("/") or re.match("[A-Za-z]:/", text):
             yield Path(entry.strip())
-            parts = re.sub("^([A-Za-z]:)?/+", "", text).split("/")
-            # The split's name is never among what is left out: train and val would be the same folder.
-            most = max((k for k, part in enumerate(parts) if part.lower() in _CALLS), default=len(parts) - 1)
-            for base in bases:
-                for start in range(most + 1):
-                    yield base.joinpath(*parts[start:])
-            return
-        yield from (_plain(base / text) for base in bases)
-        # Exports of Roboflow say ../train/images where they mean ./train/images.
-        without = re.sub(r"^(\.\.?/)+", "", text)
-        if without != text and without:
-            yield from (base / without for base in bases)
+        else:
+            yield from (_plain(base / text) for base in bases)
+        parts = re.sub(r"^([A-Za-z]:)?(\.?\.?/)+", "", text).split("/")
+        # The split's name is never among what is left out: train and val would be the same folder.
+        most = max((k for k, part in enumerate(parts) if part.lower() in _CALLS), default=len(parts) - 1)
+        for start in range(most + 1):
+            yield from (base.joinpath(*parts[start:]) for base in bases)
 
     def _listed(self, file: Path) -> list[Path]:
         """The images that a text file lists; of those that are not there, where they would be."""
