@@ -352,9 +352,11 @@ class TestWhereThingsAre:
     def test_a_list_in_a_folder_of_its_own(self, make, yolo):
         """Its lines are relative to ``path``, if not to the list."""
         (yolo / "lists").mkdir()
-        (yolo / "lists/some.txt").write_text("images/val/v3.jpg\nimages\\val\\v0.jpg\n")
+        (yolo / "lists/some.txt").write_text(
+            "images/val/v3.jpg\nimages\\val\\v0.jpg\ndata/images/val/v2.png\n"
+        )
         write_yaml(yolo / "data.yaml", train="images/train", val="lists/some.txt", names=NAMES)
-        assert names_of(make(), "val") == ["v3.jpg", "v0.jpg"]
+        assert names_of(make(), "val") == ["v3.jpg", "v0.jpg", "v2.png"]
 
     def test_what_a_list_names_and_is_not_there_is_a_problem(self, make, yolo):
         (yolo / "some.txt").write_text("./images/val/v0.jpg\n./images/val/gone.jpg\n")
@@ -399,6 +401,7 @@ class TestWhereThingsAre:
     @pytest.mark.parametrize(
         "entry",
         [
+            "data/bugs/images/val",
             "/content/bugs/images/val",
             "/images/val",
             "C:\\me\\bugs\\images\\val",

@@ -65,13 +65,14 @@ class CodedMaskReader:
         """
         codes = self._codes(path)
         few = codes.dtype == np.uint8
-        found = self._look_up(np.arange(256))[codes] if few else self._look_up(codes)
-        strange = found < 0
-        if strange.any():
-            if self.unlisted == "error":
+        found = self._look_up(np.arange(256) if few else codes)
+        # As uint8, the -1 of what stands for nothing is 255.
+        labels = found.astype(np.uint8)
+        if self.unlisted == "error":
+            strange = (found < 0)[codes] if few else found < 0
+            if strange.any():
                 raise self._unlisted(path, codes[strange])
-            found = np.where(strange, IGNORED, found)
-        return torch.from_numpy(found.astype(np.uint8))
+        return torch.from_numpy(labels[codes] if few else labels)
 
     @cached_property
     def _sorted(self) -> tuple[np.ndarray, np.ndarray]:
@@ -113,7 +114,7 @@ class CodedMaskReader:
         of_many_bits = picture.mode == "I" or picture.mode.startswith("I;16")
         if self.stored == "index":
             if of_many_bits or picture.mode in _INDICES:
-                return np.array(picture).astype(np.int32 if of_many_bits else np.uint8)
+                return np.array(picture).astype(np.int32 if of_many_bits else np.uint8, copy=False)
             raise AttnlabError(
                 f"The mask '{path}' stores colours (mode {picture.mode}), and none are known: name them with "
                 "data.colours; or, if it is of black and white, set --data.binary true."
