@@ -398,6 +398,15 @@ class TestWhereThingsAre:
         assert names_of(data, "train") == list(TRAIN)
         assert len(objects(data)["v0.jpg"]) == 1
 
+    @pytest.mark.parametrize("path", ["/content/drive/bugs", "bugs", "../datasets/bugs"])
+    def test_a_copy_does_not_read_the_original(self, yolo, path):
+        """The original's folder has the name that ``path`` ends with; the copy lies beside it."""
+        write_yaml(yolo / "data.yaml", path=path, train="images/train", val="images/val", names=NAMES)
+        copy = yolo.with_name("copy")
+        shutil.copytree(yolo, copy)
+        items = YOLODetectionDataModule(str(copy)).items("val")
+        assert all(Path(place).is_relative_to(copy) for place in items.paths)
+
     @pytest.mark.parametrize(
         "entry",
         [

@@ -124,8 +124,11 @@ class YOLOYaml:
             return [beside]
         if not isinstance(stated, str):
             raise AttnlabError(f"In '{self.path}', 'path' is {stated!r}; it must be the data set's folder.")
-        found = [place for place in self._places(stated, [beside, beside.parent]) if place.is_dir()]
-        return list(dict.fromkeys([*found, beside]))
+        as_it_stands = _plain(beside / stated.strip())
+        guesses = [place for place in self._places(stated, [beside, beside.parent]) if place.is_dir()]
+        # A guess comes after the file's own folder: a copy of the data set must not read the original.
+        first = [as_it_stands] if as_it_stands.is_dir() else []
+        return list(dict.fromkeys([*first, beside, *guesses]))
 
     def _places(self, entry: str, bases: Sequence[Path]) -> Iterator[Path]:
         """Where an entry may lead: as it stands; else its last parts, as many as are there.
