@@ -57,7 +57,7 @@ TASK_KINDS = {
     for kind in (
         TaskKind(
             SegmentationTask,
-            ("ShapesSegmentationDataModule", "VOCSegmentationDataModule"),
+            ("ShapesSegmentationDataModule", "VOCSegmentationDataModule", "MaskFolderDataModule"),
             SegmentationPictures,
             SegmentationWriter,
             ("class_names", "ignore_index"),
@@ -72,7 +72,12 @@ TASK_KINDS = {
         ),
         TaskKind(
             DetectionTask,
-            ("ShapesDetectionDataModule", "COCODetectionDataModule", "VOCDetectionDataModule"),
+            (
+                "ShapesDetectionDataModule",
+                "COCODetectionDataModule",
+                "VOCDetectionDataModule",
+                "YOLODetectionDataModule",
+            ),
             DetectionPictures,
             DetectionWriter,
             ("class_names",),

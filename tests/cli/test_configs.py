@@ -14,6 +14,8 @@ from PIL import Image
 
 from tests.cli.conftest import Command, write_class_folders
 from tests.data.conftest import write_coco_folder, write_voc_folder
+from tests.data.test_mask_folder import write_pairs
+from tests.data.test_yolo import write_split, write_yaml
 
 CONFIGS = sorted((Path(__file__).parents[2] / "configs").glob("*.yaml"))
 
@@ -47,6 +49,18 @@ def made_data(config: dict, tmp_path: Path) -> list[str]:
             boxes = {name: [("cat", 5, 6, 40, 50, 0)] for name in names}
             write_voc_folder(tmp_path / "vocs/VOCdevkit" / f"VOC{year}", sizes, splits, boxes)
         return [f"--data.root={tmp_path / 'vocs'}", "--data.download=false", "--data.class_names=[cat]"]
+    if name == "YOLODetectionDataModule":
+        root = tmp_path / "yolo"
+        for split in ("train", "val"):
+            labels = {f"{split}{k}.jpg": "0 0.5 0.5 0.5 0.5\n1 0.3 0.3 0.2 0.4\n" for k in range(4)}
+            write_split(root / split / "images", root / split / "labels", labels)
+        write_yaml(root / "data.yaml", train="../train/images", val="../val/images", names=["ant", "bee"])
+        return [f"--data.root={root}"]
+    if name == "MaskFolderDataModule":
+        for split in ("train", "val"):
+            folders = (tmp_path / "masked" / kind / split for kind in ("images", "masks"))
+            write_pairs(*folders, names=[f"{split}{k}" for k in range(4)])
+        return [f"--data.root={tmp_path / 'masked'}", "--data.crop_size=64"]
     write_class_folders(tmp_path / "folders", classes=5, train=3, val=2)
     return [f"--data.root={tmp_path / 'folders'}", "--data.crop_size=32"]
 

@@ -5,8 +5,17 @@ from importlib import import_module
 
 from attnlab.data.base import DataModule
 from attnlab.data.classification import ClassificationDataModule, ImageFolderDataModule, ImageNetDataModule
-from attnlab.data.detection import COCODetectionDataModule, DetectionDataModule, VOCDetectionDataModule
-from attnlab.data.segmentation import SegmentationDataModule, VOCSegmentationDataModule
+from attnlab.data.detection import (
+    COCODetectionDataModule,
+    DetectionDataModule,
+    VOCDetectionDataModule,
+    YOLODetectionDataModule,
+)
+from attnlab.data.segmentation import (
+    MaskFolderDataModule,
+    SegmentationDataModule,
+    VOCSegmentationDataModule,
+)
 from attnlab.data.shapes import (
     ShapesClassificationDataModule,
     ShapesDetectionDataModule,
@@ -35,10 +44,12 @@ __all__ = [
     "DetectionDataModule",
     "ImageFolderDataModule",
     "ImageNetDataModule",
+    "MaskFolderDataModule",
     "SegmentationDataModule",
     "ShapesClassificationDataModule",
     "ShapesDetectionDataModule",
     "ShapesSegmentationDataModule",
     "VOCDetectionDataModule",
     "VOCSegmentationDataModule",
+    "YOLODetectionDataModule",
 ]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass, replace
@@ -125,7 +126,10 @@ def located(items: DetectionItems, folder: Path) -> DetectionItems:
         AttnlabError: There is no such folder, or none of the files is in it.
     """
     if not folder.is_dir():
-        raise AttnlabError(f"There is no folder of images '{folder}'.")
+        raise AttnlabError(
+            f"There is no folder of images '{folder}'. Name it with --data.train_images, --data.val_images "
+            "or --data.test_images, as the split is."
+        )
     # One listing is much faster than asking for 118 000 files one by one.
     with os.scandir(folder) as entries:
         there = {entry.name for entry in entries if entry.is_file()}
@@ -136,6 +140,7 @@ def located(items: DetectionItems, folder: Path) -> DetectionItems:
     ]
     otherwise = _otherwise_spelt(there) if missing else {}
     names = {k: otherwise[name] for k in missing if (name := items.names[k].lower()) in otherwise}
+    names |= _from_elsewhere({k: items.names[k] for k in missing if k not in names}, folder)
     missing = [k for k in missing if k not in names]
     if missing and len(missing) == len(items):
         raise AttnlabError(
@@ -156,6 +161,22 @@ def _otherwise_spelt(there: Iterable[str]) -> dict[str, str]:
     for name in there:
         found[name.lower()] = None if name.lower() in found else name
     return {key: name for key, name in found.items() if name is not None}
+
+
+def _from_elsewhere(names: dict[int, str], folder: Path) -> dict[int, str]:
+    """Names relative to another folder, or with the backslashes of Windows, as they are in this folder.
+
+    A name's last parts that are there are taken, of those that no other name has, too.
+    """
+    found: dict[int, str] = {}
+    for k, name in names.items():
+        parts = [part for part in re.split(r"[\\/]", name) if part]
+        ends = ("/".join(parts[start:]) for start in range(len(parts))) if len(parts) > 1 else ()
+        there = next((end for end in ends if (folder / end).is_file()), None)
+        if there is not None:
+            found[k] = there
+    shared = Counter(found.values())
+    return {k: name for k, name in found.items() if shared[name] == 1}
 
 
 def _parsed(path: Path) -> Any:

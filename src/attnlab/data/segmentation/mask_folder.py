@@ -1,0 +1,294 @@
+"""Images and masks of one's own, in folders called anything, with masks of numbers or colours."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, Literal
+
+from lightning.pytorch.utilities import rank_zero_warn
+
+from attnlab.data.folders import names_in
+from attnlab.data.names import listed
+from attnlab.data.segmentation.base import SegmentationDataModule
+from attnlab.data.segmentation.coded_masks import (
+    IGNORED,
+    CodedMaskReader,
+    Colour,
+    check_colours,
+    colour_code,
+    read_colours,
+)
+from attnlab.data.segmentation.paired_folders import SPLIT, pairs_in, split_folder, validated_on
+from attnlab.data.segmentation.sets import LabelledImage
+from attnlab.errors import AttnlabError, unknown
+
+_LARGEST = 65535
+
+
+class MaskFolderDataModule(SegmentationDataModule):
+    """Segmentation data of images and masks in two trees of folders, whatever these are called.
+
+    An image and its mask have the same path below their folders but for the suffixes. Masks are palette or
+    grey pictures (8 or 16 bit) whose values are class indices and 255, for "ignore", unless ``binary``,
+    ``label_map`` or ``colours`` says otherwise. Images are read as stored, whatever their EXIF orientation
+    says, as for all data with masks.
+
+    Args:
+        root: The folder that all others are below.
+        class_names: Names of the classes 0, 1, …, the background's included. None means the names that
+            ``colours`` has.
+        images: The folder of the images, and of the folders with images below it; ``{split}`` in it stands
+            for a split's folder.
+        masks: The folder of the masks, likewise.
+        image_suffix: How the names of images end, such as ``_leftImg8bit.png``; without a picture's extension
+            at the end, any will do.
+        mask_suffix: How the names of masks end, such as ``_gtFine_labelTrainIds.png``.
+        train_folder: What ``{split}`` is in training.
+        val_folder: What ``{split}`` is in validation; ``valid``, ``validation``, ``dev`` and ``eval`` are
+            found, too.
+        test_folder: What ``{split}`` is in the test; None means the validation split.
+        val_share: Share of the training images, between 0 and 1, that are validated on instead: for data that
+            has no folder of the validation split. Which they are depends on their names and ``val_seed``
+            alone.
+        val_seed: Chooses which images these are.
+        binary: Masks are black and white: 0 is class 0, 255 is class 1.
+        label_map: Class index, or 255 for "ignore", by the value that masks hold.
+        ignore: Values of masks that do not count, besides 255.
+        colours: Masks are coloured. The red, green and blue of each class by its name, or in the order of
+            ``class_names``; or a file with them, absolute or below ``root``: CamVid's ``label_colors.txt``,
+            a ``class_dict.csv`` or CVAT's ``labelmap.txt``. Colours of names that are not among
+            ``class_names`` do not count.
+        unlisted: What to do about values and colours of masks that stand for nothing: ``error``, or
+            ``ignore`` such pixels.
+        **options: The other options of `SegmentationDataModule`.
+
+    Attributes:
+        palette: The classes' own colours, where masks are coloured, else Pascal VOC's.
+    """
+
+    def __init__(
+        self,
+        root: str = "data",
+        class_names: list[str] | None = None,
+        images: str = "images/{split}",
+        masks: str = "masks/{split}",
+        image_suffix: str = "",
+        mask_suffix: str = ".png",
+        train_folder: str = "train",
+        val_folder: str = "val",
+        test_folder: str | None = None,
+        val_share: float | None = None,
+        val_seed: int = 0,
+        binary: bool = False,
+        label_map: dict[int, int] | None = None,
+        ignore: list[int] | None = None,
+        colours: dict[str, list[int]] | list[list[int]] | str | None = None,
+        unlisted: Literal["error", "ignore"] = "error",
+        **options: Any,
+    ) -> None:
+        table = None if colours is None else _table(colours, class_names, root)
+        if class_names is None:
+            if table is None:
+                raise AttnlabError("data.class_names must name the classes 0, 1, …, the background included.")
+            class_names = list(table)
+        super().__init__(root, class_names, **options)
+        if (SPLIT in images) != (SPLIT in masks):
+            raise AttnlabError(
+                f"data.images is '{images}' and data.masks is '{masks}': '{SPLIT}', which stands for the "
+                "split's folder, must be in both, or in neither."
+            )
+        if SPLIT not in images and test_folder is not None:
+            raise AttnlabError(
+                f"data.test_folder is '{test_folder}', but there is no '{SPLIT}' in data.images for it to "
+                "stand for."
+            )
+        if val_share is not None and not 0 < val_share < 1:
+            raise AttnlabError(f"data.val_share is {val_share}; it must be between 0 and 1.")
+        if mask_suffix.lower().endswith((".jpg", ".jpeg")):
+            raise AttnlabError(
+                f"data.mask_suffix is '{mask_suffix}', but JPEG changes the values of pixels: along outlines "
+                "they stand for other classes. Write masks as PNG."
+            )
+        self.images = images
+        self.masks = masks
+        self.image_suffix = image_suffix
+        self.mask_suffix = mask_suffix
+        self.folders = {"train": train_folder, "val": val_folder, "test": test_folder}
+        self.val_share = val_share
+        self.val_seed = val_seed
+        self._indices = not binary and label_map is None and table is None
+        self._table_to_keep = table if isinstance(colours, str) else None
+        if table is not None:
+            self.palette = [list(table[name]) for name in self.class_names]
+        self.read_mask = _reader(self.class_names, binary, label_map, ignore, table, unlisted)
+
+    def remembered(self) -> dict[str, Any]:
+        """The classes and colours that a file named, so that a checkpoint is enough to name predictions."""
+        if self._table_to_keep is None:
+            return {}
+        colours = {name: list(colour) for name, colour in self._table_to_keep.items()}
+        return {"class_names": self.class_names, "colours": colours}
+
+    def items(self, split: str) -> list[LabelledImage]:
+        """The images and masks of a split, in order of name.
+
+        Raises:
+            AttnlabError: A folder is not there or has no image, none of the images has a mask, masks have no
+                images and ``on_bad_image`` is ``"error"``, or it is not known what is validated on.
+        """
+        if split == "test" and self.folders["test"] is None:
+            split = "val"
+        if split == "test" or (self.val_share is None and SPLIT in self.images):
+            return self._pairs(split)
+        if SPLIT in self.images and (val := self._folder("images", "val")) is not None:
+            raise AttnlabError(
+                f"data.val_share is {self.val_share}, but '{val}' is there to validate on: leave one out."
+            )
+        if self.val_share is None:
+            raise AttnlabError(
+                f"There is no '{SPLIT}' in data.images ('{self.images}'), so it is not known what is "
+                "validated on: set --data.val_share, e.g. to 0.2; or put the split's folder into the pattern."
+            )
+        items = self._pairs("train")
+        if len(items) < 2:
+            raise AttnlabError(f"There is one image in '{self.root}': it cannot be parted by data.val_share.")
+        chosen = validated_on([item.name for item in items], self.val_share, self.val_seed)
+        return [item for item in items if (item.name in chosen) == (split == "val")]
+
+    def problems(self, split: str, items: list[LabelledImage]) -> dict[int, str]:
+        """What is wrong with images and masks, by position; that a mask is missing, whatever ``check`` says.
+
+        Raises:
+            AttnlabError: They are masks of 0 and 255 alone, and ``binary`` is not set.
+        """
+        try:
+            found = super().problems(split, items)
+        except AttnlabError as error:
+            if not self._indices:
+                raise
+            raise AttnlabError(f"{error} Or, if they are such, set --data.binary true.") from error
+        missing = {
+            position: f"The image '{item.image}' has no mask: '{item.mask}' is not there."
+            for position, item in enumerate(items)
+            if not item.mask.is_file()
+        }
+        return dict(sorted({**found, **missing}.items()))
+
+    def _pairs(self, split: str) -> list[LabelledImage]:
+        folders = {}
+        for kind in ("images", "masks"):
+            folder = self._folder(kind, split)
+            if folder is None:
+                raise self._no_folder(kind, split)
+            folders[kind] = folder
+        items, surplus = pairs_in(folders["images"], folders["masks"], self.image_suffix, self.mask_suffix)
+        if surplus:
+            text = (
+                f"{len(surplus)} masks in '{folders['masks']}' have no image in '{folders['images']}', e.g. "
+                f"{listed([mask.name for mask in surplus], 3)}."
+            )
+            if self.on_bad_image == "error":
+                raise AttnlabError(
+                    f"{text} Add the images, take the masks away, or leave them out with --data.on_bad_image "
+                    "skip."
+                )
+            if text not in self._complained:
+                self._complained.add(text)
+                rank_zero_warn(f"{text} They are left out.")
+        return items
+
+    def _folder(self, kind: str, split: str) -> Path | None:
+        pattern = self.images if kind == "images" else self.masks
+        return split_folder(Path(self.root), pattern, split, self.folders[split] or "")
+
+    def _no_folder(self, kind: str, split: str) -> AttnlabError:
+        pattern = self.images if kind == "images" else self.masks
+        folder = Path(self.root) / pattern.replace(SPLIT, self.folders[split] or "")
+        above = next((place for place in folder.parents if place.is_dir()), Path())
+        share = (
+            ", or have a share of the training images validated on with --data.val_share, e.g. 0.2"
+            if (kind, split) == ("images", "val")
+            else ""
+        )
+        return AttnlabError(
+            f"There is no folder '{folder}' with the {kind} of the '{split}' split. In '{above}' there are: "
+            f"{listed(names_in(above), 12) or 'none'}. Set --data.root, --data.{kind} or "
+            f"--data.{split}_folder{share}."
+        )
+
+
+def _table(
+    colours: dict[str, list[int]] | list[list[int]] | str, class_names: list[str] | None, root: str
+) -> dict[str, Colour]:
+    """Colour by name, of all that are known."""
+    if isinstance(colours, str):
+        table = read_colours(Path(root) / colours)
+    elif isinstance(colours, dict):
+        table = check_colours(colours, "data.colours")
+    elif class_names is None or len(class_names) != len(colours):
+        number = 0 if class_names is None else len(class_names)
+        raise AttnlabError(
+            f"data.colours is a list of {len(colours)} colours, and data.class_names has {number} names: "
+            "each class needs one. Or give the colours by name."
+        )
+    else:
+        table = check_colours(dict(zip(class_names, colours, strict=True)), "data.colours")
+    if not table:
+        raise AttnlabError("data.colours is empty.")
+    for name in class_names or ():
+        if name not in table:
+            raise unknown("class", name, table, "Each of data.class_names needs a colour in data.colours.")
+    return table
+
+
+def _reader(
+    class_names: list[str],
+    binary: bool,
+    label_map: dict[int, int] | None,
+    ignore: list[int] | None,
+    table: dict[str, Colour] | None,
+    unlisted: Literal["error", "ignore"],
+) -> CodedMaskReader:
+    """What reads masks as the options say.
+
+    Raises:
+        AttnlabError: Options contradict each other, or name a class that is not there.
+    """
+    said = {"binary": binary, "label_map": label_map is not None, "colours": table is not None}
+    both = [f"data.{name}" for name, given in said.items() if given]
+    if len(both) > 1:
+        raise AttnlabError(f"{' and '.join(both)} are set, but masks are of one kind: leave one out.")
+    if unlisted not in ("error", "ignore"):
+        raise AttnlabError(f"data.unlisted is '{unlisted}'; it must be error or ignore.")
+    number = len(class_names)
+    if table is not None:
+        if ignore:
+            raise AttnlabError(
+                "data.ignore has values, but masks are coloured: colours that data.class_names leaves out do "
+                "not count."
+            )
+        labels = {name: label for label, name in enumerate(class_names)}
+        codes = tuple((colour_code(colour), labels.get(name, IGNORED)) for name, colour in table.items())
+        return CodedMaskReader("colours", codes, unlisted)
+    if binary:
+        if number != 2:
+            raise AttnlabError(
+                f"data.binary is set, and data.class_names has {number} names: black and white are two "
+                "classes, the background's name first."
+            )
+        classes = {0: 0, 255: 1, _LARGEST: 1}
+    elif label_map is not None:
+        for value, label in label_map.items():
+            if not (0 <= label < number or label == IGNORED):
+                raise AttnlabError(
+                    f"data.label_map makes {value} the class {label}; with {number} classes it may be 0 to "
+                    f"{number - 1}, or {IGNORED} (ignore)."
+                )
+        classes = {IGNORED: IGNORED, **label_map}
+    else:
+        classes = {**{label: label for label in range(number)}, IGNORED: IGNORED}
+    for value in ignore or ():
+        if (binary or label_map is not None) and classes.get(value, IGNORED) != IGNORED:
+            raise AttnlabError(f"data.ignore has {value}, which stands for the class {classes[value]}.")
+        classes[value] = IGNORED
+    return CodedMaskReader("binary" if binary else "index", tuple(sorted(classes.items())), unlisted)
