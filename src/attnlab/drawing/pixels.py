@@ -1,0 +1,83 @@
+"""Pictures as arrays: from a network's input to pixels of a size that suits the eye."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torchvision.transforms import InterpolationMode
+from torchvision.transforms.v2 import functional as F
+
+# RGB, uint8 (H, W, 3).
+Pixels = NDArray[np.uint8]
+# The RGB colour of each class, 0..255.
+Palette = Sequence[Sequence[int]]
+Colour = tuple[int, int, int]
+
+
+def denormalise(image: Tensor, mean: Sequence[float], std: Sequence[float]) -> Tensor:
+    """uint8 (3, H, W) of a normalised image (3, H, W)."""
+    image = image * image.new_tensor(std)[:, None, None] + image.new_tensor(mean)[:, None, None]
+    return (image * 255).round().clamp(0, 255).to(torch.uint8)
+
+
+def resized(image: Tensor, size: tuple[int, int], mode: str) -> Tensor:
+    """uint8 (C, *size) of uint8 (C, H, W); ``mode`` is ``nearest``, ``bilinear`` or ``bicubic``."""
+    return F.resize(image, list(size), InterpolationMode(mode), antialias=True)
+
+
+def drawn_size(height: int, width: int, max_side: int) -> tuple[int, int]:
+    """Height and width that fit ``max_side``: smaller ones grow by a whole factor, so pixels stay squares."""
+    longest = max(height, width)
+    factor = max_side // longest if longest <= max_side else max_side / longest
+    return max(1, round(height * factor)), max(1, round(width * factor))
+
+
+def thumbnail(image: Tensor, max_side: int) -> Pixels:
+    """An image uint8 (3, H, W) as a picture of at most ``max_side`` pixels a side.
+
+    Larger images are shrunk smoothly; every pixel of a small one becomes a square of pixels.
+    """
+    size = drawn_size(image.shape[1], image.shape[2], max_side)
+    return as_pixels(resized(image, size, "nearest" if size[0] > image.shape[1] else "bilinear"))
+
+
+def fitted_to(image: Tensor, smallest: int, largest: int) -> tuple[Pixels, tuple[float, float]]:
+    """A picture to draw on, whose longest side lies within the given bounds.
+
+    Args:
+        image: (3, h, w) in 0..1.
+        smallest: Smaller pictures are enlarged to this longest side, so that labels have room.
+        largest: Larger ones are shrunk to it.
+
+    Returns:
+        RGB, uint8 (H, W, 3), and the factors by which x and y have grown.
+    """
+    height, width = image.shape[1:]
+    factor = min(max(height, width, smallest), largest) / max(height, width)
+    size = (max(1, round(height * factor)), max(1, round(width * factor)))
+    whole = denormalise(image.detach().float().cpu(), (0, 0, 0), (1, 1, 1))
+    return as_pixels(resized(whole, size, "bicubic")), (size[1] / width, size[0] / height)
+
+
+def as_pixels(image: Tensor) -> Pixels:
+    """(H, W, 3) of uint8 (3, H, W)."""
+    return np.ascontiguousarray(image.permute(1, 2, 0).cpu().numpy())
+
+
+def as_tensor(pixels: Pixels) -> Tensor:
+    """uint8 (3, H, W) of (H, W, 3), a copy."""
+    return torch.tensor(pixels).permute(2, 0, 1)
+
+
+def percent(share: float) -> str:
+    """A share in 0..1 in per cent, with a decimal below ten: ``93%``, ``2.5%``, ``<0.1%``."""
+    if share != share:
+        return "NaN"
+    value = 100 * share
+    if 0 < value < 0.1:
+        return "<0.1%"
+    return f"{value:.1f}%" if 0 < value < 9.95 else f"{value:.0f}%"
