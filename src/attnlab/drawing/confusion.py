@@ -19,7 +19,7 @@ from attnlab.drawing.pixels import Pixels, percent
 # up to so many have percentages in their cells.
 NAMED, CONFUSED, WRITTEN = 40, 20, 25
 # In pixels: room for a name, the upper edge of a matrix, a row of the list, its width, a small whole matrix.
-NAME, TOP, ROW, LIST, WHOLE = 150, 60, 34, 340, 320
+NAME, TOP, ROW, LIST, WHOLE = 150, 60, 36, 340, 320
 MARKS = (0, 0.01, 0.05, 0.1, 0.25, 0.5, 1)
 Matrix = NDArray[np.int64]
 Shares = NDArray[np.float64]
@@ -86,7 +86,8 @@ def confusion_picture(matrix: Matrix, names: Sequence[str], pairs: int = 12) -> 
             axes.set_title(f"All {len(matrix)} classes, by number")
             _matrix(axes, shares)
         if np.isnan(shares).any():
-            axes.legend([Patch(facecolor="0.85", hatch="////", edgecolor="0.6")], ["no images"])
+            key = [Patch(facecolor="0.85", hatch="////", edgecolor="0.6")]
+            axes.legend(key, ["no images"], loc="lower right", bbox_to_anchor=(1, 1), frameon=False)
         return pixels_of(figure, 16)
 
 
@@ -102,12 +103,17 @@ def _matrix(axes: Axes, shares: Shares) -> AxesImage:
     axes.patch.set(facecolor="0.85", hatch="////", edgecolor="0.6")
     extent = (-0.5, len(shares) * block - 0.5, len(shares) * block - 0.5, -0.5)
     # By the square root, one confusion in a hundred is told from none.
-    image = axes.imshow(shares, "Blues", PowerNorm(0.5, 0, 1), aspect="auto", interpolation="nearest", extent=extent)
-    axes.set(xlabel="predicted", ylabel="truth")
+    image = axes.imshow(
+        shares, "Blues", PowerNorm(0.5, 0, 1), aspect="auto", interpolation="nearest", extent=extent
+    )
+    axes.set(xlabel="predicted, % of each true class", ylabel="truth")
     if classes <= WRITTEN:
         for row, column in zip(*np.nonzero(shares > 0), strict=True):
             share = shares[row, column]
-            text, colour = "<1" if share < 0.005 else f"{100 * share:.0f}", "white" if share > 0.35 else "black"
+            text, colour = (
+                "<1" if share < 0.005 else f"{100 * share:.0f}",
+                "white" if share > 0.35 else "black",
+            )
             axes.text(column, row, text, color=colour, ha="center", va="center")
     return image
 
@@ -115,9 +121,11 @@ def _matrix(axes: Axes, shares: Shares) -> AxesImage:
 def _pairs(axes: Axes, pairs: Sequence[tuple[int, int, int, int]], names: Sequence[str]) -> None:
     """The pairs as bars, with their names above."""
     axes.set_title("Most confused: truth → predicted")
-    axes.set(xticks=[], yticks=[], ylim=(len(pairs) - 0.5, -0.5), frame_on=False)
-    bars = axes.barh(range(len(pairs)), [times for _, _, times, _ in pairs], 0.28, color="#2f6fae", align="edge")
+    axes.set(xticks=[], yticks=[], ylim=(len(pairs) - 0.5, -0.6), frame_on=False)
+    bars = axes.barh(
+        range(len(pairs)), [times for _, _, times, _ in pairs], 0.25, color="#2f6fae", align="edge"
+    )
     axes.bar_label(bars, [f"{times} of {images}" for _, _, times, images in pairs], padding=4)
     for row, (truth, guess, _, _) in enumerate(pairs):
         room = LIST / 2 - 16
-        axes.text(0, row - 0.1, f"{fitted(names[truth], room, 12)} → {fitted(names[guess], room, 12)}")
+        axes.text(0, row - 0.14, f"{fitted(names[truth], room, 12)} → {fitted(names[guess], room, 12)}")

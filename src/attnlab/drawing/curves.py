@@ -38,12 +38,15 @@ def precision_picture(precision: Curve, names: Sequence[str], title: str = "") -
     Returns:
         RGB, uint8 (H, W, 3); None where no class has truths.
     """
-    known = np.flatnonzero((np.asarray(precision) > -1).all((0, 1)))
-    if not len(known):
+    known = np.flatnonzero((np.asarray(precision) > -1).all((0, 1))).tolist()
+    if not known:
         return None
     scored = np.asarray(precision, np.float64)[:, :, known]
     plots = {
-        f"Mean over {len(known)} {'class' if len(known) == 1 else 'classes'}": ("AP      IoU", _means(scored)),
+        f"Mean over {len(known)} {'class' if len(known) == 1 else 'classes'}": (
+            "AP      IoU",
+            _means(scored),
+        ),
         "Classes at IoU 0.50": ("AP50  class", _classes(scored[IOU_50], [names[k] for k in known])),
     }
     with plain_style([title, *names]):
@@ -55,9 +58,12 @@ def precision_picture(precision: Curve, names: Sequence[str], title: str = "") -
             axes.set(xlim=(0, 1.01), ylim=(0, 1.01), xlabel="recall", ylabel="precision", title=what)
             axes.grid(color="0.9")
             axes.spines[["top", "right"]].set_visible(False)
-            lines = [axes.plot(RECALLS, entry[0], color=entry[2], lw=2 if entry[1] else 0.7)[0] for entry in entries]
+            lines = [
+                axes.plot(RECALLS, entry[0], color=entry[2], lw=2 if entry[1] else 0.7)[0]
+                for entry in entries
+            ]
             named = [(line, entry[1]) for line, entry in zip(lines, entries, strict=True) if entry[1]]
-            axes.legend(*zip(*named, strict=True), title=heading, loc="upper left", bbox_to_anchor=(1.02, 1.0))
+            axes.legend(*zip(*named, strict=True), title=heading, loc="upper left", bbox_to_anchor=(1.02, 1))
         return pixels_of(figure, 16)
 
 
@@ -85,5 +91,8 @@ def _classes(curves: Curve, names: Sequence[str]) -> list[Entry]:
         *((curve, "", "0.75") for curve, _ in rest),
         *((curve, text, colormaps["Blues"](x)) for x, (curve, text) in zip(shades, entries, strict=False)),
         (np.full(len(curves), np.nan), others, "0.75"),
-        *((curve, text, colormaps["Reds"](1.4 - x)) for x, (curve, text) in zip(shades, entries[-ENDS:], strict=True)),
+        *(
+            (curve, text, colormaps["Reds"](1.4 - x))
+            for x, (curve, text) in zip(shades, entries[-ENDS:], strict=True)
+        ),
     ]

@@ -114,7 +114,9 @@ def fitted(text: str, width: float, size: int = TEXT, middle: bool = False, bold
         tail = kept // 2 if middle else 0
         return text[: kept - tail].rstrip() + "…" + text[len(text) - tail :]
 
-    return short(max(0, bisect_right(range(len(text)), width, key=lambda n: _width(short(n), size, bold)) - 1))
+    return short(
+        max(0, bisect_right(range(len(text)), width, key=lambda n: _width(short(n), size, bold)) - 1)
+    )
 
 
 def words(
