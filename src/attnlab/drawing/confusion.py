@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -21,6 +22,7 @@ NAMED, CONFUSED, WRITTEN = 40, 20, 25
 # In pixels: room for a name, the upper edge of a matrix, a row of the list, its width, a small whole matrix.
 NAME, TOP, ROW, LIST, WHOLE = 150, 60, 36, 340, 320
 MARKS = (0, 0.01, 0.05, 0.1, 0.25, 0.5, 1)
+EMPTY: dict[str, Any] = {"facecolor": "0.85", "hatch": "////", "edgecolor": "0.6"}
 Matrix = NDArray[np.int64]
 Shares = NDArray[np.float64]
 
@@ -50,9 +52,6 @@ def confusion_picture(matrix: Matrix, names: Sequence[str], pairs: int = 12) -> 
         matrix: Counts, int64 (K, K); rows are the truth, columns what was predicted.
         names: The K class names.
         pairs: How many of the most confused pairs of more than 40 classes are listed.
-
-    Returns:
-        RGB, uint8 (H, W, 3).
     """
     matrix = np.asarray(matrix)
     shares, images = row_shares(matrix), int(matrix.sum())
@@ -67,7 +66,7 @@ def confusion_picture(matrix: Matrix, names: Sequence[str], pairs: int = 12) -> 
     left, right = NAME + 60, NAME + 60 + side + 110
     with plain_style([names[k] for k in [*chosen, *(k for pair in listed for k in pair[:2])]]):
         # What is too large is cut off in the end.
-        figure = new_figure(right + 600, TOP + max(side + NAME + 60, pairs * ROW + WHOLE + 150, 360))
+        figure = new_figure(right + 600, TOP + max(side + NAME + 60, len(listed) * ROW + WHOLE + 150, 360))
         figure.suptitle(title, x=left / figure.bbox.width, y=1 - 20 / figure.bbox.height, ha="left")
         if chosen:
             axes = axes_at(figure, left, TOP, side, side)
@@ -78,54 +77,39 @@ def confusion_picture(matrix: Matrix, names: Sequence[str], pairs: int = 12) -> 
             bar = axes_at(figure, left + side + 20, TOP, 14, max(180, min(side, 300)))
             figure.colorbar(image, bar, ticks=MARKS, format=PercentFormatter(1, 0))
         if listed:
-            axes = axes_at(figure, right, TOP + 26, LIST - 90, ROW * len(listed))
-            _pairs(axes, listed, names)
+            _pairs(axes_at(figure, right, TOP + 26, LIST - 90, ROW * len(listed)), listed, names)
         if len(matrix) > NAMED:
             top = TOP + 26 + (ROW * len(listed) + 50 if listed else 0)
             axes = axes_at(figure, right if listed else left, top, WHOLE, WHOLE)
             axes.set_title(f"All {len(matrix)} classes, by number")
             _matrix(axes, shares)
         if np.isnan(shares).any():
-            key = [Patch(facecolor="0.85", hatch="////", edgecolor="0.6")]
+            key = [Patch(**EMPTY)]
             axes.legend(key, ["no images"], loc="lower right", bbox_to_anchor=(1, 1), frameon=False)
         return pixels_of(figure, 16)
 
 
 def _matrix(axes: Axes, shares: Shares) -> AxesImage:
     """Shares in 0..1 as blues, with percentages where there are few; rows without images are hatched."""
-    classes = len(shares)
-    block = -(-classes // WHOLE)
-    if block > 1:
-        # Of several classes a pixel, their largest share is seen.
-        padded = np.pad(np.nan_to_num(shares, nan=-1), (0, -classes % block), constant_values=-1)
-        shares = padded.reshape(len(padded) // block, block, -1, block).max((1, 3))
-        shares[shares < 0] = np.nan
-    axes.patch.set(facecolor="0.85", hatch="////", edgecolor="0.6")
-    extent = (-0.5, len(shares) * block - 0.5, len(shares) * block - 0.5, -0.5)
+    # NaN is clear, and shows what is behind.
+    axes.patch.set(**EMPTY)
     # By the square root, one confusion in a hundred is told from none.
-    image = axes.imshow(
-        shares, "Blues", PowerNorm(0.5, 0, 1), aspect="auto", interpolation="nearest", extent=extent
-    )
+    image = axes.imshow(shares, "Blues", PowerNorm(0.5, 0, 1), aspect="auto")
     axes.set(xlabel="predicted, % of each true class", ylabel="truth")
-    if classes <= WRITTEN:
-        for row, column in zip(*np.nonzero(shares > 0), strict=True):
-            share = shares[row, column]
-            text, colour = (
-                "<1" if share < 0.005 else f"{100 * share:.0f}",
-                "white" if share > 0.35 else "black",
-            )
-            axes.text(column, row, text, color=colour, ha="center", va="center")
+    for row, column in zip(*np.nonzero(shares > 0), strict=True) if len(shares) <= WRITTEN else ():
+        share = shares[row, column]
+        text, colour = "<1" if share < 0.005 else f"{100 * share:.0f}", "white" if share > 0.35 else "black"
+        axes.text(column, row, text, color=colour, ha="center", va="center")
     return image
 
 
 def _pairs(axes: Axes, pairs: Sequence[tuple[int, int, int, int]], names: Sequence[str]) -> None:
     """The pairs as bars, with their names above."""
-    axes.set_title("Most confused: truth → predicted")
     axes.set(xticks=[], yticks=[], ylim=(len(pairs) - 0.5, -0.6), frame_on=False)
-    bars = axes.barh(
-        range(len(pairs)), [times for _, _, times, _ in pairs], 0.25, color="#2f6fae", align="edge"
-    )
+    axes.set_title("Most confused: truth → predicted")
+    lengths = [times for _, _, times, _ in pairs]
+    bars = axes.barh(range(len(pairs)), lengths, 0.25, color="#2f6fae", align="edge")
     axes.bar_label(bars, [f"{times} of {images}" for _, _, times, images in pairs], padding=4)
     for row, (truth, guess, _, _) in enumerate(pairs):
-        room = LIST / 2 - 16
-        axes.text(0, row - 0.14, f"{fitted(names[truth], room, 12)} → {fitted(names[guess], room, 12)}")
+        both = (fitted(names[k], LIST / 2 - 16, 12) for k in (truth, guess))
+        axes.text(0, row - 0.14, " → ".join(both))

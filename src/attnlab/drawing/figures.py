@@ -5,7 +5,7 @@ from __future__ import annotations
 import unicodedata
 import warnings
 from bisect import bisect_right
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from functools import cache, lru_cache
 
@@ -15,7 +15,6 @@ from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg, RendererAgg
 from matplotlib.figure import Figure
 from matplotlib.font_manager import FontEntry, FontProperties, findSystemFonts, fontManager, get_font
-from numpy.typing import NDArray
 
 from attnlab.drawing.pixels import Colour, Pixels
 
@@ -23,15 +22,20 @@ INK: Colour = (30, 30, 30)
 GREY: Colour = (100, 100, 100)
 WHITE: Colour = (255, 255, 255)
 # A green and a red that also differ in lightness, for eyes that do not tell the hues apart.
-RIGHT: Colour = (0, 140, 95)
+RIGHT: Colour = (0, 150, 100)
 WRONG: Colour = (205, 30, 25)
-TEXT, TITLE = 13, 15
-# At 72 dots an inch, a point is a pixel.
-DPI = 72
+# Sizes of letters in pixels; at 72 dots an inch, a point is a pixel.
+TEXT, TITLE, DPI = 13, 15, 72
 # The font that comes with matplotlib, and its letter for those that no font has.
 OWN_FONT, MISSING = "DejaVu Sans", "□"
-# What this process has been warned of: once is enough.
+# What this process has been warned of.
 _warned: list[str] = []
+PALE = {f"{what}.color": "0.4" for what in ("xtick", "ytick")} | {
+    "axes.edgecolor": "0.4",
+    "axes.linewidth": 0.8,
+}
+PLAIN = {"xtick.labelcolor": "0.1", "ytick.labelcolor": "0.1", "font.size": 12, "text.parse_math": False}
+TITLES = {"axes.titlelocation": "left", "axes.titlesize": TEXT, "figure.titlesize": TITLE}
 
 
 def new_figure(width: int, height: int) -> Figure:
@@ -60,52 +64,15 @@ def pixels_of(figure: Figure, margin: int | None = None) -> Pixels:
 
 @contextmanager
 def plain_style(texts: Iterable[str]) -> Iterator[None]:
-    """Within it matplotlib has its default settings, whatever a user's own are, and fonts for the texts."""
-    light = {"axes.edgecolor": "0.4", "xtick.color": "0.4", "ytick.color": "0.4", "axes.linewidth": 0.8}
-    dark = {"xtick.labelcolor": "0.1", "ytick.labelcolor": "0.1", "text.parse_math": False, "font.size": 12}
-    family = families("".join(texts))
-    weight = _weight(family, True)
-    titles = {"axes.titlelocation": "left", "axes.titlesize": TEXT, "axes.titleweight": weight}
-    whole = {"font.family": family, "figure.titlesize": TITLE, "figure.titleweight": weight}
-    with style.context(["default", {**light, **dark, **titles, **whole}]):
+    """Within it matplotlib has settings of its own, whatever the user's are, and fonts for the texts."""
+    font = _font("".join(texts), 12, True)
+    weights = {"axes.titleweight": font.get_weight(), "figure.titleweight": font.get_weight()}
+    with style.context(["default", {**PALE, **PLAIN, **TITLES, **weights, "font.family": font.get_family()}]):
         yield
 
 
-def readable(text: str) -> str:
-    """One line of letters that can be drawn; those that no installed font has become boxes.
-
-    Warns, once, of such letters, and says what to install.
-    """
-    text = unicodedata.normalize("NFC", " ".join(text.split()))
-    letters = [letter for letter in text if unicodedata.category(letter)[0] != "C"]
-    unknown = {letter for letter in letters if _font_of(letter) is None}
-    if unknown and not _warned:
-        east = any(unicodedata.east_asian_width(letter) in "WF" for letter in unknown)
-        _warned.append(
-            f"No installed font has the letters {''.join(sorted(unknown))}: pictures show {MISSING} "
-            f"for such letters. Install a font that has them, e.g. "
-            f"`apt-get install {'fonts-noto-cjk' if east else 'fonts-noto'}`, and start again."
-        )
-        warnings.warn(_warned[0], stacklevel=2)
-    return "".join(MISSING if letter in unknown else letter for letter in letters)
-
-
-def families(text: str) -> list[str]:
-    """The font families that have a text's letters, matplotlib's own first."""
-    found = (_font_of(letter) for letter in readable(text))
-    return list(dict.fromkeys([OWN_FONT, *(name for name in found if name)]))
-
-
 def fitted(text: str, width: float, size: int = TEXT, middle: bool = False, bold: bool = False) -> str:
-    """A line of text, shortened by an ellipsis where it is wider than ``width``.
-
-    Args:
-        text: What is to be written.
-        width: Room in pixels.
-        size: Size of the letters in pixels.
-        middle: Letters are left out in the middle and not at the end: a file name keeps its number.
-        bold: The letters are bold.
-    """
+    """A line of text, shortened to a width in pixels by an ellipsis at its end or in its middle."""
     text = readable(text)
     if _width(text, size, bold) <= width:
         return text
@@ -128,27 +95,29 @@ def words(
     middle: bool = False,
     bold: bool = False,
 ) -> Pixels:
-    """A line of text as a picture as wide as the text: uint8 (1.36 × size, W, 3).
-
-    Args:
-        text: What is written; it is shortened where it is wider than ``width``, see ``fitted``.
-        size: Size of the letters in pixels.
-        ink: RGB of the letters.
-        ground: RGB behind them.
-        width: Room in pixels.
-        middle: It is shortened in the middle.
-        bold: The letters are bold.
-    """
-    cover = _cover(fitted(text, width, size, middle, bold), size, bold)[..., None]
+    """A line of text in a colour on another, as wide as it is: uint8 (1.36 × size, W, 3); see ``fitted``."""
+    text = fitted(text, width, size, middle, bold)
+    renderer = RendererAgg(max(1, _width(text, size, bold)), round(1.36 * size), DPI)
+    renderer.draw_text(renderer.new_gc(), 0, round(1.04 * size), text, _font(text, size, bold), 0)
+    cover = np.asarray(renderer.buffer_rgba())[..., 3:] / 255
     return (np.array(ground) * (1 - cover) + np.array(ink) * cover).round().astype(np.uint8)
 
 
-@lru_cache(maxsize=1024)
-def _cover(text: str, size: int, bold: bool) -> NDArray[np.float64]:
-    """How much of each pixel a line of text covers, in 0..1."""
-    renderer = RendererAgg(max(1, _width(text, size, bold)), round(1.36 * size), DPI)
-    renderer.draw_text(renderer.new_gc(), 0, round(1.04 * size), text, _font(text, size, bold), 0)
-    return np.asarray(renderer.buffer_rgba())[..., 3] / 255
+def readable(text: str) -> str:
+    """One line of letters that can be drawn: boxes for those that no font has, of which it warns once."""
+    text = unicodedata.normalize("NFC", " ".join(text.split()))
+    letters = [letter for letter in text if unicodedata.category(letter)[0] != "C"]
+    unknown = "".join(sorted({letter for letter in letters if _family(letter) is None}))
+    if unknown and not _warned:
+        _warned.append(unknown)
+        package = (
+            "fonts-noto-cjk" if {*map(unicodedata.east_asian_width, unknown)} & {"W", "F"} else "fonts-noto"
+        )
+        advice = f"Install a font that has them, e.g. `apt-get install {package}`, and start again."
+        warnings.warn(
+            f"No installed font has the letters {unknown}; pictures show {MISSING}. {advice}", stacklevel=2
+        )
+    return "".join(MISSING if letter in unknown else letter for letter in letters)
 
 
 @lru_cache(maxsize=4096)
@@ -158,17 +127,15 @@ def _width(text: str, size: int, bold: bool) -> int:
 
 
 def _font(text: str, size: int, bold: bool) -> FontProperties:
-    family = families(text)
-    return FontProperties(family, "normal", "normal", _weight(family, bold), "normal", size)
-
-
-def _weight(family: Sequence[str], bold: bool) -> str:
-    """Bold is for texts in matplotlib's own font: others may have no bold letters, and then it complains."""
-    return "bold" if bold and len(family) == 1 else "normal"
+    """The fonts that have a text's letters, matplotlib's own first."""
+    found = dict.fromkeys([OWN_FONT, *(_family(letter) or OWN_FONT for letter in readable(text))])
+    # Other fonts may have no bold letters, of which matplotlib would complain.
+    weight = "bold" if bold and len(found) == 1 else "normal"
+    return FontProperties(list(found), style="normal", weight=weight, size=size)
 
 
 @cache
-def _font_of(letter: str) -> str | None:
+def _family(letter: str) -> str | None:
     """The family of the first font that has a letter."""
     if ord(letter) in _letters(fontManager.findfont(OWN_FONT)):
         return OWN_FONT

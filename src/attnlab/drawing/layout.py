@@ -32,8 +32,8 @@ def stacked(parts: Sequence[Pixels], axis: int, gap: int = 0, ground: Colour = W
     """Pictures one below the other (axis 0) or side by side (axis 1), aligned at their upper left corners."""
     size = [max(part.shape[0] for part in parts), max(part.shape[1] for part in parts)]
     cells = []
-    for position, part in enumerate(parts):
-        size[axis] = part.shape[axis] + (gap if position < len(parts) - 1 else 0)
+    for left, part in zip(range(len(parts) - 1, -1, -1), parts, strict=True):
+        size[axis] = part.shape[axis] + (gap if left else 0)
         cells.append(framed(part, size[0], size[1], ground))
     return np.concatenate(cells, axis)
 
@@ -53,13 +53,11 @@ def swatch(colour: Sequence[int]) -> Pixels:
 def legend(entries: Sequence[tuple[Pixels, str]], width: int) -> Pixels:
     """Swatches with their names, in lines of at most ``width`` pixels; of very many the first ones."""
     pieces = [
-        stacked(
-            [np.pad(mark, ((3, 0), (0, 0), (0, 0)), constant_values=255), words(name, width=width - 20)], 1, 5
-        )
-        for mark, name in entries[:MOST]
+        stacked([framed(mark, 18, 13, place=0.5), words(name, width=width - 20)], 1, 5)
+        for mark, name in entries
     ]
-    if len(entries) > MOST:
-        pieces.append(words(f"and {len(entries) - MOST} more", ink=GREY))
+    if len(pieces) > MOST:
+        pieces[MOST:] = [words(f"and {len(entries) - MOST} more", ink=GREY)]
     lines: list[list[Pixels]] = [[]]
     for piece in pieces:
         if lines[-1] and sum(part.shape[1] + 14 for part in lines[-1]) + piece.shape[1] > width:

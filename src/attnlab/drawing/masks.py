@@ -13,12 +13,11 @@ from torchvision.utils import draw_segmentation_masks
 
 from attnlab.drawing.figures import GREY, TITLE, WRONG, words
 from attnlab.drawing.layout import framed, legend, margin, stacked, swatch
-from attnlab.drawing.pixels import Palette, Pixels, as_pixels, as_tensor, drawn_size, percent, resized
+from attnlab.drawing.pixels import Palette, Pixels, as_pixels, drawn_to, percent, resized
 
 # VOC's colour for borders, in the files of masks.
 IGNORE_COLOUR = (224, 224, 192)
-# Pictures stand on a sheet of at least this width, so that titles can be read; predictions over a smaller
-# picture are enlarged up to this side.
+# Titles need this width; a prediction over a smaller picture is enlarged up to this side.
 NARROWEST, SMALL = 200, 320
 Mask = NDArray[np.bool_]
 
@@ -26,8 +25,7 @@ Mask = NDArray[np.bool_]
 def palette_image(classes: Pixels, palette: Palette) -> Image.Image:
     """A palette image whose pixel values are the classes, uint8 (H, W), as Pascal VOC stores its masks."""
     image = Image.fromarray(classes)
-    table = np.empty((256, 3), np.uint8)
-    table[:] = IGNORE_COLOUR
+    table = np.full((256, 3), IGNORE_COLOUR, np.uint8)
     table[: len(palette)] = palette
     image.putpalette(table.tobytes())
     return image
@@ -44,9 +42,6 @@ def mask_over(
         palette: RGB colour of each class.
         opacity: Share of the class's colour, in 0..1.
         ignore_index: The value of pixels that are not scored.
-
-    Returns:
-        A new picture of the same size.
     """
     ignored = (classes == ignore_index) | (classes >= len(palette))
     inside = (classes != 0) & ~ignored
@@ -61,14 +56,7 @@ def mask_over(
 
 
 def mistakes_over(image: Pixels, truth: Pixels, prediction: Pixels, ignore_index: int = 255) -> Pixels:
-    """The picture in pale grey with its wrong pixels in red, and those that are not scored hatched.
-
-    Args:
-        image: RGB, uint8 (H, W, 3).
-        truth: Classes, uint8 (H, W).
-        prediction: Classes, uint8 (H, W).
-        ignore_index: The truth's value for pixels that are not scored.
-    """
+    """The picture in pale grey; red where truth and prediction (H, W) differ, hatched if ignored."""
     pale = (110 + 0.55 * np.asarray(Image.fromarray(image).convert("L").convert("RGB"))).astype(np.uint8)
     ignored = truth == ignore_index
     return _hatched(_tinted(pale, {0: (truth != prediction) & ~ignored}, [WRONG], 0.85), ignored)
@@ -98,18 +86,18 @@ def segmentation_panel(
     """
     maps = [torch.as_tensor(x).to("cpu", torch.uint8) for x in (truth, prediction)]
     right, iou = _scores(maps[0].numpy(), maps[1].numpy(), ignore_index)
-    size = drawn_size(maps[0].shape[0], maps[0].shape[1], max_side)
-    pixels = as_pixels(resized(image, size, "nearest" if size[0] > image.shape[1] else "bilinear"))
-    true, guessed = (resized(classes[None], size, "nearest")[0].numpy() for classes in maps)
+    pixels = drawn_to(image, (maps[0].shape[0], maps[0].shape[1]), max_side)
+    height, width = pixels.shape[:2]
+    true, guessed = (resized(classes[None], (height, width), "nearest")[0].numpy() for classes in maps)
     pictures = {
         "picture": pixels,
         "truth": mask_over(pixels, true, palette, ignore_index=ignore_index),
         "prediction": mask_over(pixels, guessed, palette, ignore_index=ignore_index),
         f"mistakes: {percent(1 - right)} of pixels": mistakes_over(pixels, true, guessed, ignore_index),
     }
-    width = max(size[1], NARROWEST)
+    width = max(width, NARROWEST)
     cells = [
-        stacked([words(what, width=width), framed(p, size[0], width)], 0, 2) for what, p in pictures.items()
+        stacked([words(what, width=width), framed(p, height, width)], 0, 2) for what, p in pictures.items()
     ]
     row = stacked(cells, 1, 8)
     entries = [*_entries(np.concatenate([true, guessed]), class_names, palette), (swatch(WRONG), "wrong")]
@@ -123,14 +111,7 @@ def segmentation_panel(
 def overlay_with_legend(
     image: Pixels, classes: Pixels, class_names: Sequence[str], palette: Palette
 ) -> Pixels:
-    """A prediction over its picture, with a legend of its classes below.
-
-    Args:
-        image: RGB, uint8 (H, W, 3); small ones are enlarged by a whole factor.
-        classes: uint8 (H, W).
-        class_names: Names of the classes.
-        palette: RGB colour of each class.
-    """
+    """Classes uint8 (H, W) over their picture (H, W, 3), both enlarged where small, with a legend below."""
     times = max(1, SMALL // max(classes.shape))
     image, classes = (x.repeat(times, 0).repeat(times, 1) for x in (image, classes))
     width = max(image.shape[1], NARROWEST)
@@ -145,7 +126,7 @@ def _tinted(image: Pixels, masks: dict[int, Mask], palette: Palette, opacity: fl
         return image.copy()
     where = torch.from_numpy(np.stack(list(masks.values())))
     colours = [tuple(int(value) for value in palette[k]) for k in masks]
-    drawn = as_pixels(draw_segmentation_masks(as_tensor(image), where, opacity, colours))
+    drawn = as_pixels(draw_segmentation_masks(torch.tensor(image).permute(2, 0, 1), where, opacity, colours))
     # torchvision rounds down, which would darken the rest.
     return np.where(where.any(0).numpy()[..., None], drawn, image)
 
@@ -161,16 +142,15 @@ def _hatched(image: Pixels, where: Mask) -> Pixels:
 def _entries(classes: Pixels, names: Sequence[str], palette: Palette) -> list[tuple[Pixels, str]]:
     """Legend entries of the classes shown, those of the largest area first; the background has none."""
     areas = np.bincount(classes.ravel(), minlength=256)[: len(names)]
-    shown = [k for k in np.argsort(-areas, kind="stable") if k and areas[k]]
-    return [(swatch(palette[k]), names[k]) for k in shown]
+    return [(swatch(palette[k]), names[k]) for k in np.argsort(-areas, kind="stable") if k and areas[k]]
 
 
 def _scores(truth: Pixels, prediction: Pixels, ignore_index: int) -> tuple[float, float]:
     """Share of right pixels, and the mean IoU of the classes in either map; NaN where no pixel is scored."""
     known = truth != ignore_index
+    pairs = np.ravel_multi_index((truth[known], prediction[known]), (256, 256))
+    table = np.bincount(pairs, minlength=256 * 256).reshape(256, 256)
+    both, either = table.diagonal(), table.sum(0) + table.sum(1) - table.diagonal()
     if not known.any():
         return float("nan"), float("nan")
-    table = np.zeros((256, 256), np.int64)
-    np.add.at(table, (truth[known], prediction[known]), 1)
-    both, either = table.diagonal(), table.sum(0) + table.sum(1) - table.diagonal()
     return float(both.sum() / table.sum()), float((both[either > 0] / either[either > 0]).mean())

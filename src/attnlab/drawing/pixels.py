@@ -1,4 +1,4 @@
-"""Pictures as arrays: from a network's input to pixels of a size that suits the eye."""
+"""Pictures as arrays, of a size that suits the eye."""
 
 from __future__ import annotations
 
@@ -11,9 +11,8 @@ from torch import Tensor
 from torchvision.transforms import InterpolationMode
 from torchvision.transforms.v2 import functional as F
 
-# RGB, uint8 (H, W, 3).
+# RGB, uint8 (H, W, 3); and the RGB colour of each class, 0..255.
 Pixels = NDArray[np.uint8]
-# The RGB colour of each class, 0..255.
 Palette = Sequence[Sequence[int]]
 Colour = tuple[int, int, int]
 
@@ -29,29 +28,24 @@ def resized(image: Tensor, size: tuple[int, int], mode: str) -> Tensor:
     return F.resize(image, list(size), InterpolationMode(mode), antialias=True)
 
 
-def drawn_size(height: int, width: int, max_side: int) -> tuple[int, int]:
-    """Height and width that fit ``max_side``: smaller ones grow by a whole factor, so pixels stay squares."""
-    longest = max(height, width)
-    factor = max_side // longest if longest <= max_side else max_side / longest
-    return max(1, round(height * factor)), max(1, round(width * factor))
+def drawn_to(image: Tensor, size: tuple[int, int], max_side: int) -> Pixels:
+    """An image uint8 (3, h, w) as a picture of a size (height, width) that is fitted to ``max_side``.
 
-
-def thumbnail(image: Tensor, max_side: int) -> Pixels:
-    """An image uint8 (3, H, W) as a picture of at most ``max_side`` pixels a side.
-
-    Larger images are shrunk smoothly; every pixel of a small one becomes a square of pixels.
+    A larger one is shrunk smoothly, a smaller one enlarged by a whole factor: its pixels become squares.
     """
-    size = drawn_size(image.shape[1], image.shape[2], max_side)
+    factor = max_side / max(size)
+    factor = int(factor) if factor >= 1 else factor
+    size = (max(1, round(size[0] * factor)), max(1, round(size[1] * factor)))
     return as_pixels(resized(image, size, "nearest" if size[0] > image.shape[1] else "bilinear"))
 
 
-def fitted_to(image: Tensor, smallest: int, largest: int) -> tuple[Pixels, tuple[float, float]]:
-    """A picture to draw on, whose longest side lies within the given bounds.
+def thumbnail(image: Tensor, max_side: int) -> Pixels:
+    """An image uint8 (3, H, W) as a picture of at most ``max_side`` pixels a side, see ``drawn_to``."""
+    return drawn_to(image, (image.shape[1], image.shape[2]), max_side)
 
-    Args:
-        image: (3, h, w) in 0..1.
-        smallest: Smaller pictures are enlarged to this longest side, so that labels have room.
-        largest: Larger ones are shrunk to it.
+
+def fitted_to(image: Tensor, smallest: int, largest: int) -> tuple[Pixels, tuple[float, float]]:
+    """A picture of an image (3, h, w) in 0..1, its longest side in the given bounds, which labels suit.
 
     Returns:
         RGB, uint8 (H, W, 3), and the factors by which x and y have grown.
@@ -68,16 +62,9 @@ def as_pixels(image: Tensor) -> Pixels:
     return np.ascontiguousarray(image.permute(1, 2, 0).cpu().numpy())
 
 
-def as_tensor(pixels: Pixels) -> Tensor:
-    """uint8 (3, H, W) of (H, W, 3), a copy."""
-    return torch.tensor(pixels).permute(2, 0, 1)
-
-
 def percent(share: float) -> str:
-    """A share in 0..1 in per cent, with a decimal below ten: ``93%``, ``2.5%``, ``<0.1%``."""
-    if share != share:
-        return "NaN"
+    """A share in 0..1 in per cent, with a decimal below ten: ``93%``, ``2.5%``, ``<0.1%``, ``NaN``."""
     value = 100 * share
-    if 0 < value < 0.1:
-        return "<0.1%"
+    if value != value or 0 < value < 0.1:
+        return "<0.1%" if value > 0 else "NaN"
     return f"{value:.1f}%" if 0 < value < 9.95 else f"{value:.0f}%"
