@@ -93,7 +93,7 @@ def draw_boxes(image: Pixels, boxes: Sequence[Box], names: Sequence[str], palett
     crowded = len(boxes) > CROWDED
     thick = max(2, round(max(height, width) / 240) - crowded)
     letters = max(12, round(8 + max(height, width) / 100) - 2 * crowded)
-    classes = bright([palette[box.label] for box in boxes])
+    classes = bright([palette[box.label] for box in boxes]) if boxes else []
     colours = [VERDICTS.get(box.verdict, colour) for box, colour in zip(boxes, classes, strict=True)]
     corners, size = torch.tensor([box.corners for box in boxes]).reshape(-1, 4), torch.tensor([width, height])
     # First and last pixels inside the picture, one each at least.

@@ -131,7 +131,7 @@ def _font(text: str, size: int, bold: bool) -> FontProperties:
     found = dict.fromkeys([OWN_FONT, *(_family(letter) or OWN_FONT for letter in readable(text))])
     # Other fonts may have no bold letters, of which matplotlib would complain.
     weight = "bold" if bold and len(found) == 1 else "normal"
-    return FontProperties(list(found), style="normal", weight=weight, size=size)
+    return FontProperties(family=list(found), style="normal", weight=weight, size=size)
 
 
 @cache
