@@ -80,14 +80,9 @@ def bright(palette: Palette) -> list[Colour]:
 def draw_boxes(image: Pixels, boxes: Sequence[Box], names: Sequence[str], palette: Palette) -> Pixels:
     """A picture with outlines in the colours of classes, or verdicts, and labels with names and scores.
 
-    Detections have a dark rim, truths a white one. Labels stay inside the picture and off each other: those
-    of lower scores move, and are left out where there is no room.
-
-    Args:
-        image: RGB, uint8 (H, W, 3).
-        boxes: In the image's pixels; what lies outside is cut off.
-        names: Class names.
-        palette: RGB colour of each class; dark ones are drawn lighter (``bright``).
+    Detections have a dark rim, truths a white one; what lies outside the picture is cut off. Labels stay
+    inside it and off each other: those of lower scores move, and are left out where there is no room. Dark
+    colours of the palette are drawn lighter, see ``bright``.
     """
     height, width = image.shape[:2]
     crowded = len(boxes) > CROWDED
@@ -146,40 +141,35 @@ def detection_panel(
 ) -> Pixels:
     """Truths and detections of an image side by side: right ones green, missed and false ones red.
 
-    Args:
-        image: (3, h, w) in 0..1.
-        objects: The truths in the image's pixels; None where they are not known: the detections stand alone,
-            in the colours of their classes.
-        detections: ``boxes`` (M, 4) xyxy in the image's pixels, ``scores`` (M,) and ``labels`` (M,).
-        name: The image's name.
-        names: Class names.
-        palette: RGB colour of each class.
-        max_side: Longest side of a drawn image in pixels.
-        min_score: Detections of a lower score are not drawn, and find nothing.
+    The image, (3, h, w) in 0..1, is drawn with a longest side of ``max_side`` pixels. Objects and detections
+    (``boxes`` (M, 4) xyxy, ``scores`` (M,), ``labels`` (M,)) are in the image's pixels; where the objects are
+    not known (None), the detections stand alone, in the colours of their classes. Those of a score below
+    ``min_score`` are not drawn, and find nothing.
     """
     pixels, factors = fitted_to(image, max_side, max_side)
     found = detected(detections, min_score)
     rest = len(detections["scores"]) - len(found)
-    columns = [
-        ("detected", f"{len(found)}" + f", {rest} more below {min_score:g}" * (rest > 0), "false", found)
-    ]
-    if objects is not None:
+    hidden = [f"{rest} more below {min_score:g}"] if rest else []
+    key = [(swatch(VERDICTS[verdict]), what) for verdict, what in KEY.items()]
+    if objects is None:
+        columns = [("detected", found, "", hidden)]
+        classes = Counter(box.label for box in found).most_common()
+        key = [(swatch(bright([palette[k]])[0]), names[k]) for k, _ in classes]
+    else:
         objects, found = judged(objects, found)
-        notes = Counter(box.note for box in objects if box.note)
-        counts = ", ".join([str(len(objects)), *(f"{count} {note}" for note, count in sorted(notes.items()))])
-        columns = [("truth", counts, "missed", objects), (*columns[0][:3], found)]
+        notes = sorted(Counter(box.note for box in objects if box.note).items())
+        counts = [f"{count} {note}" for note, count in notes]
+        columns = [("truth", objects, "missed", counts), ("detected", found, "false", hidden)]
     cells, width = [], max(pixels.shape[1], NARROWEST)
-    for what, count, fault, boxes in columns:
+    for what, boxes, fault, more in columns:
         wrong = sum(box.verdict == "wrong" for box in boxes)
         faults = words(f"{wrong} {fault}" if wrong else "", ink=WRONG, bold=True)
-        caption = stacked([words(what, bold=True), words(count, ink=GREY), faults], 1, 8)
+        caption = stacked(
+            [words(what, bold=True), words(", ".join([f"{len(boxes)}", *more]), ink=GREY), faults], 1, 8
+        )
         drawn = draw_boxes(pixels, scaled(boxes, factors), names, palette)
         cells.append(stacked([caption, framed(drawn, drawn.shape[0], width)], 0, 2))
     row = stacked(cells, 1, 8)
-    key = [(swatch(VERDICTS[x]), what) for x, what in KEY.items()]
-    if objects is None:
-        shown = Counter(box.label for box in found).most_common()
-        key = [(swatch(bright([palette[k]])[0]), names[k]) for k, _ in shown]
     parts = [words(name, TITLE, width=row.shape[1], middle=True, bold=True), row, legend(key, row.shape[1])]
     return margin(stacked(parts, 0, 5), 8)
 

@@ -17,15 +17,7 @@ MARGIN, GAP, PADDING, FRAME, NARROWEST = 16, 10, 7, 4, 150
 
 @dataclass(frozen=True)
 class Line:
-    """A line of a caption.
-
-    Attributes:
-        text: At the left; it is shortened where it is too long.
-        figure: At the right, always shown in full.
-        colour: RGB.
-        size: Size of the letters in pixels.
-        is_path: The text is shortened in the middle.
-    """
+    """A line of a caption: a text at the left, cut where too long (a path in its middle), a figure right."""
 
     text: str
     figure: str = ""
@@ -36,13 +28,7 @@ class Line:
 
 @dataclass(frozen=True)
 class Card:
-    """A picture with its caption.
-
-    Attributes:
-        image: RGB, uint8 (H, W, 3).
-        lines: The caption below it.
-        frame: RGB around the picture (``figures.RIGHT`` or ``WRONG``); None for none.
-    """
+    """A picture (H, W, 3), its caption, and a colour around it (``figures.RIGHT`` or ``WRONG``) or None."""
 
     image: Pixels
     lines: Sequence[Line] = field(default_factory=tuple)

@@ -55,7 +55,7 @@ def confusion_picture(matrix: Matrix, names: Sequence[str], pairs: int = 12) -> 
     """
     matrix = np.asarray(matrix)
     shares, images = row_shares(matrix), int(matrix.sum())
-    chosen, listed, title = list(range(len(matrix))), [], f"{len(matrix)} classes"
+    chosen, listed, title = list(range(len(matrix))), [], f"{len(matrix)} class{'es' * (len(matrix) != 1)}"
     if len(matrix) > NAMED:
         worst = most_confused(matrix, CONFUSED * CONFUSED)
         chosen, listed = list(dict.fromkeys(k for pair in worst for k in pair[:2]))[:CONFUSED], worst[:pairs]
@@ -91,12 +91,18 @@ def confusion_picture(matrix: Matrix, names: Sequence[str], pairs: int = 12) -> 
 
 def _matrix(axes: Axes, shares: Shares) -> AxesImage:
     """Shares in 0..1 as blues, with percentages where there are few; rows without images are hatched."""
-    # NaN is clear, and shows what is behind.
-    axes.patch.set(**EMPTY)
+    classes = len(shares)
+    cuts = np.arange(0, classes, -(-classes // WHOLE))
+    # Where several classes share a pixel, their largest share is seen. NaN is clear, and shows the patch.
+    blocks = np.fmax.reduceat(np.fmax.reduceat(shares, cuts, 0), cuts, 1)
+    extent = (-0.5, classes - 0.5, classes - 0.5, -0.5)
     # By the square root, one confusion in a hundred is told from none.
-    image = axes.imshow(shares, "Blues", PowerNorm(0.5, 0, 1), aspect="auto")
+    image = axes.imshow(
+        blocks, "Blues", PowerNorm(0.5, 0, 1), aspect="auto", extent=extent, interpolation="nearest"
+    )
+    axes.patch.set(**EMPTY)
     axes.set(xlabel="predicted, % of each true class", ylabel="truth")
-    for row, column in zip(*np.nonzero(shares > 0), strict=True) if len(shares) <= WRITTEN else ():
+    for row, column in zip(*np.nonzero(shares > 0), strict=True) if classes <= WRITTEN else ():
         share = shares[row, column]
         text, colour = "<1" if share < 0.005 else f"{100 * share:.0f}", "white" if share > 0.35 else "black"
         axes.text(column, row, text, color=colour, ha="center", va="center")

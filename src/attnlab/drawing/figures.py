@@ -30,11 +30,7 @@ TEXT, TITLE, DPI = 13, 15, 72
 OWN_FONT, MISSING = "DejaVu Sans", "□"
 # What this process has been warned of.
 _warned: list[str] = []
-PALE = {f"{what}.color": "0.4" for what in ("xtick", "ytick")} | {
-    "axes.edgecolor": "0.4",
-    "axes.linewidth": 0.8,
-}
-PLAIN = {"xtick.labelcolor": "0.1", "ytick.labelcolor": "0.1", "font.size": 12, "text.parse_math": False}
+PLAIN = {"font.size": 12, "text.parse_math": False, "axes.edgecolor": "0.4"}
 TITLES = {"axes.titlelocation": "left", "axes.titlesize": TEXT, "figure.titlesize": TITLE}
 
 
@@ -67,7 +63,7 @@ def plain_style(texts: Iterable[str]) -> Iterator[None]:
     """Within it matplotlib has settings of its own, whatever the user's are, and fonts for the texts."""
     font = _font("".join(texts), 12, True)
     weights = {"axes.titleweight": font.get_weight(), "figure.titleweight": font.get_weight()}
-    with style.context(["default", {**PALE, **PLAIN, **TITLES, **weights, "font.family": font.get_family()}]):
+    with style.context(["default", {**PLAIN, **TITLES, **weights, "font.family": font.get_family()}]):
         yield
 
 

@@ -74,15 +74,9 @@ def segmentation_panel(
 ) -> Pixels:
     """Picture, truth, prediction and mistakes side by side, with this picture's scores and a legend.
 
-    Args:
-        image: uint8 (3, h, w); it is drawn at the truth's aspect.
-        truth: Classes (H, W).
-        prediction: Classes (H, W).
-        name: The image's name.
-        class_names: Names of the classes.
-        palette: RGB colour of each class.
-        max_side: Longest side of each picture; larger ones are shrunk, small ones enlarged by a whole factor.
-        ignore_index: The truth's value for pixels that are not scored.
+    The image is uint8 (3, h, w), truth and prediction are classes (H, W), and the pictures have their aspect:
+    larger ones are shrunk to a longest side of ``max_side`` pixels, small ones enlarged by a whole factor.
+    Pixels whose truth is ``ignore_index`` are hatched, and not scored.
     """
     maps = [torch.as_tensor(x).to("cpu", torch.uint8) for x in (truth, prediction)]
     right, iou = _scores(maps[0].numpy(), maps[1].numpy(), ignore_index)
@@ -96,13 +90,12 @@ def segmentation_panel(
         f"mistakes: {percent(1 - right)} of pixels": mistakes_over(pixels, true, guessed, ignore_index),
     }
     width = max(width, NARROWEST)
-    cells = [
-        stacked([words(what, width=width), framed(p, height, width)], 0, 2) for what, p in pictures.items()
-    ]
-    row = stacked(cells, 1, 8)
-    entries = [*_entries(np.concatenate([true, guessed]), class_names, palette), (swatch(WRONG), "wrong")]
+    cells = ([words(what, width=width), framed(p, height, width)] for what, p in pictures.items())
+    row = stacked([stacked(cell, 0, 2) for cell in cells], 1, 8)
+    entries = [(swatch(WRONG), "wrong")]
     if (true == ignore_index).any():
-        entries.append((_hatched(swatch((128, 128, 128)), np.ones((13, 13), bool)), "not scored"))
+        entries.append((_hatched(swatch(GREY), np.ones((13, 13), bool)), "not scored"))
+    entries += _entries(np.concatenate([true, guessed]), class_names, palette)
     scores = words(f"{percent(right)} of pixels right, mIoU {percent(iou)}", TITLE, GREY)
     title = words(name, TITLE, width=row.shape[1] - scores.shape[1] - 16, middle=True, bold=True)
     return margin(stacked([stacked([title, scores], 1, 16), row, legend(entries, row.shape[1])], 0, 6), 8)
