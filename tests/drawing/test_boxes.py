@@ -189,5 +189,14 @@ def test_detections_without_truths_stand_alone_in_their_classes_colours():
 def test_extreme_pictures_are_drawn(size):
     found = found_of([(0.0, 0.0, 1.0, 1.0)], (0.9,), (1,))
     panel = detection_panel(torch.rand(3, *size), [], found, "a" * 300, NAMES, PALETTE, 480, 0.3)
-    assert 500 < panel.shape[1] < 1100
+    assert 400 < panel.shape[1] < 1100
     assert panel.shape[0] < 640
+
+
+def test_captions_are_whole_beside_the_narrowest_pictures():
+    noted = [Box((0, 0, 1, 1), 0, None, note) for note in ("crowd", "difficult") for _ in range(100)]
+    objects = [*noted, *([Box((0, 0, 5, 9), 1)] * 1000)]
+    panel = detection_panel(torch.rand(3, 90, 5), objects, found_of([], [], []), "a", NAMES, PALETTE, 90, 0.3)
+    assert panel.shape[1] > 2 * 280
+    alone = detection_panel(torch.rand(3, 9, 9), None, found_of([], [], []), "a", NAMES, PALETTE, 90, 0.3)
+    assert alone.shape[1] == 216

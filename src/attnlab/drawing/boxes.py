@@ -13,14 +13,12 @@ from matplotlib.colors import hsv_to_rgb, rgb_to_hsv
 from torch import Tensor
 from torchvision.utils import draw_bounding_boxes
 
-from attnlab.drawing.figures import GREY, TITLE, WHITE, WRONG, words
-from attnlab.drawing.layout import framed, legend, margin, stacked, swatch
+from attnlab.drawing.figures import GREY, WHITE, WRONG, words
+from attnlab.drawing.layout import framed, panel, stacked, swatch
 from attnlab.drawing.pixels import Colour, Palette, Pixels, as_pixels, fitted_to
 
 # Above so many boxes lines and letters become smaller; only so many of the best have a label.
 CROWDED, LABELLED = 15, 40
-# The captions of a panel need this width.
-NARROWEST = 280
 BLACK: Colour = (0, 0, 0)
 # Colours of what is known of a box, in place of its class's.
 VERDICTS = {"right": (0, 200, 110), "wrong": (225, 30, 30), "not scored": (170, 170, 170)}
@@ -158,20 +156,16 @@ def detection_panel(
     else:
         objects, found = judged(objects, found)
         notes = sorted(Counter(box.note for box in objects if box.note).items())
-        counts = [f"{count} {note}" for note, count in notes]
-        columns = [("truth", objects, "missed", counts), ("detected", found, "false", hidden)]
-    cells, width = [], max(pixels.shape[1], NARROWEST)
+        noted = [f"{count} {note}" for note, count in notes]
+        columns = [("truth", objects, "missed", noted), ("detected", found, "false", hidden)]
+    cells = []
     for what, boxes, fault, more in columns:
         wrong = sum(box.verdict == "wrong" for box in boxes)
+        counts = words(", ".join([str(len(boxes)), *more]), ink=GREY)
         faults = words(f"{wrong} {fault}" if wrong else "", ink=WRONG, bold=True)
-        caption = stacked(
-            [words(what, bold=True), words(", ".join([f"{len(boxes)}", *more]), ink=GREY), faults], 1, 8
-        )
-        drawn = draw_boxes(pixels, scaled(boxes, factors), names, palette)
-        cells.append(stacked([caption, framed(drawn, drawn.shape[0], width)], 0, 2))
-    row = stacked(cells, 1, 8)
-    parts = [words(name, TITLE, width=row.shape[1], middle=True, bold=True), row, legend(key, row.shape[1])]
-    return margin(stacked(parts, 0, 5), 8)
+        caption = stacked([words(what, bold=True), counts, faults], 1, 8)
+        cells.append((caption, draw_boxes(pixels, scaled(boxes, factors), names, palette)))
+    return panel(name, "", cells, key)
 
 
 def judged(objects: Sequence[Box], found: Sequence[Box]) -> tuple[list[Box], list[Box]]:

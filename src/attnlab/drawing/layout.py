@@ -6,11 +6,11 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from attnlab.drawing.figures import GREY, WHITE, words
+from attnlab.drawing.figures import GREY, TITLE, WHITE, words
 from attnlab.drawing.pixels import Colour, Pixels
 
-# A legend has at most so many entries.
-MOST = 24
+# A legend has at most so many entries; pictures with text are not narrower.
+MOST, NARROWEST = 24, 200
 
 
 def framed(picture: Pixels, height: int, width: int, ground: Colour = WHITE, place: float = 0) -> Pixels:
@@ -64,3 +64,18 @@ def legend(entries: Sequence[tuple[Pixels, str]], width: int) -> Pixels:
             lines.append([])
         lines[-1].append(piece)
     return stacked([stacked(line, 1, 14) for line in lines], 0, 3)
+
+
+def panel(
+    name: str, note: str, cells: Sequence[tuple[Pixels, Pixels]], key: Sequence[tuple[Pixels, str]]
+) -> Pixels:
+    """Pictures side by side, with a caption above each, below a name and a note and above a legend."""
+    # Narrow pictures have room for their captions.
+    width = max(NARROWEST, *(part.shape[1] for cell in cells for part in cell))
+    row = stacked(
+        [framed(cell, cell.shape[0], width) for cell in (stacked(pair, 0, 2) for pair in cells)], 1, 8
+    )
+    figures = words(note, TITLE, GREY)
+    title = words(name, TITLE, width=row.shape[1] - figures.shape[1] - 16, middle=True, bold=True)
+    parts = [stacked([title, figures], 1, 16), row, *([legend(key, row.shape[1])] if key else [])]
+    return margin(stacked(parts, 0, 6), 8)

@@ -11,14 +11,14 @@ from PIL import Image
 from torch import Tensor
 from torchvision.utils import draw_segmentation_masks
 
-from attnlab.drawing.figures import GREY, TITLE, WRONG, words
-from attnlab.drawing.layout import framed, legend, margin, stacked, swatch
+from attnlab.drawing.figures import GREY, WRONG, words
+from attnlab.drawing.layout import NARROWEST, framed, legend, margin, panel, stacked, swatch
 from attnlab.drawing.pixels import Palette, Pixels, as_pixels, drawn_to, percent, resized
 
 # VOC's colour for borders, in the files of masks.
 IGNORE_COLOUR = (224, 224, 192)
-# Titles need this width; a prediction over a smaller picture is enlarged up to this side.
-NARROWEST, SMALL = 200, 320
+# A prediction over a smaller picture is enlarged up to this side.
+SMALL = 320
 Mask = NDArray[np.bool_]
 
 
@@ -81,24 +81,20 @@ def segmentation_panel(
     maps = [torch.as_tensor(x).to("cpu", torch.uint8) for x in (truth, prediction)]
     right, iou = _scores(maps[0].numpy(), maps[1].numpy(), ignore_index)
     pixels = drawn_to(image, (maps[0].shape[0], maps[0].shape[1]), max_side)
-    height, width = pixels.shape[:2]
-    true, guessed = (resized(classes[None], (height, width), "nearest")[0].numpy() for classes in maps)
+    size = (pixels.shape[0], pixels.shape[1])
+    true, guessed = (resized(classes[None], size, "nearest")[0].numpy() for classes in maps)
     pictures = {
         "picture": pixels,
         "truth": mask_over(pixels, true, palette, ignore_index=ignore_index),
         "prediction": mask_over(pixels, guessed, palette, ignore_index=ignore_index),
         f"mistakes: {percent(1 - right)} of pixels": mistakes_over(pixels, true, guessed, ignore_index),
     }
-    width = max(width, NARROWEST)
-    cells = ([words(what, width=width), framed(p, height, width)] for what, p in pictures.items())
-    row = stacked([stacked(cell, 0, 2) for cell in cells], 1, 8)
-    entries = [(swatch(WRONG), "wrong")]
+    key = [(swatch(WRONG), "wrong")]
     if (true == ignore_index).any():
-        entries.append((_hatched(swatch(GREY), np.ones((13, 13), bool)), "not scored"))
-    entries += _entries(np.concatenate([true, guessed]), class_names, palette)
-    scores = words(f"{percent(right)} of pixels right, mIoU {percent(iou)}", TITLE, GREY)
-    title = words(name, TITLE, width=row.shape[1] - scores.shape[1] - 16, middle=True, bold=True)
-    return margin(stacked([stacked([title, scores], 1, 16), row, legend(entries, row.shape[1])], 0, 6), 8)
+        key.append((_hatched(swatch(GREY), np.ones((13, 13), bool)), "not scored"))
+    key += _entries(np.concatenate([true, guessed]), class_names, palette)
+    scores = f"{percent(right)} of pixels right, mIoU {percent(iou)}"
+    return panel(name, scores, [(words(what), picture) for what, picture in pictures.items()], key)
 
 
 def overlay_with_legend(
