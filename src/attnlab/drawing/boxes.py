@@ -148,7 +148,6 @@ def detection_panel(
     found = detected(detections, min_score)
     rest = len(detections["scores"]) - len(found)
     hidden = [f"{rest} more below {min_score:g}"] if rest else []
-    key = [(swatch(VERDICTS[verdict]), what) for verdict, what in KEY.items()]
     if objects is None:
         columns = [("detected", found, "", hidden)]
         classes = Counter(box.label for box in found).most_common()
@@ -158,6 +157,8 @@ def detection_panel(
         notes = sorted(Counter(box.note for box in objects if box.note).items())
         noted = [f"{count} {note}" for note, count in notes]
         columns = [("truth", objects, "missed", noted), ("detected", found, "false", hidden)]
+        verdicts = {box.verdict for box in (*objects, *found)}
+        key = [(swatch(colour), KEY[verdict]) for verdict, colour in VERDICTS.items() if verdict in verdicts]
     cells = []
     for what, boxes, fault, more in columns:
         wrong = sum(box.verdict == "wrong" for box in boxes)

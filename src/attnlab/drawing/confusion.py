@@ -85,7 +85,8 @@ def confusion_picture(matrix: Matrix, names: Sequence[str], pairs: int = 12) -> 
             _matrix(axes, shares)
         if np.isnan(shares).any():
             key = [Patch(**EMPTY)]
-            axes.legend(key, ["no images"], loc="lower right", bbox_to_anchor=(1, 1), frameon=False)
+            empty = int(np.isnan(shares).any(1).sum())
+            axes.legend(key, [f"no images: {empty}"], loc="lower right", bbox_to_anchor=(1, 1), frameon=False)
         return pixels_of(figure, 16)
 
 

@@ -77,9 +77,8 @@ def fitted(text: str, width: float, size: int = TEXT, middle: bool = False, bold
         tail = kept // 2 if middle else 0
         return text[: kept - tail].rstrip() + "…" + text[len(text) - tail :]
 
-    return short(
-        max(0, bisect_right(range(len(text)), width, key=lambda n: _width(short(n), size, bold)) - 1)
-    )
+    fits = bisect_right(range(len(text)), width, key=lambda kept: _width(short(kept), size, bold))
+    return short(max(0, fits - 1))
 
 
 def words(
@@ -106,13 +105,10 @@ def readable(text: str) -> str:
     unknown = "".join(sorted({letter for letter in letters if _family(letter) is None}))
     if unknown and not _warned:
         _warned.append(unknown)
-        package = (
-            "fonts-noto-cjk" if {*map(unicodedata.east_asian_width, unknown)} & {"W", "F"} else "fonts-noto"
-        )
+        wide = {"W", "F"} & {unicodedata.east_asian_width(letter) for letter in unknown}
+        package = f"fonts-noto{'-cjk' * bool(wide)}"
         advice = f"Install a font that has them, e.g. `apt-get install {package}`, and start again."
-        warnings.warn(
-            f"No installed font has the letters {unknown}; pictures show {MISSING}. {advice}", stacklevel=2
-        )
+        warnings.warn(f"No font has the letters {unknown}: pictures show {MISSING}. {advice}", stacklevel=2)
     return "".join(MISSING if letter in unknown else letter for letter in letters)
 
 
