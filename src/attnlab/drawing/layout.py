@@ -54,10 +54,10 @@ def legend(entries: Sequence[tuple[Pixels, str]], width: int) -> Pixels:
     """Swatches with their names, in lines of at most ``width`` pixels; of very many the first ones."""
     pieces = [
         stacked([framed(mark, 18, 13, place=0.5), words(name, width=width - 20)], 1, 5)
-        for mark, name in entries
+        for mark, name in entries[:MOST]
     ]
-    if len(pieces) > MOST:
-        pieces[MOST:] = [words(f"and {len(entries) - MOST} more", ink=GREY)]
+    if len(entries) > MOST:
+        pieces.append(words(f"and {len(entries) - MOST} more", ink=GREY))
     lines: list[list[Pixels]] = [[]]
     for piece in pieces:
         if lines[-1] and sum(part.shape[1] + 14 for part in lines[-1]) + piece.shape[1] > width:
