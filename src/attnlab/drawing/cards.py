@@ -1,0 +1,65 @@
+"""Sheets of small pictures with captions."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from attnlab.drawing.figures import GREY, INK, TITLE, words
+from attnlab.drawing.layout import framed, grid, margin, stacked
+from attnlab.drawing.pixels import Colour, Pixels
+
+GROUND: Colour = (244, 244, 244)
+MARGIN, GAP, PADDING, FRAME, NARROWEST = 16, 10, 7, 4, 150
+
+
+@dataclass(frozen=True)
+class Line:
+    """A line of a caption: a text at the left, cut where too long (a path in its middle), a figure right."""
+
+    text: str
+    figure: str = ""
+    colour: Colour = INK
+    size: int = 12
+    is_path: bool = False
+
+
+@dataclass(frozen=True)
+class Card:
+    """A picture (H, W, 3), its caption, and a colour around it (``figures.RIGHT`` or ``WRONG``) or None."""
+
+    image: Pixels
+    lines: Sequence[Line] = field(default_factory=tuple)
+    frame: Colour | None = None
+
+
+def path_line(name: str) -> Line:
+    """A file's name, small and grey."""
+    return Line(name, colour=GREY, size=10, is_path=True)
+
+
+def sheet(cards: Sequence[Card], title: str, columns: int = 6) -> Pixels:
+    """Cards, which may be none, in rows of at most so many columns below a title: RGB, uint8 (H, W, 3)."""
+    parts = [words(title, TITLE, bold=True)]
+    if cards:
+        size = np.max([card.image.shape[:2] for card in cards], 0) + 2 * FRAME
+        drawn = [_drawn(card, int(size[0]), max(NARROWEST, int(size[1]))) for card in cards]
+        low, wide = max(card.shape[0] for card in drawn), drawn[0].shape[1]
+        drawn = [margin(framed(card, low, wide, GROUND), PADDING, GROUND) for card in drawn]
+        spaced = [framed(card, card.shape[0] + GAP, card.shape[1] + GAP) for card in drawn]
+        parts.append(grid(spaced, columns)[:-GAP, :-GAP])
+    return margin(stacked(parts, 0, GAP), MARGIN)
+
+
+def _drawn(card: Card, height: int, width: int) -> Pixels:
+    """One card: its picture in the middle of (height, width), and its caption below."""
+    picture = card.image if card.frame is None else margin(card.image, FRAME, card.frame)
+    parts = [framed(picture, height, width, GROUND, 0.5)]
+    for line in card.lines:
+        figure = words(line.figure, line.size, line.colour, GROUND)
+        room = width - figure.shape[1]
+        text = words(line.text, line.size, line.colour, GROUND, room - 6, line.is_path)
+        parts.append(stacked([framed(text, text.shape[0], room, GROUND), figure], 1))
+    return stacked(parts, 0, 2, GROUND)
