@@ -16,18 +16,28 @@ from pathlib import Path
 from typing import Any, Literal
 
 from jsonargparse import Namespace
-from lightning.pytorch import LightningModule, Trainer
+from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.callbacks import LearningRateMonitor, ModelCheckpoint, ProgressBar, RichProgressBar
 from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCLI
 from lightning.pytorch.utilities import rank_zero_info
 
 from attnlab import __version__, checkpoints, help_page, run_length, runs
-from attnlab.callbacks import AtomicCheckpointIO, CostReport, ProgressLines, RunReport, ScoresFile
+from attnlab.callbacks import (
+    AtomicCheckpointIO,
+    CostReport,
+    Pictures,
+    Predictions,
+    ProgressLines,
+    Records,
+    RunReport,
+    ScoresFile,
+)
 from attnlab.callbacks.remember import RememberData
 from attnlab.data import DataModule
 from attnlab.errors import AttnlabError, unknown
 from attnlab.shorthand import expand, with_proper_names
 from attnlab.task_kinds import DEFAULT_TASK, TASK_KINDS, TaskKind, data_is_named, task_asked_for
+from attnlab.views import Gallery, Record, Writer
 
 LOGGER = {
     "class_path": "lightning.pytorch.loggers.TensorBoardLogger",
@@ -45,7 +55,7 @@ KNOWN_NOISE = (
 FROM_DATA = ("class_names", "ignore_index", "num_classes")
 OF_THE_TASK = (
     *("--model", "--data", "--pictures", "--predictions"),
-    *sorted({f"--{name}" for kind in TASK_KINDS.values() for name in kind.more}),
+    *sorted({f"--{name}" for kind in TASK_KINDS.values() for name in kind.task.view.more}),
 )
 
 
@@ -164,15 +174,18 @@ class AttnlabCLI(LightningCLI):
                 "checkpoint.save_on_train_epoch_end": True,
             }
         )
-        parser.add_lightning_class_args(self.kind.pictures, "pictures")
         parser.add_lightning_class_args(CostReport, "cost")
-        parser.add_lightning_class_args(self.kind.writer, "predictions")
         parser.add_lightning_class_args(RunReport, "report")
         parser.add_lightning_class_args(ProgressLines, "progress")
-        for name, callback in self.kind.more.items():
-            parser.add_lightning_class_args(callback, name)
+        for name, exhibit in self._exhibits().items():
+            parser.add_class_arguments(exhibit, name)
         for name in self.kind.from_data:
             parser.link_arguments(f"data.{name}", f"model.{name}", apply_on="instantiate")
+
+    def _exhibits(self) -> dict[str, type]:
+        """What the task's view is made of, by what its options are called."""
+        view = self.kind.task.view
+        return {"pictures": view.gallery, "predictions": view.writer, **view.more}
 
     def parse_arguments(self, parser: LightningArgumentParser, args: ArgsType) -> None:
         """Parse, and fill in from the checkpoint what neither YAML nor flags say."""
@@ -353,6 +366,8 @@ class AttnlabCLI(LightningCLI):
         config = self.config_init[self.subcommand]
         trainer = config["trainer"]
         callbacks = _as_list(trainer["callbacks"])
+        exhibits = [config[name] for name in self._exhibits()]
+        callbacks += [_shown_by(exhibit) for exhibit in exhibits]
         if self.subcommand != "fit":
             kwargs["enable_checkpointing"] = False
         elif trainer["enable_checkpointing"] is not False:
@@ -412,6 +427,13 @@ class AttnlabCLI(LightningCLI):
     def _keep_history(self) -> None:
         if self.run_folder is not None:
             runs.keep_csv_history(self.trainer)
+
+
+def _shown_by(exhibit: Gallery | Record | Writer) -> Callback:
+    """The callback that lets a part of a view do its work."""
+    if isinstance(exhibit, Gallery):
+        return Pictures(exhibit)
+    return Records(exhibit) if isinstance(exhibit, Record) else Predictions(exhibit)
 
 
 def _is_notice(record: logging.LogRecord) -> bool:

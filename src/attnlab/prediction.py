@@ -18,9 +18,9 @@ from attnlab import checkpoints, data
 from attnlab.data import DataModule
 from attnlab.data.images import find_images, read_image
 from attnlab.errors import AttnlabError
-from attnlab.results import ClassificationPrediction, DetectionPrediction, Prediction, SegmentationPrediction
 from attnlab.task_kinds import DEFAULT_TASK, TASK_KINDS
 from attnlab.tasks import BaseTask
+from attnlab.views.predictions import Prediction
 
 Picture = str | Path | Image.Image | np.ndarray[Any, Any] | Tensor
 
@@ -104,14 +104,7 @@ class Loaded:
         return found
 
     def _result(self, found: Any, image: Tensor, path: Path | None) -> Prediction:
-        names = self.class_names
-        if self.task.kind == "classification":
-            return ClassificationPrediction(image, path, names, found.cpu())
-        palette = self.data.palette  # type: ignore[attr-defined]
-        if self.task.kind == "segmentation":
-            return SegmentationPrediction(image, path, names, found.cpu(), palette)
-        boxes, scores, labels = (found[key].cpu() for key in ("boxes", "scores", "labels"))
-        return DetectionPrediction(image, path, names, boxes, scores, labels, palette)
+        return self.task.view.prediction(found, image, path, self.data)
 
 
 def load(checkpoint: str | Path, device: str | torch.device = "cpu", trust: bool = False) -> Loaded:

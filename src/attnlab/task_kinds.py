@@ -1,26 +1,12 @@
-"""The tasks that the command line knows, and what belongs to each: data, pictures, predictions."""
+"""The tasks that the command line knows, and the data that suits each."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
-from lightning.pytorch import Callback
-
-from attnlab.callbacks import (
-    ClassAPTable,
-    ClassificationPictures,
-    ClassificationWriter,
-    ClassTable,
-    DetectionPictures,
-    DetectionsFile,
-    DetectionWriter,
-    PrecisionCurves,
-    SegmentationPictures,
-    SegmentationWriter,
-)
 from attnlab.errors import unknown
 from attnlab.tasks import BaseTask, ClassificationTask, DetectionTask, SegmentationTask
 from attnlab.yaml_files import read_yaml
@@ -31,20 +17,14 @@ class TaskKind:
     """One task, as the command line puts it together.
 
     Attributes:
-        task: The LightningModule.
+        task: The LightningModule, with its view.
         data: Names of the data modules that suit it; the first is the default.
-        pictures: The callback that draws.
-        writer: The callback that writes predictions.
         from_data: Arguments of the task that the data module's attributes of the same name fill.
-        more: Further callbacks, by what the command line calls their options.
     """
 
     task: type[BaseTask]
     data: tuple[str, ...]
-    pictures: type[Callback]
-    writer: type[Callback]
     from_data: tuple[str, ...]
-    more: Mapping[str, type[Callback]] = field(default_factory=dict)
 
     @property
     def name(self) -> str:
@@ -58,17 +38,12 @@ TASK_KINDS = {
         TaskKind(
             SegmentationTask,
             ("ShapesSegmentationDataModule", "VOCSegmentationDataModule", "MaskFolderDataModule"),
-            SegmentationPictures,
-            SegmentationWriter,
             ("class_names", "ignore_index"),
         ),
         TaskKind(
             ClassificationTask,
             ("ShapesClassificationDataModule", "ImageFolderDataModule", "ImageNetDataModule"),
-            ClassificationPictures,
-            ClassificationWriter,
             ("class_names",),
-            {"class_table": ClassTable},
         ),
         TaskKind(
             DetectionTask,
@@ -78,10 +53,7 @@ TASK_KINDS = {
                 "VOCDetectionDataModule",
                 "YOLODetectionDataModule",
             ),
-            DetectionPictures,
-            DetectionWriter,
             ("class_names",),
-            {"curves": PrecisionCurves, "class_table": ClassAPTable, "detections": DetectionsFile},
         ),
     )
 }

@@ -17,7 +17,7 @@ from rich.console import Console
 from rich.table import Table
 
 from attnlab.callbacks.cost import CostReport
-from attnlab.callbacks.pictures import PicturesCallback
+from attnlab.callbacks.pictures import Pictures
 from attnlab.tasks import BaseTask
 
 # Hparams that are the data's, not a choice.
@@ -131,7 +131,7 @@ class RunReport(Callback):
         folders = {
             callback.folder
             for callback in trainer.callbacks  # type: ignore[attr-defined]
-            if isinstance(callback, PicturesCallback) and callback.folder is not None
+            if isinstance(callback, Pictures) and callback.folder is not None
         }
         for folder in folders:
             sheet = folder / f"{stage}.png"

@@ -13,6 +13,7 @@ from attnlab.errors import AttnlabError
 from attnlab.tasks.finite import FiniteLoss
 from attnlab.tasks.identity import refuse_another_network
 from attnlab.tasks.network import NetworkModule
+from attnlab.views import View
 
 # A closing table of a thousand lines is read by nobody.
 LISTED_CLASSES = 40
@@ -41,6 +42,8 @@ class BaseTask(NetworkModule):
 
     # What the command line calls the task; checkpoints keep it.
     kind: str
+    # What it shows of its scores and writes of its predictions.
+    view: View
     # The metric that decides which checkpoint is best; more is better.
     monitor: str
     has_eval_loss: ClassVar[bool] = True

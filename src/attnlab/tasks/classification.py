@@ -24,6 +24,7 @@ from attnlab.models import (
 from attnlab.tasks.base import BaseTask, names_of
 from attnlab.tasks.mixing import BatchMixing, MixingConfig
 from attnlab.tasks.network import as_config
+from attnlab.views import ClassificationView
 
 # A closing table of a thousand lines is read by nobody.
 LISTED_CLASSES = 40
@@ -53,6 +54,7 @@ class ClassificationTask(BaseTask):
     """
 
     kind = "classification"
+    view = ClassificationView()
     monitor = "val/top1"
     class_metric = ("accuracy", ("test",))
     class_label = "accuracy"

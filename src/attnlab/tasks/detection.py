@@ -13,6 +13,7 @@ from attnlab.attention import attention_keys
 from attnlab.metrics import DetectionResult, DetectionScores
 from attnlab.models import build_detector, library_detector_weights, load_detector, read_state_dict
 from attnlab.tasks.base import BaseTask, names_of
+from attnlab.views import DetectionView
 
 
 class DetectionTask(BaseTask):
@@ -41,6 +42,7 @@ class DetectionTask(BaseTask):
     """
 
     kind = "detection"
+    view = DetectionView()
     monitor = "val/AP"
     has_eval_loss = False
     class_metric = ("AP", ("test",))

@@ -23,6 +23,7 @@ from attnlab.models import (
 from attnlab.tasks.base import BaseTask, names_of
 from attnlab.tasks.losses import SegmentationLoss, SegmentationLossConfig
 from attnlab.tasks.network import as_config
+from attnlab.views import SegmentationView
 
 
 class SegmentationTask(BaseTask):
@@ -49,6 +50,7 @@ class SegmentationTask(BaseTask):
     """
 
     kind = "segmentation"
+    view = SegmentationView()
     monitor = "val/mIoU"
     weights_reach_head = False
     class_metric = ("iou", ("val", "test"))

@@ -6,18 +6,19 @@ from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
 from PIL import Image
 from torch import Tensor
 
-from attnlab.callbacks.boxes import bright, detected, draw_boxes, picture_of, scaled
-from attnlab.callbacks.drawing import Palette, Pixels, overlay, with_legend
-from attnlab.callbacks.sheets import Card, Line, sheet
-from attnlab.callbacks.text import GREY, INK, percent
-from attnlab.callbacks.thumbnails import resized
+from attnlab.drawing.boxes import detected, draw_boxes, scaled
+from attnlab.drawing.cards import Card, Line, sheet
+from attnlab.drawing.figures import GREY, INK
+from attnlab.drawing.masks import overlay_with_legend
+from attnlab.drawing.pixels import Palette, Pixels, as_pixels, fitted_to, percent, thumbnail
 from attnlab.errors import AttnlabError
 
-_SMALLEST, _LARGEST, _CARD = 480, 1600, 256
+# Longest side of a drawing with boxes, in pixels: smaller pictures are enlarged, larger ones shrunk.
+SMALLEST, LARGEST = 480, 1600
+CARD = 256
 
 
 @dataclass(frozen=True)
@@ -77,23 +78,26 @@ class ClassificationPrediction(Prediction):
         """The likeliest class's name."""
         return self.class_names[self.label]
 
+    def ranked(self, count: int) -> list[tuple[int, float]]:
+        """Class and probability of the likeliest classes, from the likeliest down, the lower index first."""
+        # Stable, so that of equal probabilities the lower class comes first, as in the scores.
+        values, classes = self.probabilities.sort(descending=True, stable=True)
+        return list(zip(classes[:count].tolist(), values[:count].tolist(), strict=True))
+
     def top(self, count: int = 5) -> list[tuple[str, float]]:
         """Name and probability of the likeliest classes, from the likeliest down."""
-        values, classes = self.probabilities.sort(descending=True, stable=True)
-        pairs = zip(classes.tolist(), values.tolist(), strict=True)
-        return [(self.class_names[index], value) for index, value in list(pairs)[:count]]
+        return [(self.class_names[index], value) for index, value in self.ranked(count)]
+
+    def lines(self, count: int = 3) -> list[Line]:
+        """A caption: the likeliest classes, the first one dark."""
+        return [
+            Line(name, percent(value), GREY if rank else INK)
+            for rank, (name, value) in enumerate(self.top(count))
+        ]
 
     def drawn(self) -> Pixels:
         """The picture above its three likeliest classes."""
-        height, width = self.image.shape[-2:]
-        scale = _CARD / max(height, width)
-        size = (max(1, round(height * scale)), max(1, round(width * scale)))
-        pixels = resized(self.image, size, "bilinear").permute(1, 2, 0).numpy()
-        lines = [
-            Line(name, percent(value), GREY if rank else INK)
-            for rank, (name, value) in enumerate(self.top(3))
-        ]
-        return sheet([Card(pixels, tuple(lines))], "", columns=1)
+        return sheet([Card(thumbnail(self.image, CARD), self.lines())], "", columns=1)
 
 
 @dataclass(frozen=True)
@@ -110,10 +114,7 @@ class SegmentationPrediction(Prediction):
 
     def drawn(self) -> Pixels:
         """The classes over the picture, with a legend."""
-        mask = self.mask.numpy()
-        present = [int(value) for value in np.unique(mask) if value < len(self.class_names)]
-        over = overlay(self.image.permute(1, 2, 0).numpy(), mask, self.palette)
-        return with_legend(over, present, self.class_names, self.palette)
+        return overlay_with_legend(as_pixels(self.image), self.mask.numpy(), self.class_names, self.palette)
 
 
 @dataclass(frozen=True)
@@ -139,7 +140,7 @@ class DetectionPrediction(Prediction):
 
     def drawn(self, min_score: float = 0.3) -> Pixels:
         """The picture, at 480 to 1600 pixels, with the objects of at least a score."""
-        pixels, factors = picture_of(self.image.float() / 255, _SMALLEST, _LARGEST)
+        pixels, factors = fitted_to(self.image.float() / 255, SMALLEST, LARGEST)
         found = {"boxes": self.boxes, "scores": self.scores, "labels": self.labels}
         boxes = scaled(detected(found, min_score), factors)
-        return draw_boxes(pixels, boxes, self.class_names, bright(self.palette))
+        return draw_boxes(pixels, boxes, self.class_names, self.palette)

@@ -8,8 +8,8 @@ from pathlib import Path
 
 from lightning.pytorch import Trainer
 
-from attnlab.callbacks.gather import gathered
 from attnlab.errors import AttnlabError
+from attnlab.views.gather import gathered
 
 OWN = ".attnlab_outputs.json"
 """In a folder of predictions, the list of the files there that are attnlab's and may be replaced."""

@@ -1,0 +1,334 @@
+"""What classification shows and writes: samples, mistakes, confusion, and tables of classes."""
+
+from __future__ import annotations
+
+import csv
+import heapq
+import io
+import math
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, ClassVar
+
+import torch
+from PIL import Image
+from torch import Tensor
+
+from attnlab.drawing.cards import Card, Line, path_line, sheet
+from attnlab.drawing.confusion import confusion_picture
+from attnlab.drawing.figures import RIGHT, WRONG
+from attnlab.drawing.pixels import Pixels, denormalise, percent, thumbnail
+from attnlab.views.base import Gallery, Picture, Record, TextFile, View, Writer, at_least, beside
+from attnlab.views.gather import gathered
+from attnlab.views.predictions import ClassificationPrediction, Prediction
+
+SHOWN, CAPTIONED, SIDE = 48, 3, 128
+TABLE, SHEET = "predictions.csv", "predictions.png"
+COLUMNS = ("index", "synset", "class", "images", "accuracy", "mistaken_for", "times")
+
+
+@dataclass(frozen=True)
+class Seen:
+    """An image and what was made of it.
+
+    Attributes:
+        index: Position in the data set.
+        name: File name.
+        truth: Class.
+        guess: Class of the highest probability; -1 where the network gave no numbers (NaN).
+        truth_share: Probability of the truth, in 0..1.
+        guess_share: Probability of the guess, in 0..1.
+        loss: Minus the logarithm of ``truth_share``; infinite where that is NaN.
+        image: RGB, uint8 (h, w, 3).
+    """
+
+    index: int
+    name: str
+    truth: int
+    guess: int
+    truth_share: float
+    guess_share: float
+    loss: float
+    image: Pixels
+
+    def __lt__(self, other: Seen) -> bool:
+        # By the loss; of equal losses, the earlier image is the worse.
+        return (self.loss, -self.index) < (other.loss, -other.index)
+
+    def card(self, names: Sequence[str], with_shares: bool) -> Card:
+        """The image with truth and prediction, its frame green where these agree and red otherwise."""
+        colour = RIGHT if self.guess == self.truth else WRONG
+        guess = (
+            Line("-> no prediction", "NaN", colour)
+            if self.guess < 0
+            else Line(f"-> {names[self.guess]}", percent(self.guess_share), colour)
+        )
+        if not with_shares:
+            return Card(self.image, (Line(names[self.truth]), guess), colour)
+        truth = Line(names[self.truth], percent(self.truth_share), RIGHT)
+        return Card(self.image, (truth, guess, path_line(self.name)), None)
+
+
+@dataclass
+class Kept:
+    """What one process keeps of an epoch: the chosen images and the worst mistakes, and no more.
+
+    Attributes:
+        chosen: Positions in the data set of the images that are kept whatever becomes of them.
+        mistakes: How many mistakes are kept.
+        samples: The chosen images.
+        worst: The worst mistakes, as a heap with the least bad on top.
+        images: How many images were seen.
+        wrong: How many of them were classified wrongly.
+    """
+
+    chosen: frozenset[int]
+    mistakes: int
+    samples: list[Seen] = field(default_factory=list)
+    worst: list[Seen] = field(default_factory=list)
+    images: int = 0
+    wrong: int = 0
+
+    def add(self, logits: Tensor, batch: dict[str, Any], data: Any, max_side: int) -> None:
+        """Look at one batch: logits (B, K), and ``image``, ``label``, ``counted``, ``index``, ``name``."""
+        logits, label = logits.detach().float(), batch["label"]
+        log_shares = logits.log_softmax(1)
+        # As the scores have it: an image with a NaN among its logits has no prediction, and is wrong.
+        guesses = torch.where(logits.isnan().any(1), -1, logits.argmax(1))
+        own = log_shares.gather(1, label[:, None])[:, 0]
+        # One transfer from the device for all that is looked at.
+        figures = torch.stack([own, log_shares.amax(1), guesses.float(), label.float()]).tolist()
+        indices, counted = batch["index"].tolist(), batch["counted"].tolist()
+        for i, (log_own, log_best, guess, truth) in enumerate(zip(*figures, strict=True)):
+            if not counted[i]:
+                continue
+            wrong = guess != truth
+            self.images += 1
+            self.wrong += wrong
+            loss = math.inf if math.isnan(log_own) else -log_own
+            chosen, bad = indices[i] in self.chosen, wrong and self._is_bad(loss, indices[i])
+            if not (chosen or bad):
+                continue
+            image = denormalise(batch["image"][i].detach().float(), data.mean, data.std)
+            seen = Seen(
+                index=indices[i],
+                name=batch["name"][i],
+                truth=int(truth),
+                guess=int(guess),
+                truth_share=math.exp(log_own),
+                guess_share=math.exp(log_best),
+                loss=loss,
+                image=thumbnail(image, max_side),
+            )
+            if chosen:
+                self.samples.append(seen)
+            if bad:
+                heapq.heappush(self.worst, seen)
+                if len(self.worst) > self.mistakes:
+                    heapq.heappop(self.worst)
+
+    def _is_bad(self, loss: float, index: int) -> bool:
+        """Whether a mistake is among the worst so far."""
+        if len(self.worst) < self.mistakes:
+            return True
+        return self.mistakes > 0 and (loss, -index) > (self.worst[0].loss, -self.worst[0].index)
+
+
+def spread(length: int, count: int) -> frozenset[int]:
+    """Positions spread evenly over a set: as class folders follow each other, the first are of one class.
+
+    Args:
+        length: Number of images in the set.
+        count: How many are wanted; all where there are fewer.
+    """
+    return frozenset(k * length // count for k in range(count))
+
+
+class ClassificationGallery(Gallery):
+    """Draws sample images, the worst mistakes and the confusion matrix of the validation or test set.
+
+    They go to the loggers (TensorBoard's tab Images), and the newest to ``pictures/`` in the run's folder:
+    ``val.png``, ``val_mistakes.png`` and ``val_confusion.png``, or ``test...`` after a test.
+
+    Args:
+        count: How many images are drawn with truth and prediction, spread evenly over the set and always the
+            same; 0 draws none.
+        mistakes: How many wrongly classified images are drawn, those of the whole set to whose true class the
+            network gave the least probability, worst first; 0 draws none.
+        confusion: Draw the confusion matrix.
+        every_n_epochs: Draw after every so many validation epochs, and after the last.
+        max_side: Longest side of a drawn image in pixels. Larger ones are shrunk, small ones enlarged by a
+            whole factor.
+
+    Raises:
+        AttnlabError: A number is too small.
+    """
+
+    everywhere = True
+
+    def __init__(
+        self,
+        count: int = 24,
+        mistakes: int = 24,
+        confusion: bool = True,
+        every_n_epochs: int = 1,
+        max_side: int = 128,
+    ) -> None:
+        super().__init__(every_n_epochs)
+        self.count = at_least(count, 0, "pictures.count")
+        self.mistakes = at_least(mistakes, 0, "pictures.mistakes")
+        self.confusion = confusion
+        self.max_side = at_least(max_side, 1, "pictures.max_side")
+        self._kept = Kept(frozenset(), mistakes)
+
+    def begin(self, images: int) -> None:
+        """Choose the samples."""
+        self._kept = Kept(spread(images, self.count), self.mistakes)
+
+    def collect(self, outputs: Any, batch: dict[str, Any], data: Any) -> None:
+        """Keep the chosen images and the worst mistakes so far."""
+        if self.count or self.mistakes:
+            self._kept.add(outputs["logits"], batch, data, self.max_side)
+
+    def pictures(self, stage: str, result: Any, data: Any) -> Iterator[Picture]:
+        """Samples, mistakes and the matrix, of what all processes have kept."""
+        names = data.class_names
+        parts = gathered(self._kept)
+        self._kept = Kept(frozenset(), self.mistakes)
+        samples = sorted((seen for part in parts for seen in part.samples), key=lambda seen: seen.index)
+        worst = sorted((seen for part in parts for seen in part.worst), reverse=True)[: self.mistakes]
+        images, wrong = sum(part.images for part in parts), sum(part.wrong for part in parts)
+        if samples:
+            right = sum(seen.guess == seen.truth for seen in samples)
+            title = f"Samples of the set, {right} of {len(samples)} right: truth -> predicted"
+            drawn = sheet([seen.card(names, with_shares=False) for seen in samples], title)
+            yield Picture(stage, drawn, f"{stage}/samples")
+        if self.mistakes and images:
+            title = f"Worst {len(worst)} of {wrong} mistakes in {images} images: truth -> predicted"
+            title = title if worst else f"No mistakes in {images} images"
+            drawn = sheet([seen.card(names, with_shares=True) for seen in worst], title)
+            yield Picture(f"{stage}_mistakes", drawn, f"{stage}/mistakes")
+        if self.confusion and result is not None:
+            drawn = confusion_picture(result.matrix.numpy(), names)
+            yield Picture(f"{stage}_confusion", drawn, f"{stage}/confusion")
+
+
+class ClassTable(Record):
+    """Writes ``classes_test.csv`` to the run's folder: each class's folder, name, images and accuracy.
+
+    The last two columns tell which other class its images are most often taken for, and how often.
+
+    Args:
+        write: Write the table after ``test`` (``classes_test.csv``) and ``validate`` (``classes_val.csv``).
+    """
+
+    def file(self, stage: str, result: Any, data: Any) -> TextFile | None:
+        """A row for each class."""
+        if result is None or not result.images:
+            return None
+        rows = class_rows(result.matrix, result.per_class, data.class_names, data.synsets)
+        return TextFile(f"classes_{stage}.csv", csv_text([COLUMNS, *rows]))
+
+
+def class_rows(
+    matrix: Tensor, accuracy: dict[str, float], names: list[str], synsets: list[str]
+) -> list[tuple[object, ...]]:
+    """A row for each class, with the columns of `COLUMNS`; what is not known is empty.
+
+    Args:
+        matrix: int64 (K, K); rows are truths, columns predictions.
+        accuracy: Accuracy of each class that has images, in 0..1, by name.
+        names: K names.
+        synsets: K folder names.
+    """
+    rows: list[tuple[object, ...]] = []
+    for index, (name, synset, counts) in enumerate(zip(names, synsets, matrix.tolist(), strict=True)):
+        others = [0 if other == index else count for other, count in enumerate(counts)]
+        most = max(others, default=0)
+        confused = (names[others.index(most)], most) if most else ("", 0)
+        rows.append((index, synset, name, sum(counts), accuracy.get(name, ""), *confused))
+    return rows
+
+
+def csv_text(rows: Iterable[Iterable[object]]) -> Iterator[str]:
+    """The text of a table, a row at a time."""
+    for row in rows:
+        line = io.StringIO()
+        csv.writer(line, lineterminator="\n").writerow(row)
+        yield line.getvalue()
+
+
+class ClassificationWriter(Writer):
+    """Writes the most likely classes of each predicted image to ``predictions.csv``.
+
+    The table has a row an image, in the order of the input, with the columns ``image`` (its path) and, for
+    each rank from 1, ``class_1`` (the name), ``synset_1`` (the name of the class's folder) and
+    ``probability_1``.
+
+    Args:
+        output_dir: Folder to write to; made when missing.
+        top: How many classes are written for each image, at least 1; all where there are fewer.
+        pictures: Write a sheet of the first 48 images with their likeliest classes (``predictions.png``).
+
+    Raises:
+        AttnlabError: ``top`` is below 1.
+    """
+
+    def __init__(self, output_dir: str = "predictions", top: int = 5, pictures: bool = True) -> None:
+        super().__init__(output_dir, pictures)
+        self.top = at_least(top, 1, "predictions.top")
+        self._rows: dict[int, list[str]] = {}
+        self._cards: dict[int, Card] = {}
+
+    def planned(self) -> tuple[tuple[str, ...], tuple[str, ...]]:
+        """The table, and the sheet."""
+        return (), ((TABLE, SHEET) if self.pictures else (TABLE,))
+
+    def begin(self) -> None:
+        """Forget what an interrupted run has left."""
+        self._rows, self._cards = {}, {}
+
+    def add(self, prediction: Prediction, index: int, name: str, data: Any) -> None:
+        """Keep the row, and of the first pictures the card."""
+        assert isinstance(prediction, ClassificationPrediction)
+        ranked = prediction.ranked(self.top)
+        cells = [cell for c, p in ranked for cell in (data.class_names[c], data.synsets[c], f"{p:.6g}")]
+        self._rows[index] = [str(prediction.path), *cells]
+        if self.pictures and index < SHOWN:
+            lines = (*prediction.lines(CAPTIONED)[: self.top], path_line(Path(str(prediction.path)).name))
+            self._cards[index] = Card(thumbnail(prediction.image, SIDE), lines)
+
+    def finish(self, data: Any, first: bool) -> str:
+        """Write table and sheet of what all processes have kept."""
+        parts = gathered((self._rows, self._cards))
+        rows = {index: row for part, _ in parts for index, row in part.items()}
+        cards = {index: card for _, part in parts for index, card in part.items()}
+        self.begin()
+        if not first:
+            return ""
+        ranks = range(1, min(self.top, len(data.class_names)) + 1)
+        head = ["image", *(f"{what}_{k}" for k in ranks for what in ("class", "synset", "probability"))]
+        beside(self.output_dir / TABLE, csv_text([head, *(rows[index] for index in sorted(rows))]))
+        where = str(self.output_dir / TABLE)
+        if cards:
+            drawn = sheet([cards[index] for index in sorted(cards)], f"First {len(cards)} images", columns=8)
+            Image.fromarray(drawn).save(self.output_dir / SHEET)
+            where += f", the first {len(cards)} pictures in {self.output_dir / SHEET}"
+        return f"{len(rows)} images predicted; their classes are in {where}"
+
+
+class ClassificationView(View):
+    """Classes of whole pictures."""
+
+    gallery = ClassificationGallery
+    writer = ClassificationWriter
+    more: ClassVar = {"class_table": ClassTable}
+
+    def prediction(self, found: Any, image: Tensor, path: Path | None, data: Any) -> ClassificationPrediction:
+        """The probabilities (K,)."""
+        return ClassificationPrediction(image, path, list(data.class_names), found.cpu())
+
+    def image(self, batch: dict[str, Any], position: int, data: Any) -> Tensor:
+        """The picture as the network has seen it."""
+        return denormalise(batch["image"][position].detach().float(), data.mean, data.std)

@@ -1,0 +1,268 @@
+"""What detection shows and writes: boxes on pictures, precision-recall curves, tables, COCO's files."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, ClassVar
+
+from PIL import Image
+from torch import Tensor
+
+from attnlab.drawing.boxes import detection_panel, truths
+from attnlab.drawing.curves import precision_picture
+from attnlab.drawing.pixels import Pixels
+from attnlab.metrics import ClassAP
+from attnlab.views.base import Gallery, Picture, Record, TextFile, View, Writer, at_least, beside, share
+from attnlab.views.classification import csv_text
+from attnlab.views.coco_json import ImageDetections, Predicted, coco_text, json_list, summed_up
+from attnlab.views.gather import gathered
+from attnlab.views.predictions import DetectionPrediction, Prediction
+from attnlab.views.segmentation import panels_and_sheet
+
+FILE = "predictions.json"
+COLUMNS = ("index", "category_id", "class", "truths", "AP", "AP50", "VOC_AP50")
+
+
+class DetectionGallery(Gallery):
+    """Draws the first images of the validation or test set, truths beside detections.
+
+    What was found is green, what was missed or is false red. They go to the loggers (TensorBoard's tab
+    Images), and the newest ones to ``pictures/`` in the run's folder: one PNG an image and ``val.png`` or
+    ``test.png`` with all of them. Crowds and difficult objects are dashed.
+
+    Args:
+        count: How many images are drawn (the first ones of the set, always the same); 0 draws none.
+        every_n_epochs: Draw after every so many validation epochs, and after the last.
+        max_side: Longest side of a drawn image in pixels, at least 32, to which larger ones are shrunk and
+            smaller ones enlarged.
+        min_score: Detections of a lower score, in 0..1, are not drawn.
+
+    Raises:
+        AttnlabError: A number is out of range.
+    """
+
+    def __init__(
+        self, count: int = 6, every_n_epochs: int = 1, max_side: int = 480, min_score: float = 0.3
+    ) -> None:
+        super().__init__(every_n_epochs)
+        self.count = at_least(count, 0, "pictures.count")
+        self.max_side = at_least(max_side, 32, "pictures.max_side")
+        self.min_score = share(min_score, "pictures.min_score")
+        self.wanted = count > 0
+        self._panels: dict[str, Pixels] = {}
+
+    def begin(self, images: int) -> None:
+        """Forget what was kept."""
+        self._panels = {}
+
+    def collect(self, outputs: Any, batch: dict[str, Any], data: Any) -> None:
+        """Keep the panels of the first images."""
+        for i, detections in enumerate(outputs["detections"]):
+            if len(self._panels) >= self.count:
+                return
+            if detections is None:
+                continue
+            target, name = batch["target"][i], batch["name"][i]
+            self._panels[name] = detection_panel(
+                batch["image"][i],
+                truths(target) if "boxes" in target else None,
+                detections,
+                name,
+                data.class_names,
+                data.palette,
+                self.max_side,
+                self.min_score,
+            )
+
+    def pictures(self, stage: str, result: Any, data: Any) -> Iterator[Picture]:
+        """The panels, and all of them on one sheet."""
+        return panels_and_sheet(stage, self._panels)
+
+
+class PrecisionCurves(Gallery):
+    """Draws precision against recall after validation and test: means over classes, and single classes.
+
+    The picture goes to the loggers (TensorBoard's tab Images), and the newest to ``pictures/`` in the run's
+    folder: ``val_precision_recall.png`` or ``test_precision_recall.png``. A set without objects has none.
+
+    Args:
+        write: Draw the curves.
+        every_n_epochs: Draw after every so many validation epochs, and after the last.
+    """
+
+    def __init__(self, write: bool = True, every_n_epochs: int = 1) -> None:
+        super().__init__(every_n_epochs)
+        self.wanted = write
+
+    def pictures(self, stage: str, result: Any, data: Any) -> Iterator[Picture]:
+        """The curves of the stage's scores."""
+        if result is None:
+            return
+        title = f"{stage}: {result.images} images, {result.truths} objects"
+        drawn = precision_picture(result.precision, data.class_names, title)
+        if drawn is not None:
+            yield Picture(f"{stage}_precision_recall", drawn, f"{stage}/precision_recall")
+
+
+class ClassAPTable(Record):
+    """Writes ``classes_test.csv`` to the run's folder: each class's category id, name, truths and APs.
+
+    ``AP`` is COCO's mean over IoUs of 0.50 to 0.95, ``AP50`` COCO's at 0.50, ``VOC_AP50`` Pascal VOC's.
+
+    Args:
+        write: Write the table after ``test`` (``classes_test.csv``) and ``validate`` (``classes_val.csv``).
+    """
+
+    def file(self, stage: str, result: Any, data: Any) -> TextFile | None:
+        """A row for each class."""
+        if result is None or not result.images:
+            return None
+        rows = ap_rows(result.per_class, data.class_names, data.category_ids)
+        return TextFile(f"classes_{stage}.csv", csv_text([COLUMNS, *rows]))
+
+
+def ap_rows(
+    per_class: Mapping[str, ClassAP], names: Sequence[str], category_ids: Sequence[int]
+) -> list[tuple[object, ...]]:
+    """A row for each class, with the columns of `COLUMNS`; an AP that there is not is empty.
+
+    Args:
+        per_class: APs of each class that has truths, in 0..1, by name.
+        names: K names.
+        category_ids: The category id of each class.
+    """
+    rows: list[tuple[object, ...]] = []
+    for index, (name, category_id) in enumerate(zip(names, category_ids, strict=True)):
+        one = per_class.get(name)
+        figures = ("", "", "") if one is None else (one.ap, one.ap50, one.voc_ap50)
+        cells = ("" if isinstance(value, float) and math.isnan(value) else value for value in figures)
+        rows.append((index, category_id, name, one.truths if one else 0, *cells))
+    return rows
+
+
+@dataclass
+class _Kept:
+    """One process's share of an evaluated set."""
+
+    image_ids: list[int] = field(default_factory=list)
+    images: list[ImageDetections] = field(default_factory=list)
+
+
+class DetectionsFile(Record):
+    """Writes the detections of a test or validation run to ``detections_test.json`` in the run's folder.
+
+    The file is in COCO's results format, a list of ``image_id``, ``category_id``, ``bbox`` (x, y, width,
+    height in pixels) and ``score``. It can be scored by COCO's own tools, and is what its server takes for
+    a split whose annotations are not public. Every image counts once, also on several processes. A run
+    without a folder writes nothing.
+
+    Args:
+        write: Write the file after ``test`` (``detections_test.json``) and ``validate``
+            (``detections_val.json``).
+    """
+
+    def __init__(self, write: bool = True) -> None:
+        super().__init__(write)
+        self._kept = _Kept()
+
+    def begin(self) -> None:
+        """Forget what an interrupted run has left."""
+        self._kept = _Kept()
+
+    def collect(self, outputs: Any, batch: dict[str, Any]) -> None:
+        """Keep a batch's detections."""
+        indices = batch["index"].tolist()
+        for index, target, detections in zip(indices, batch["target"], outputs["detections"], strict=True):
+            if detections is not None:
+                self._kept.image_ids.append(int(target["image_id"]))
+                self._kept.images.append(ImageDetections.of(index, detections))
+
+    def file(self, stage: str, result: Any, data: Any) -> TextFile | None:
+        """What all processes have kept, in the order of the data set."""
+        parts = gathered(self._kept)
+        self.begin()
+        pairs = [pair for part in parts for pair in zip(part.image_ids, part.images, strict=True)]
+        pairs.sort(key=lambda pair: pair[1].index)
+        entries = (e for image_id, image in pairs for e in image.entries(image_id, data.category_ids))
+        said = f"{summed_up([image for _, image in pairs])} are in {{path}}, in COCO's results format"
+        return TextFile(f"detections_{stage}.json", json_list(entries), said)
+
+
+class DetectionWriter(Writer):
+    """Writes what is found in each predicted image to ``predictions.json``, and draws it.
+
+    The file is in COCO's format with ``images``, ``categories`` and ``annotations``, which have a ``score``
+    besides; ``file_name`` is the image's path as it was given, and its id its place in the input, from 1.
+    ``NAME.jpg`` shows the image with its boxes. Images of one name in different folders get a number each.
+
+    Args:
+        output_dir: Folder to write to; made when missing.
+        pictures: Draw each image with its boxes, besides writing the file.
+        min_score: Detections of a lower score, in 0..1, are not drawn; the file has all.
+        drawings: The former name of ``pictures``.
+
+    Raises:
+        AttnlabError: ``min_score`` is out of range.
+    """
+
+    def __init__(
+        self,
+        output_dir: str = "predictions",
+        pictures: bool = True,
+        min_score: float = 0.3,
+        drawings: bool | None = None,
+    ) -> None:
+        super().__init__(output_dir, pictures if drawings is None else drawings)
+        self.min_score = share(min_score, "predictions.min_score")
+        self._kept: list[Predicted] = []
+
+    def planned(self) -> tuple[tuple[str, ...], tuple[str, ...]]:
+        """A drawing for each picture, and the file."""
+        return ((".jpg",) if self.pictures else ()), (FILE,)
+
+    def begin(self) -> None:
+        """Forget what an interrupted run has left."""
+        self._kept = []
+
+    def add(self, prediction: Prediction, index: int, name: str, data: Any) -> None:
+        """Keep the detections, and draw them."""
+        assert isinstance(prediction, DetectionPrediction)
+        found = {"boxes": prediction.boxes, "scores": prediction.scores, "labels": prediction.labels}
+        height, width = prediction.image.shape[-2:]
+        kept = Predicted(str(prediction.path), width, height, ImageDetections.of(index, found))
+        self._kept.append(kept)
+        if self.pictures:
+            drawn = Image.fromarray(prediction.drawn(self.min_score))
+            drawn.save(self.output_dir / f"{name}.jpg", quality=92, subsampling=0)
+
+    def finish(self, data: Any, first: bool) -> str:
+        """Write the file of what all processes have kept."""
+        images = [image for part in gathered(self._kept) for image in part]
+        self.begin()
+        if not first:
+            return ""
+        images.sort(key=lambda image: image.found.index)
+        path = self.output_dir / FILE
+        beside(path, coco_text(images, data.class_names, data.category_ids))
+        drawn = f"; the drawings lie in {self.output_dir}/" if self.pictures and images else ""
+        return f"{summed_up([image.found for image in images])} are in {path}{drawn}"
+
+
+class DetectionView(View):
+    """Boxes."""
+
+    gallery = DetectionGallery
+    writer = DetectionWriter
+    more: ClassVar = {"curves": PrecisionCurves, "class_table": ClassAPTable, "detections": DetectionsFile}
+
+    def prediction(self, found: Any, image: Tensor, path: Path | None, data: Any) -> DetectionPrediction:
+        """``boxes`` (M, 4), ``scores`` (M,) and ``labels`` (M,)."""
+        boxes, scores, labels = (found[key].cpu() for key in ("boxes", "scores", "labels"))
+        return DetectionPrediction(image, path, list(data.class_names), boxes, scores, labels, data.palette)
+
+    def image(self, batch: dict[str, Any], position: int, data: Any) -> Tensor:
+        """The picture of which 0..1 was made."""
+        return (batch["image"][position].detach().float() * 255).round().clamp(0, 255).byte().cpu()
