@@ -25,6 +25,8 @@ from pathlib import Path
 from statistics import mean, stdev
 from typing import Any
 
+import yaml
+
 MAIN = Path(__file__).parents[1] / "main.py"
 LOSS = "train/loss_step"
 ATTENTIONS = ["none", "se", "eca", "cbam", "ca", "ela_t", "ela_b", "ela_s", "ela_l"]
@@ -62,8 +64,10 @@ def train(config: Path, attention: str, seed: int, logs: Path, further: list[str
     if not all(map(math.isfinite, losses)):
         raise SystemExit(f"{attention}, seed {seed}: a training loss is no number, see {folder}.")
     tenth = max(1, len(losses) // 10)
+    hparams = yaml.safe_load((folder / "hparams.yaml").read_text())
     result = {
         **last,
+        **{key: value for key, value in hparams.items() if key.startswith("cost.")},
         "first loss": mean(losses[:tenth]),
         "last loss": mean(losses[-tenth:]),
         "seconds": time.perf_counter() - start,
@@ -86,8 +90,8 @@ def table(results: dict[str, list[dict[str, Any]]], metric: str) -> str:
         differences = [f"{score - base:+.4f}" for score, base in zip(scores, baseline, strict=False)]
         cells = [
             f"`{name}`",
-            f"{runs[0]['cost/parameters'] / 1e6:.4f}",
-            f"{runs[0]['cost/macs'] / 1e6:.2f}",
+            f"{runs[0]['cost.parameters'] / 1e6:.4f}",
+            f"{runs[0]['cost.macs'] / 1e6:.2f}",
             f"{mean(scores):.4f}",
             spread,
             ", ".join(f"{score:.4f}" for score in scores),

@@ -33,6 +33,7 @@ from attnlab.callbacks import (
     ScoresFile,
 )
 from attnlab.callbacks.remember import RememberData
+from attnlab.callbacks.tensorboard import ScoresFirst
 from attnlab.data import DataModule
 from attnlab.errors import AttnlabError, unknown
 from attnlab.shorthand import expand, with_proper_names
@@ -346,7 +347,9 @@ class AttnlabCLI(LightningCLI):
         return f". Did you mean {' or '.join(found)}?" if found else ""
 
     def before_instantiate_classes(self) -> None:
-        """Put the checkpoint's path back, for the Trainer to load."""
+        """Put the checkpoint's path back, for the Trainer to load; let TensorBoard open on scores."""
+        own = f"{ScoresFirst.__module__}.{ScoresFirst.__qualname__}"
+        runs.put_scores_first(self.config[self.subcommand].trainer.logger, own)
         if self.checkpoint is not None:
             self.config[self.subcommand].ckpt_path = str(self.checkpoint)
 

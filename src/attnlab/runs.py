@@ -18,7 +18,7 @@ from attnlab.yaml_files import read_yaml
 
 CONFIG = "config.yaml"
 # These two keep all of a run in one folder that they can be told; others have a server of their own.
-_LOGGERS_OF_FOLDERS = (TensorBoardLogger.__name__, CSVLogger.__name__)
+_LOGGERS_OF_FOLDERS = (TensorBoardLogger.__name__, "ScoresFirst", CSVLogger.__name__)
 
 
 def of_checkpoint(checkpoint: Path) -> Path | None:
@@ -56,6 +56,18 @@ def point_loggers(logger: Any, folder: Path) -> None:
         if str(options.get("class_path", "")).rpartition(".")[2] in _LOGGERS_OF_FOLDERS:
             for key, value in (("save_dir", str(folder.parent)), ("name", ""), ("version", folder.name)):
                 options["init_args"][key] = value
+
+
+def put_scores_first(logger: Any, class_path: str) -> None:
+    """Let a logger of that class take the place of Lightning's own for TensorBoard.
+
+    Args:
+        logger: ``trainer.logger`` as parsed: one, a list of them, or none. Changed in place.
+        class_path: A subclass with the same options.
+    """
+    for options in _each(logger):
+        if str(options.get("class_path", "")).rpartition(".")[2] == TensorBoardLogger.__name__:
+            options["class_path"] = class_path
 
 
 def keep_csv_history(trainer: Trainer, steps: int | None = None) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import re
 from importlib.metadata import version
 from pathlib import Path
@@ -158,7 +157,7 @@ def test_hparams_are_there_from_the_start(run, seen, tmp_path, logger):
 def test_tensorboard_compares_runs_by_seed_data_and_score(run, seen, tmp_path):
     assert run("fit", *seen, "--seed_everything=3").status == 0
     options, metrics = hparams_of(tmp_path / "lightning_logs/version_0")
-    assert {"hparams/val/mIoU", "hparams/last/val/mIoU"} <= metrics
+    assert {"score/best/val/mIoU", "score/val/mIoU", "val/loss"} <= metrics
     assert options["seed"] == 3
     assert options["data.root"] == str(tmp_path / "voc")
     assert options["data.batch_size"] == 3
@@ -175,7 +174,7 @@ def test_tensorboard_knows_the_options_of_an_interrupted_run(run, seen, tmp_path
     assert run("fit", *seen, f"--trainer.callbacks={__name__}.Stop", "--seed_everything=3").status != 0
     options, metrics = hparams_of(tmp_path / "lightning_logs/version_0")
     assert options["seed"] == 3
-    assert metrics == {"hparams/val/mIoU"}
+    assert metrics == {"score/best/val/mIoU"}
 
 
 def test_a_run_that_goes_on_has_its_score_where_the_interrupted_one_had_none(run, seen, tmp_path):
@@ -185,10 +184,10 @@ def test_a_run_that_goes_on_has_its_score_where_the_interrupted_one_had_none(run
     assert run("fit", *named, f"--trainer.callbacks={__name__}.Stop").status != 0
     assert run("fit", *named).status == 0
     _, metrics = hparams_of(tmp_path / "logs/one")
-    assert "hparams/val/mIoU" in metrics
+    assert "score/best/val/mIoU" in metrics
     events = EventAccumulator(str(tmp_path / "logs/one"))
     events.Reload()
-    assert events.Scalars("hparams/val/mIoU")[-1].value == events.Scalars("val/mIoU")[-1].value
+    assert events.Scalars("score/best/val/mIoU")[-1].value == events.Scalars("val/mIoU")[-1].value
 
 
 def test_tensorboard_as_the_second_logger_and_without_checkpoints(run, of_task, tmp_path):
@@ -205,13 +204,16 @@ def test_tensorboard_as_the_second_logger_and_without_checkpoints(run, of_task, 
     assert outcome.status == 0, outcome.err
     options, metrics = hparams_of(tmp_path / "logs/one")
     assert options["task"] == "classification"
-    assert "hparams/last/val/top1" in metrics
+    assert "score/val/top1" in metrics
     events = EventAccumulator(str(tmp_path / "logs/one"))
     events.Reload()
-    assert {"cost/macs", "cost/parameters"} <= set(events.Tags()["scalars"])
+    assert {"cost.macs", "cost.parameters"} <= options.keys()
     assert "cost/text_summary" in events.Tags()["tensors"]
-    with (tmp_path / "logs/one/metrics.csv").open() as file:
-        assert "cost/macs" in next(csv.reader(file))
+    # The file is that of both loggers, and each has added to it what it was given.
+    assert yaml.safe_load((tmp_path / "logs/one/hparams.yaml").read_text())["cost.macs"] > 0
+    # Sections stand in alphabetical order, and TensorBoard opens the first two.
+    sections = list(dict.fromkeys(tag.partition("/")[0] for tag in sorted(events.Tags()["scalars"])))
+    assert sections[:2] == ["score", "train"]
 
 
 @pytest.mark.parametrize(
@@ -227,6 +229,8 @@ def test_the_table_that_ends_a_run_has_the_scores_and_the_cost(run, of_task, tmp
     outcome = run("fit", *of_task(task), *logger, "--model.attention=se")
     assert outcome.status == 0, outcome.err
     figures = scalars(tmp_path / "logs")
+    (hparams,) = (tmp_path / "logs").rglob("hparams.yaml")
+    figures |= yaml.safe_load(hparams.read_text())
     cells = [
         [cell.strip() for cell in line.strip("│").split("│")]
         for line in outcome.out[outcome.out.rindex("┏") :].splitlines()
@@ -235,10 +239,10 @@ def test_the_table_that_ends_a_run_has_the_scores_and_the_cost(run, of_task, tmp
     table = dict(cells)
     for row, metric in rows.items():
         assert table[row].startswith(f"{figures[metric]:.4f}"), row
-    assert table["parameters"] == f"{figures['cost/parameters'] / 1e6:.3f} M"
+    assert table["parameters"] == f"{figures['cost.parameters'] / 1e6:.3f} M"
     (macs,) = (value for what, value in table.items() if what.startswith("MACs at"))
-    assert macs == f"{figures['cost/macs'] / 1e9:.3f} G"
-    assert table["attention's parameters"].startswith(f"{figures['cost/attention_parameters'] / 1e3:.1f} k")
+    assert macs == f"{figures['cost.macs'] / 1e9:.3f} G"
+    assert table["attention's parameters"].startswith(f"{figures['cost.attention_parameters'] / 1e3:.1f} k")
     assert re.fullmatch(r"se at \d+ sites", table["attention"])
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.loggers import TensorBoardLogger
+from lightning.pytorch.trainer.states import TrainerFn
 
 from attnlab.attention import attention_modules
 from attnlab.callbacks.summary import summary_lines
@@ -14,8 +15,9 @@ from attnlab.tasks import BaseTask
 class CostReport(Callback):
     """Counts parameters and MACs before training or testing, and logs them with the attention's share.
 
-    Every logger gets them as scalars (``cost/...``), TensorBoard also as text, with the list of sites. Before
-    training the network, its parts and the sites are printed.
+    Every logger gets those of a training among its hyperparameters (``cost.macs`` …), beside which
+    TensorBoard's tab HParams shows the scores; TensorBoard also has them as text, with the list of sites.
+    Before training the network, its parts and the sites are printed.
 
     Args:
         size: Side in pixels of the square image for which MACs are counted; 0 takes the size that a detector
@@ -48,12 +50,6 @@ class CostReport(Callback):
         size = (side, side) if self.size or task.cost_size is None else task.cost_size
         modules = [wrapper.attention for _, wrapper in attention_modules(task.network)]
         self.cost = measure_cost(task.network, modules, size)
-        scalars: dict[str, float] = {
-            "cost/parameters": self.cost.parameters,
-            "cost/macs": self.cost.macs,
-            "cost/attention_parameters": self.cost.attention_parameters,
-            "cost/attention_macs": self.cost.attention_macs,
-        }
         rows = "\n".join(f"| {label} | {figure} |" for label, figure in self.cost.rows())
         sites = "\n".join(f"| {s.name} | {s.channels} | {s.parameters} |" for s in task.sites)
         tables = (
@@ -61,6 +57,7 @@ class CostReport(Callback):
             f"| site | channels | parameters |\n| --- | ---: | ---: |\n{sites}"
         )
         for logger in trainer.loggers:
-            logger.log_metrics(scalars, step=0)
+            if trainer.state.fn == TrainerFn.FITTING:
+                logger.log_hyperparams(self.cost.hparams())
             if isinstance(logger, TensorBoardLogger):
                 logger.experiment.add_text("cost", tables)

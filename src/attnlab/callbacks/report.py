@@ -18,6 +18,7 @@ from rich.table import Table
 
 from attnlab.callbacks.cost import CostReport
 from attnlab.callbacks.pictures import Pictures
+from attnlab.callbacks.tensorboard import SCORE
 from attnlab.tasks import BaseTask
 
 # Hparams that are the data's, not a choice.
@@ -37,6 +38,7 @@ class RunReport(Callback):
 
     def __init__(self, per_class: bool = True) -> None:
         self.per_class = per_class
+        self._best: float | None = None
         self._ending: tuple[Table, list[str]] | None = None
 
     def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -64,10 +66,29 @@ class RunReport(Callback):
             self._end(trainer, pl_module, "test", "test", [])
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Make the table, where validation was what was asked for."""
-        asked = trainer.state.fn == TrainerFn.VALIDATING
-        if asked and trainer.is_global_zero and isinstance(pl_module, BaseTask):
+        """In training, show the score; make the table, where validation was what was asked for."""
+        if not trainer.is_global_zero or not isinstance(pl_module, BaseTask):
+            return
+        if trainer.state.fn == TrainerFn.VALIDATING:
             self._end(trainer, pl_module, "validate", "val", [])
+        elif not trainer.sanity_checking:
+            self._show_score(trainer, pl_module)
+
+    def _show_score(self, trainer: Trainer, task: BaseTask) -> None:
+        """Give TensorBoard the score and the best one so far, as its first section."""
+        checkpoint = trainer.checkpoint_callback
+        monitor = getattr(checkpoint, "monitor", None) or task.monitor
+        value = trainer.callback_metrics.get(monitor)
+        if value is None:
+            return
+        better = min if getattr(checkpoint, "mode", "max") == "min" else max
+        # The checkpoint callback, which a resumed run restores, learns of this value only later.
+        known = [getattr(checkpoint, "best_model_score", None), self._best]
+        self._best = better([float(value), *(float(one) for one in known if one is not None)])
+        for logger in trainer.loggers:
+            if isinstance(logger, TensorBoardLogger):
+                scores = {f"{SCORE}{monitor}": float(value), f"{SCORE}best/{monitor}": self._best}
+                logger.log_metrics(scores, trainer.global_step)
 
     # Not before: a progress bar that is still there would be drawn once more below the table.
     def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
@@ -88,16 +109,17 @@ class RunReport(Callback):
         # TensorBoard leaves out a run without a score, and keeps the names of scores that it reads first: a
         # run that was interrupted before its first validation has the name of the one to come.
         monitor = getattr(checkpoint, "monitor", None) or task.monitor
-        scores = {f"hparams/{monitor}": math.nan if score is None else score}
-        scores |= {
-            f"hparams/last/{name}": float(value)
-            for name, value in trainer.callback_metrics.items()
-            if name.startswith("val/")
-        }
+        scores = {f"{SCORE}best/{monitor}": math.nan if score is None else score}
+        for name, value in trainer.callback_metrics.items():
+            if name == monitor:
+                scores[f"{SCORE}{name}"] = float(value)
+            elif name.startswith("val/"):
+                scores[name] = float(value)
         # Other loggers show the last value of each metric beside the options by themselves.
         for logger in trainer.loggers:
             if isinstance(logger, TensorBoardLogger):
-                logger.log_hyperparams(dict(logger.hparams) or flat(dict(task.hparams)), scores)
+                options = dict(logger.hparams) or flat(dict(task.hparams))
+                logger.log_hyperparams(options, scores, trainer.global_step)
         return score
 
     def _end(

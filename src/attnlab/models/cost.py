@@ -30,6 +30,15 @@ class Cost:
     attention_macs: int
     size: tuple[int, int]
 
+    def hparams(self) -> dict[str, int]:
+        """The four counts by the names under which runs are compared."""
+        return {
+            "cost.parameters": self.parameters,
+            "cost.macs": self.macs,
+            "cost.attention_parameters": self.attention_parameters,
+            "cost.attention_macs": self.attention_macs,
+        }
+
     def rows(self) -> list[tuple[str, str]]:
         """Label and figure of each line of a table."""
         height, width = self.size
