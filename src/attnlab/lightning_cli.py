@@ -32,6 +32,7 @@ from attnlab.callbacks import (
     RunReport,
     ScoresFile,
 )
+from attnlab.callbacks.checkpoint_io import LastCheckpoint
 from attnlab.callbacks.remember import RememberData
 from attnlab.callbacks.tensorboard import ScoresFirst
 from attnlab.data import DataModule
@@ -368,17 +369,13 @@ class AttnlabCLI(LightningCLI):
         """Add to the user's callbacks those of every run."""
         config = self.config_init[self.subcommand]
         trainer = config["trainer"]
-        callbacks = _as_list(trainer["callbacks"])
+        callbacks, checkpoint_io = _as_list(trainer["callbacks"]), AtomicCheckpointIO()
         exhibits = [config[name] for name in self._exhibits()]
         callbacks += [_shown_by(exhibit) for exhibit in exhibits]
         if self.subcommand != "fit":
             kwargs["enable_checkpointing"] = False
         elif trainer["enable_checkpointing"] is not False:
-            # Lightning's own save_last writes last.ckpt only in epochs that also improved the best.
-            last = ModelCheckpoint(
-                filename="last", save_on_train_epoch_end=True, enable_version_counter=False
-            )
-            callbacks += [config["checkpoint"], last]
+            callbacks += [config["checkpoint"], LastCheckpoint(checkpoint_io)]
         shown, own = (
             trainer["enable_progress_bar"] is not False,
             any(isinstance(callback, ProgressBar) for callback in callbacks),
@@ -396,7 +393,7 @@ class AttnlabCLI(LightningCLI):
             callbacks.append(LearningRateMonitor("step"))
         if self.subcommand in ("validate", "test") and self.checkpoint and self.run_folder:
             callbacks.append(ScoresFile(self.run_folder, self.checkpoint))
-        plugins = [*_as_list(trainer["plugins"]), AtomicCheckpointIO()]
+        plugins = [*_as_list(trainer["plugins"]), checkpoint_io]
         built = super().instantiate_trainer(callbacks=callbacks, plugins=plugins, **kwargs)
         if trainer["sync_batchnorm"] and built.strategy.root_device.type == "cpu":
             raise AttnlabError(

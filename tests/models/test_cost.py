@@ -1,10 +1,12 @@
 """Costs against counts done by hand."""
 
+import pytest
 import torch
 from torch import nn
+from torch.utils.flop_counter import FlopCounterMode
 
 from attnlab.attention import attach, attention_modules
-from attnlab.models import build_segmenter
+from attnlab.models import build_detector, build_segmenter, cost
 from attnlab.models.cost import measure_cost
 
 
@@ -23,19 +25,49 @@ def test_counts_convolutions_and_the_attention_in_them():
     network = nn.Sequential(nn.Conv2d(3, 8, 3, padding=1), nn.ReLU(), nn.Conv2d(8, 4, 1))
     attach(network, Gate, at=["0", "2"])
     modules = [site.attention for _, site in attention_modules(network)]
-    cost = measure_cost(network, modules, (10, 12))
+    found = measure_cost(network, modules, (10, 12))
     plain = 120 * (3 * 8 * 9 + 8 * 4)
-    assert cost.attention_macs == 8 * 8 + 4 * 4
-    assert cost.macs == plain + cost.attention_macs
-    assert cost.attention_parameters == 8 * 8 + 4 * 4
-    assert cost.parameters == (3 * 8 * 9 + 8) + (8 * 4 + 4) + cost.attention_parameters
+    assert found.attention_macs == 8 * 8 + 4 * 4
+    assert found.macs == plain + found.attention_macs
+    assert found.attention_parameters == 8 * 8 + 4 * 4
+    assert found.parameters == (3 * 8 * 9 + 8) + (8 * 4 + 4) + found.attention_parameters
 
 
 def test_leaves_the_network_as_it_is():
     network = build_segmenter("DeepLabV3Plus", "resnet18", 3).train()
     before = {key: value.clone() for key, value in network.state_dict().items()}
-    cost = measure_cost(network, [], (64, 64))
-    assert cost.parameters == sum(p.numel() for p in network.parameters())
-    assert cost.attention_macs == cost.attention_parameters == 0
+    found = measure_cost(network, [], (64, 64))
+    assert found.parameters == sum(p.numel() for p in network.parameters())
+    assert found.attention_macs == found.attention_parameters == 0
     assert network.training
     assert all(torch.equal(value, network.state_dict()[key]) for key, value in before.items())
+
+
+@pytest.mark.parametrize(
+    ("name", "options"),
+    [
+        ("retinanet", {"backbone": "resnet18"}),
+        ("fcos", {}),
+        ("ssdlite", {}),
+        ("yolox_nano", {"size": 128}),
+        ("yolof", {}),
+    ],
+)
+def test_detectors_of_one_stage_are_counted_without_being_run(name, options, monkeypatch):
+    """What follows their last weights counts nothing, so that it cannot be done on meta does not matter."""
+    network = build_detector(name, 3, options).network.eval()
+    with torch.no_grad(), FlopCounterMode(display=False) as counter:
+        network(torch.zeros(1, 3, 128, 128))
+    devices, count = [], cost._count
+    monkeypatch.setattr(cost, "_count", lambda *args: devices.append(args[-1]) or count(*args))
+    assert measure_cost(network, [], (128, 128)).macs == counter.get_total_flops() // 2
+    assert devices == ["meta"]
+
+
+def test_detectors_of_two_stages_are_run():
+    network = build_detector(
+        "faster_rcnn", 3, {"backbone": "resnet18", "min_size": 64, "max_size": 64}
+    ).network
+    with torch.no_grad(), FlopCounterMode(display=False) as counter:
+        network.eval()(torch.zeros(1, 3, 64, 64))
+    assert measure_cost(network, [], (64, 64)).macs == counter.get_total_flops() // 2

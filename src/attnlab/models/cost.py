@@ -10,6 +10,9 @@ import torch
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
+# Modules whose work is counted.
+_WEIGHTED = (nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.ConvTranspose2d, nn.Linear)
+
 
 @dataclass(frozen=True)
 class Cost:
@@ -72,7 +75,7 @@ def measure_cost(network: nn.Module, attention: Iterable[nn.Module], size: tuple
     try:
         macs, spent = _count(network, names, size, "meta")
     except (NotImplementedError, RuntimeError):
-        # A detector's proposals depend on values, which tensors on meta have not.
+        # What a second stage looks at depends on values, which tensors on meta have not.
         macs, spent = _count(network, names, size, "cpu")
     own = {id(parameter): parameter for module in modules for parameter in module.parameters()}
     return Cost(
@@ -85,8 +88,15 @@ def measure_cost(network: nn.Module, attention: Iterable[nn.Module], size: tuple
 
 
 def _count(network: nn.Module, names: list[str], size: tuple[int, int], device: str) -> tuple[int, int]:
-    """Multiply-accumulates of a network and of its modules of these names, run on a device."""
-    probe = copy.deepcopy(network).to(device, torch.float32).eval()
+    """Multiply-accumulates of a network and of its modules of these names, run on a device.
+
+    Raises:
+        NotImplementedError, RuntimeError: It cannot be run there, and stops before all weights were used.
+    """
+    # On meta the weights are not copied, only what is known of them.
+    known = [*network.parameters(), *network.buffers()] if device == "meta" else []
+    probe = copy.deepcopy(network, {id(tensor): tensor.detach().to("meta") for tensor in known})
+    probe.to(device, torch.float32).eval()
     spent = 0
 
     # The counter's own per-module table goes by names that a wrapper repeats, so the share is taken from
@@ -105,6 +115,16 @@ def _count(network: nn.Module, names: list[str], size: tuple[int, int], device: 
         module = probe.get_submodule(name)
         module.register_forward_pre_hook(enter)
         module.register_forward_hook(leave)
+    # Attention may use its weights without calling the modules that hold them.
+    inside = {part for name in names for part in probe.get_submodule(name).modules()}
+    unused = {module for module in probe.modules() if isinstance(module, _WEIGHTED)} - inside
+    for module in unused:
+        module.register_forward_hook(lambda module, args, output: unused.discard(module))
     with torch.no_grad(), counter:
-        probe(torch.zeros(1, 3, *size, device=device))
+        try:
+            probe(torch.zeros(1, 3, *size, device=device))
+        except (NotImplementedError, RuntimeError):
+            # A detector of one stage is through with its weights when it sorts out its boxes.
+            if unused:
+                raise
     return counter.get_total_flops() // 2, spent // 2
