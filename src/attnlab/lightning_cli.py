@@ -328,7 +328,7 @@ class AttnlabCLI(LightningCLI):
         another class is named.
         """
         if not data_is_named(argv):
-            argv = [argv[0], f"--data=attnlab.data.{self.kind.data[0]}", *argv[1:]]
+            argv = [argv[0], f"--data={self.kind.default_data}", *argv[1:]]
         try:
             return parser.parse_args(argv)
         except argparse.ArgumentError as error:

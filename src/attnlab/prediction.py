@@ -144,7 +144,7 @@ def load(checkpoint: str | Path, device: str | torch.device = "cpu", trust: bool
     task.restored = True
     task.on_load_checkpoint(content)
     task.load_state_dict(content["state_dict"])
-    module = _data_of(path, own.get("data") or {"class_path": kind.data[0]}, trust)
+    module = _data_of(path, own.get("data") or {"class_path": kind.default_data}, trust)
     return Loaded(task.eval(), module).to(device)
 
 

@@ -18,7 +18,8 @@ class TaskKind:
 
     Attributes:
         task: The LightningModule, with its view.
-        data: Names of the data modules that suit it; the first is the default.
+        data: The data modules that suit it, by their names in `attnlab.data` or import paths; the first is
+            the default.
         from_data: Arguments of the task that the data module's attributes of the same name fill.
     """
 
@@ -30,6 +31,12 @@ class TaskKind:
     def name(self) -> str:
         """What ``--task`` calls it."""
         return self.task.kind
+
+    @property
+    def default_data(self) -> str:
+        """Import path of the data module that is taken where none is named."""
+        first = self.data[0]
+        return first if "." in first else f"attnlab.data.{first}"
 
 
 TASK_KINDS = {
