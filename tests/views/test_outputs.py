@@ -7,7 +7,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from attnlab.callbacks.outputs import plan_outputs
+from attnlab.views.outputs import plan_outputs
 from attnlab.errors import AttnlabError
 
 FIRST = SimpleNamespace(is_global_zero=True)
