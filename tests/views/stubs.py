@@ -89,7 +89,12 @@ class Processes:
                     raise
 
         with ThreadPoolExecutor(count) as pool:
-            return [one.result() for one in [pool.submit(run, rank) for rank in range(count)]]
+            done = [pool.submit(run, rank) for rank in range(count)]
+        errors = [error for one in done if (error := one.exception())]
+        # Those that waited for one that has failed do not know why.
+        for error in sorted(errors, key=lambda error: isinstance(error, threading.BrokenBarrierError)):
+            raise error
+        return [one.result() for one in done]
 
 
 def shares(images: int, processes: int, rank: int, size: int = 2) -> list[list[tuple[int, bool]]]:

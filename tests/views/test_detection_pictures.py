@@ -5,32 +5,21 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
-from lightning.pytorch.loggers import TensorBoardLogger
 from lightning.pytorch.trainer.states import TrainerFn
 from PIL import Image
-from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from attnlab.callbacks import DetectionPictures
-from attnlab.callbacks.boxes import Box
-from attnlab.callbacks.detection_pictures import counted, detection_panel, file_stem, in_columns
+from attnlab.callbacks import Pictures
+from attnlab.drawing.boxes import VERDICTS
 from attnlab.errors import AttnlabError
+from attnlab.views.detection import DetectionGallery
+from tests.views import stubs
+from tests.views.stubs import tags_of
 
-NAMES = ["cat", "dog"]
-PALETTE = [(0, 200, 0), (255, 120, 0)]
-DATA = SimpleNamespace(class_names=NAMES, palette=PALETTE)
+DATA = SimpleNamespace(class_names=["cat", "dog"], palette=[(0, 200, 0), (255, 120, 0)])
 
 
-def trainer_of(folder, fn=TrainerFn.VALIDATING, rank=0, epoch=0, max_epochs=10):
-    return SimpleNamespace(
-        logger=TensorBoardLogger(str(folder), name="run", version=0),
-        datamodule=DATA,
-        is_global_zero=rank == 0,
-        sanity_checking=False,
-        state=SimpleNamespace(fn=fn),
-        current_epoch=epoch,
-        max_epochs=max_epochs,
-        global_step=7,
-    )
+def trainer_of(folder, **options):
+    return stubs.trainer_of(folder, DATA, **options)
 
 
 def found_of(boxes=((10.0, 10.0, 40.0, 40.0),), scores=(0.9,), labels=(1,)):
@@ -59,153 +48,109 @@ def batch_of(names, annotated=True, size=(48, 64)):
 
 
 def validate(callback, trainer, batches, found=None):
+    callback.on_validation_start(trainer, None)
     for batch in batches:
         outputs = {"detections": found or [found_of() for _ in batch["name"]]}
         callback.on_validation_batch_end(trainer, None, outputs, batch, 0)
     callback.on_validation_end(trainer, None)
 
 
-def tags_of(folder):
-    events = EventAccumulator(str(folder / "run" / "version_0"))
-    events.Reload()
-    return events.Tags()["images"]
-
-
 def test_the_first_images_are_drawn(tmp_path):
     trainer = trainer_of(tmp_path)
-    callback = DetectionPictures(count=3)
-    validate(callback, trainer, [batch_of(["a.jpg", "b.jpg"]), batch_of(["c.jpg", "d.jpg"])])
+    callback = Pictures(DetectionGallery(count=3))
+    batches = [batch_of(["a.jpg", "b.jpg"]), batch_of(["c.jpg", "d.jpg"])]
+    validate(callback, trainer, batches)
     trainer.logger.experiment.flush()
     folder = tmp_path / "run" / "version_0" / "pictures"
     assert {path.name for path in folder.iterdir()} == {"val_a.png", "val_b.png", "val_c.png", "val.png"}
     assert callback.folder == folder
-    assert set(tags_of(tmp_path)) == {"val/a.jpg", "val/b.jpg", "val/c.jpg"}
+    assert set(tags_of(folder.parent)) == {"val/a.jpg", "val/b.jpg", "val/c.jpg"}
     one, all_ = (np.asarray(Image.open(folder / name)) for name in ("val_a.png", "val.png"))
     assert all_.shape[0] == 2 * one.shape[0]
     assert all_.shape[1] == 2 * one.shape[1]
 
 
+def test_every_epoch_draws_its_own(tmp_path):
+    """Not what the one before, or one that was broken off, has kept."""
+    callback, trainer = Pictures(DetectionGallery(count=2)), trainer_of(tmp_path)
+    callback.on_validation_start(trainer, None)
+    callback.on_validation_batch_end(trainer, None, {"detections": [found_of()]}, batch_of(["old"]), 0)
+    validate(callback, trainer, [batch_of(["a"])])
+    assert {path.name for path in callback.folder.iterdir()} == {"val_a.png", "val.png"}
+
+
 def test_images_that_do_not_count_are_passed_over(tmp_path):
-    callback = DetectionPictures(count=3)
+    callback = Pictures(DetectionGallery(count=3))
     validate(callback, trainer_of(tmp_path), [batch_of(["a", "b"])], found=[None, found_of()])
     assert {path.name for path in callback.folder.iterdir()} == {"val_b.png", "val.png"}
 
 
-@pytest.mark.parametrize("options", [{"count": 0}, {"rank": 1}, {"sanity": True}])
+def test_only_so_many_panels_are_kept():
+    gallery = DetectionGallery(count=2)
+    for start in range(0, 20, 2):
+        names = [str(start), str(start + 1)]
+        gallery.collect({"detections": [found_of(), found_of()]}, batch_of(names), DATA)
+        assert list(gallery._panels) == ["0", "1"]
+
+
+@pytest.mark.parametrize("options", [{"count": 0}, {"rank": 1}, {"sanity": True}, {"logger": None}])
 def test_nothing_is_drawn_unasked(tmp_path, options):
-    callback = DetectionPictures(count=options.get("count", 2))
+    callback = Pictures(DetectionGallery(count=options.get("count", 2)))
     trainer = trainer_of(tmp_path, rank=options.get("rank", 0))
     trainer.sanity_checking = options.get("sanity", False)
+    trainer.logger = options.get("logger", trainer.logger)
     validate(callback, trainer, [batch_of(["a"])])
     assert callback.folder is None
+    assert not list(tmp_path.rglob("*.png"))
+    assert not callback.gallery._panels  # nor was the work done
 
 
 def test_epochs_between_are_left_out(tmp_path):
-    callback = DetectionPictures(count=1, every_n_epochs=3)
+    callback = Pictures(DetectionGallery(count=1, every_n_epochs=3))
     drawn = []
     for epoch in range(6):
-        trainer = trainer_of(tmp_path, TrainerFn.FITTING, epoch=epoch, max_epochs=6)
+        trainer = trainer_of(tmp_path, fn=TrainerFn.FITTING, epoch=epoch, max_epochs=6)
         callback.folder = None
         validate(callback, trainer, [batch_of(["a"])])
         drawn.append(callback.folder is not None)
     assert drawn == [True, False, False, True, False, True]
 
 
-def colours(panel):
-    return {tuple(colour) for colour in panel.reshape(-1, 3).tolist()}
-
-
-def test_truths_stand_left_and_detections_right():
-    image = torch.full((3, 100, 200), 0.5)
-    panel = detection_panel(
-        image,
-        [Box((20, 40, 100, 90), 0)],
-        found_of([(20.0, 40.0, 100.0, 90.0), (1.0, 1.0, 9.0, 9.0)], (0.8, 0.1), (1, 1)),
-        "a.jpg",
-        NAMES,
-        PALETTE,
-        400,
-        0.3,
-    )
-    middle = panel.shape[1] // 2
-    assert PALETTE[0] in colours(panel[:240, :middle])
-    assert PALETTE[1] not in colours(panel[:240, :middle])
-    assert PALETTE[1] in colours(panel[:240, middle:])
-    assert PALETTE[0] not in colours(panel[:240, middle:])
-    assert {PALETTE[0], PALETTE[1]} <= colours(panel[-30:])  # the legend has both
-
-
-def test_the_outline_grows_with_the_picture():
-    """A box from 20 to 100 of an image twice as large when drawn, thus from 40 to 200."""
-    image = torch.full((3, 100, 200), 0.5)
-    panel = detection_panel(image, None, found_of([(20.0, 40.0, 100.0, 90.0)]), "a", NAMES, PALETTE, 400, 0.3)
-    rows, columns = np.nonzero((panel[:-40] == PALETTE[1]).all(-1))
-    top, left = np.argwhere((panel == 128).all(-1)).min(0)
-    lowest = rows.max()
-    along = columns[rows == lowest]
-    assert lowest - top == 179
-    assert (along.min() - left, along.max() - left) == (40, 199)
+def test_what_was_found_is_green_and_what_was_missed_red(tmp_path):
+    batch = batch_of(["a"])
+    batch["target"][0]["difficult"] = torch.tensor([False])
+    seen = {}
+    for what, found in {"found": found_of([(8.0, 8.0, 30.0, 39.0)], labels=(0,)), "missed": found_of()}.items():
+        callback = Pictures(DetectionGallery(count=1))
+        validate(callback, trainer_of(tmp_path), [batch], found=[found])
+        panel = np.asarray(Image.open(callback.folder / "val_a.png"))[:-40]
+        seen[what] = {v for v in ("right", "wrong") if (panel == VERDICTS[v]).all(-1).any()}
+    assert seen == {"found": {"right"}, "missed": {"wrong"}}
 
 
 def test_detections_stand_alone_where_truths_are_not_known(tmp_path):
+    widths = []
     for annotated in (True, False):
-        callback = DetectionPictures(count=1)
-        folder = tmp_path / str(annotated)
-        validate(callback, trainer_of(folder), [batch_of(["a"], annotated)])
-    shapes = [
-        Image.open(tmp_path / str(annotated) / "run/version_0/pictures/val_a.png").width
-        for annotated in (True, False)
-    ]
-    assert shapes[0] > 1.9 * shapes[1]
+        callback = Pictures(DetectionGallery(count=1))
+        validate(callback, trainer_of(tmp_path), [batch_of(["a"], annotated)])
+        widths.append(Image.open(callback.folder / "val_a.png").width)
+    assert widths[0] > 1.9 * widths[1]
 
 
 def test_no_detections_are_fine(tmp_path):
-    callback = DetectionPictures(count=1)
+    callback = Pictures(DetectionGallery(count=1))
     validate(callback, trainer_of(tmp_path), [batch_of(["a"])], found=[found_of((), (), ())])
     assert (callback.folder / "val_a.png").exists()
 
 
-def test_extreme_pictures_are_drawn():
-    for size in ((20, 4000), (4000, 20), (1, 1)):
-        panel = detection_panel(
-            torch.rand(3, *size), [], found_of([(0.0, 0.0, 1.0, 1.0)]), "a" * 300, NAMES, PALETTE, 480, 0.3
-        )
-        assert panel.shape[1] < 1100
-
-
-def test_half_precision_is_drawn():
-    found = {key: value.bfloat16() if key != "labels" else value for key, value in found_of().items()}
-    image = torch.full((3, 48, 64), 0.5, dtype=torch.bfloat16)
-    assert detection_panel(image, None, found, "a", NAMES, PALETTE, 100, 0.3).dtype == np.uint8
-
-
-def test_counts_of_truths():
-    boxes = [Box((0, 0, 1, 1), 0, None, note) for note in ("", "crowd", "difficult", "crowd")]
-    assert counted(boxes) == "4, 2 crowd, 1 difficult"
-    assert counted([]) == "0"
-
-
-@pytest.mark.parametrize(
-    ("name", "stem"),
-    [
-        ("a.jpg", "a"),
-        ("x/y.JPEG", "x_y"),
-        ("2008_000080", "2008_000080"),
-        ("v1.2", "v1.2"),
-        ("..\\a.png", ".._a"),
-    ],
-)
-def test_names_become_files(name, stem):
-    assert file_stem(name) == stem
-
-
-def test_panels_stand_in_rows_of_their_own_height():
-    panels = [np.zeros((h, w, 3), np.uint8) for h, w in ((10, 20), (30, 5), (8, 8))]
-    sheet = in_columns(panels)
-    assert sheet.shape == (38, 40, 3)
-    assert (sheet[30:38, :8] == 0).all()
-    assert (sheet[30:38, 8:] == 255).all()
-    assert in_columns(panels[:1]).shape == (10, 20, 3)
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_half_precision_is_drawn(tmp_path, dtype):
+    batch = batch_of(["a"])
+    batch["image"] = [image.to(dtype) for image in batch["image"]]
+    found = {key: value.to(dtype) if key != "labels" else value for key, value in found_of().items()}
+    callback = Pictures(DetectionGallery(count=1))
+    validate(callback, trainer_of(tmp_path), [batch], found=[found])
+    assert (callback.folder / "val_a.png").exists()
 
 
 @pytest.mark.parametrize(
@@ -219,4 +164,4 @@ def test_panels_stand_in_rows_of_their_own_height():
 )
 def test_bad_options_are_refused(options, words):
     with pytest.raises(AttnlabError, match=words):
-        DetectionPictures(**options)
+        DetectionGallery(**options)
