@@ -84,13 +84,13 @@ class SegmentationWriter(Writer):
     Args:
         output_dir: Folder to write to; made when missing.
         pictures: Write overlays as well as masks.
-        overlays: The former name of ``pictures``.
+        overlays: The former name of ``pictures``; false leaves them out, too.
     """
 
     def __init__(
         self, output_dir: str = "predictions", pictures: bool = True, overlays: bool | None = None
     ) -> None:
-        super().__init__(output_dir, pictures if overlays is None else overlays)
+        super().__init__(output_dir, pictures and overlays is not False)
         self.written = 0
 
     def planned(self) -> tuple[tuple[str, ...], tuple[str, ...]]:
