@@ -151,10 +151,14 @@ def test_a_score_beyond_its_range_is_refused(score):
         DetectionWriter(min_score=score)
 
 
-@pytest.mark.parametrize("pictures", [True, False])
-def test_the_former_name_of_pictures_still_works(tmp_path, predict, pictures):
-    predict(tmp_path, drawings=pictures)
-    assert (tmp_path / "z.jpg").exists() == pictures
+@pytest.mark.parametrize(
+    ("options", "drawn"),
+    [({"drawings": True}, True), ({"drawings": False}, False), ({"drawings": True, "pictures": False}, False)],
+)
+def test_the_former_name_of_pictures_still_works(tmp_path, predict, options, drawn):
+    """The last as a YAML of a former version and a flag of this one say it."""
+    predict(tmp_path, **options)
+    assert (tmp_path / "z.jpg").exists() == drawn
 
 
 def test_numbers_that_json_does_not_have_are_left_out_and_told(tmp_path, predict, capsys):

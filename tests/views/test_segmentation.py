@@ -216,9 +216,12 @@ def test_the_first_process_speaks_for_all(tmp_path, predict, capsys):
     assert capsys.readouterr().out == f"5 images predicted; masks and overlays lie in {tmp_path}/\n"
 
 
-@pytest.mark.parametrize("option", ["pictures", "overlays"])
-def test_overlays_can_be_left_out_also_by_their_former_name(tmp_path, predict, capsys, option):
-    predict(tmp_path, **{option: False})
+@pytest.mark.parametrize(
+    "options", [{"pictures": False}, {"overlays": False}, {"pictures": False, "overlays": True}]
+)
+def test_overlays_can_be_left_out_also_by_their_former_name(tmp_path, predict, capsys, options):
+    """The last as a YAML of a former version and a flag of this one say it."""
+    predict(tmp_path, **options)
     assert {path.name for path in tmp_path.iterdir()} == MASKS | {OWN}
     assert capsys.readouterr().out == f"5 images predicted; masks lie in {tmp_path}/\n"
 
