@@ -120,7 +120,10 @@ def test_what_was_found_is_green_and_what_was_missed_red(tmp_path):
     batch = batch_of(["a"])
     batch["target"][0]["difficult"] = torch.tensor([False])
     seen = {}
-    for what, found in {"found": found_of([(8.0, 8.0, 30.0, 39.0)], labels=(0,)), "missed": found_of()}.items():
+    for what, found in {
+        "found": found_of([(8.0, 8.0, 30.0, 39.0)], labels=(0,)),
+        "missed": found_of(),
+    }.items():
         callback = Pictures(DetectionGallery(count=1))
         validate(callback, trainer_of(tmp_path), [batch], found=[found])
         panel = np.asarray(Image.open(callback.folder / "val_a.png"))[:-40]

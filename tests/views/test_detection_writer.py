@@ -153,7 +153,11 @@ def test_a_score_beyond_its_range_is_refused(score):
 
 @pytest.mark.parametrize(
     ("options", "drawn"),
-    [({"drawings": True}, True), ({"drawings": False}, False), ({"drawings": True, "pictures": False}, False)],
+    [
+        ({"drawings": True}, True),
+        ({"drawings": False}, False),
+        ({"drawings": True, "pictures": False}, False),
+    ],
 )
 def test_the_former_name_of_pictures_still_works(tmp_path, predict, options, drawn):
     """The last as a YAML of a former version and a flag of this one say it."""

@@ -7,8 +7,8 @@ from types import SimpleNamespace
 
 import pytest
 
-from attnlab.views.outputs import plan_outputs
 from attnlab.errors import AttnlabError
+from attnlab.views.outputs import plan_outputs
 
 FIRST = SimpleNamespace(is_global_zero=True)
 MASKS = (".png", "_overlay.png")

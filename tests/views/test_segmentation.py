@@ -83,9 +83,7 @@ def test_a_panel_shows_the_image_without_its_padding_and_its_mistakes(tmp_path):
         grey = np.nonzero((panel[:, :340] == 128).all(-1).sum(1) > 300)[0]
         assert len(grey) == 24 * 8
         assert (panel == WRONG).all(-1).any()  # the legend
-    red = [
-        ((panel[..., 0] - panel[..., 1] > 80) & (panel[..., 0] > 180)).sum() for panel in seen.values()
-    ]
+    red = [((panel[..., 0] - panel[..., 1] > 80) & (panel[..., 0] > 180)).sum() for panel in seen.values()]
     assert red[0] == 0
     assert red[1] > 0.9 * 100 * 64
 
