@@ -5,12 +5,16 @@ import time
 import numpy as np
 import pytest
 import torch
+from matplotlib.colors import to_rgb
 
+from attnlab.drawing import confusion, curves
 from attnlab.drawing.cards import Card, Line, path_line, sheet
 from attnlab.drawing.confusion import confusion_picture, most_confused, row_shares
 from attnlab.drawing.curves import precision_picture
 from attnlab.drawing.figures import RIGHT, WRONG
 from attnlab.drawing.pixels import denormalise, fitted_to, percent, thumbnail
+
+PAGE = np.zeros((1, 1, 3), np.uint8)
 
 
 def names_of(classes):
@@ -156,3 +160,91 @@ def test_denormalise_is_the_inverse_of_normalising():
 )
 def test_percent(share, text):
     assert percent(share) == text
+
+
+@pytest.fixture
+def figure_of(monkeypatch):
+    """The figure that a picture was made of."""
+    made = []
+    for module in (confusion, curves):
+        monkeypatch.setattr(module, "pixels_of", lambda figure, margin=None: made.append(figure) or PAGE)
+    return made
+
+
+def legends_of(figure):
+    """Title and texts of each legend."""
+    found = [axes.get_legend() for axes in figure.axes]
+    return {x.get_title().get_text(): [text.get_text().strip() for text in x.texts] for x in found if x}
+
+
+def test_the_figures_beside_curves_are_the_aps(figure_of):
+    """AP50, AP75 and the AP over all IoUs of two classes; a third has no truths."""
+    precision = np.random.default_rng(0).uniform(0, 1, (10, 101, 3))
+    precision[:, :, 1] = -1
+    precision_picture(precision, ["cat", "cow", "dog"], "val")
+    total = {"0.50": 0.0, "0.75": 0.0, "0.50:0.95": 0.0}
+    for k in (0, 2):
+        for t in range(10):
+            ap = sum(precision[t, :, k].tolist()) / 101
+            total["0.50:0.95"] += ap / 20
+            total["0.50"] += ap / 2 * (t == 0)
+            total["0.75"] += ap / 2 * (t == 5)
+    legends = legends_of(figure_of[0])
+    assert legends["AP, IoU"] == [f"{value:.3f}  {iou}" for iou, value in total.items()]
+    ap50 = sorted(((sum(precision[0, :, k]) / 101, n) for k, n in ((0, "cat"), (2, "dog"))), reverse=True)
+    assert legends["AP50, class"] == [f"{value:.3f}  {name}" for value, name in ap50]
+
+
+def test_of_many_classes_the_best_and_the_worst_are_named(figure_of):
+    precision = np.tile(np.arange(30)[::-1] / 30, (10, 101, 1))  # class 0 is the best
+    precision_picture(precision, [f"class {k}" for k in range(30)])
+    texts = legends_of(figure_of[0])["AP50, class"]
+    assert texts[:4] == [f"{(29 - k) / 30:.3f}  class {k}" for k in range(4)]
+    assert texts[4] == f"{np.mean(np.arange(4, 26) / 30):.3f}  22 others"
+    assert texts[5:] == [f"{(29 - k) / 30:.3f}  class {k}" for k in range(26, 30)]
+    # The others are drawn nevertheless.
+    drawn = np.concatenate([line.get_ydata() for line in figure_of[0].axes[1].lines])
+    assert set(np.round(drawn[~np.isnan(drawn)], 6)) == {round(k / 30, 6) for k in range(30)}
+
+
+@pytest.mark.parametrize(("classes", "written"), [(2, 2 * 2), (25, 25 * 25), (26, 0)])
+def test_cells_have_percentages_up_to_25_classes(figure_of, classes, written):
+    confusion_picture(np.full((classes, classes), 10), [str(k) for k in range(classes)])
+    texts = [text.get_text() for text in figure_of[0].axes[0].texts]
+    assert texts == [f"{100 / classes:.0f}"] * written
+
+
+def test_percentages_are_those_of_the_row_in_its_cell(figure_of):
+    confusion_picture(np.array([[997, 3, 0], [0, 0, 0], [1, 2, 1]]), ["a", "b", "c"])
+    cells = {text.get_position()[::-1]: text.get_text() for text in figure_of[0].axes[0].texts}
+    assert cells == {(0, 0): "100", (0, 1): "<1", (2, 0): "25", (2, 1): "50", (2, 2): "25"}
+    assert figure_of[0].get_suptitle() == "3 classes: 1004 images, 99% right"
+
+
+def luminance(colour):
+    """Relative luminance of an sRGB colour, by its definition (IEC 61966-2-1)."""
+    value = np.asarray(colour[:3])
+    return np.where(value <= 0.04045, value / 12.92, ((value + 0.055) / 1.055) ** 2.4) @ (
+        0.2126,
+        0.7152,
+        0.0722,
+    )
+
+
+def test_percentages_can_be_read_on_any_blue(figure_of):
+    """WCAG's contrast of at least 4.5 to 1."""
+    for share in range(1, 101):
+        confusion_picture(np.array([[share, 100 - share], [0, 1]]), ["a", "b"])
+        axes = figure_of.pop().axes[0]
+        text = next(text for text in axes.texts if text.get_position() == (0, 0))
+        ground, ink = luminance(axes.images[0].to_rgba(share / 100)), luminance(to_rgb(text.get_color()))
+        assert (max(ground, ink) + 0.05) / (min(ground, ink) + 0.05) >= 4.5
+
+
+def test_the_list_beside_a_large_matrix_counts_its_pairs(figure_of):
+    matrix = np.diag(np.full(60, 10))
+    matrix[3, 5], matrix[9, 0] = 4, 2
+    confusion_picture(matrix, [f"class {k}" for k in range(60)])
+    (axes,) = (axes for axes in figure_of[0].axes if "Most confused" in axes.get_title("left"))
+    texts = {text.get_text() for text in axes.texts}
+    assert texts == {"4 of 14", "2 of 12", "class 3 → class 5", "class 9 → class 0"}

@@ -5,6 +5,7 @@ import pytest
 import torch
 from PIL import Image
 
+from attnlab.drawing import masks
 from attnlab.drawing.figures import WRONG
 from attnlab.drawing.masks import (
     IGNORE_COLOUR,
@@ -113,3 +114,41 @@ def test_predictions_have_a_legend_below():
     assert PALETTE[1] in colours(drawn[202:])
     assert PALETTE[2] not in colours(drawn)
     assert overlay_with_legend(GREY, np.zeros((40, 60), np.uint8), NAMES, PALETTE).shape == (200, 300, 3)
+
+
+def test_a_class_beyond_the_palette_is_hatched_and_in_no_legend():
+    beyond = classes()
+    beyond[10:30, 10:30] = 7
+    drawn = mask_over(GREY, beyond, PALETTE)
+    inside = drawn[10:30, 10:30].mean(-1)
+    assert inside.max() > 230
+    assert inside.min() < 120
+    assert np.array_equal(np.array(palette_image(beyond, PALETTE)), beyond)
+    image = torch.from_numpy(GREY).permute(2, 0, 1)
+    panel = segmentation_panel(image, classes(), beyond, "a", NAMES, PALETTE, 120)
+    assert PALETTE[2] not in colours(panel)
+    assert overlay_with_legend(GREY, beyond, NAMES, PALETTE).shape == (200, 300, 3)  # no entry
+
+
+def test_a_panels_scores_are_those_of_its_picture(monkeypatch):
+    seen = []
+    monkeypatch.setattr(masks, "panel", lambda name, note, cells, key: seen.append(note))
+    guess = classes()
+    guess[10:30, 10:30] = 2
+    guess[20:30, 20:60] = 2
+    truth, known = classes(), classes() != 255
+    ious = []
+    for k in range(3):
+        both = ((truth == k) & (guess == k) & known).sum()
+        ious.append(both / (((truth == k) | (guess == k)) & known).sum())
+    share = ((truth == guess) & known).sum() / known.sum()
+    segmentation_panel(torch.from_numpy(GREY).permute(2, 0, 1), truth, guess, "a", NAMES, PALETTE, 120)
+    assert seen == [f"{100 * share:.0f}% of pixels right, mIoU {100 * np.mean(ious):.0f}%"]
+
+
+def test_a_picture_of_which_nothing_is_scored_has_no_scores(monkeypatch):
+    seen = []
+    monkeypatch.setattr(masks, "panel", lambda name, note, cells, key: seen.append(note))
+    nothing = np.full((40, 60), 255, np.uint8)
+    segmentation_panel(torch.from_numpy(GREY).permute(2, 0, 1), nothing, classes(), "a", NAMES, PALETTE, 120)
+    assert seen == ["NaN of pixels right, mIoU NaN"]

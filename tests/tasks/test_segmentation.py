@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from torch.optim.lr_scheduler import LambdaLR
 
 from attnlab.errors import AttnlabError
 from attnlab.tasks import AttentionConfig, SegmentationTask
@@ -67,9 +68,12 @@ def test_number_of_classes_alone_will_do_and_none_will_not():
         SegmentationTask(**named)
 
 
-def test_statistics_of_attention_are_never_frozen():
+def test_statistics_of_attention_are_never_frozen(monkeypatch):
     attention = AttentionConfig("ca", at="stage")
     task = SegmentationTask(**TINY, attention=attention, bn_momentum=0.01, freeze_backbone_bn=True)
+    schedule = LambdaLR(torch.optim.SGD(task.parameters(), lr=0.1), lambda step: 1.0)
+    monkeypatch.setattr(task, "lr_schedulers", lambda: schedule)
+    task._configured_groups = schedule.optimizer.param_groups
     task.train().on_train_epoch_start()
     frozen = [layer for layer in task.backbone.modules() if not layer.training]
     assert frozen

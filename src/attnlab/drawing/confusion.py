@@ -105,7 +105,7 @@ def _matrix(axes: Axes, shares: Shares) -> AxesImage:
     axes.set(xlabel="predicted, % of each true class", ylabel="truth")
     for row, column in zip(*np.nonzero(shares > 0), strict=True) if classes <= WRITTEN else ():
         share = shares[row, column]
-        text, colour = "<1" if share < 0.005 else f"{100 * share:.0f}", "white" if share > 0.35 else "black"
+        text, colour = "<1" if share < 0.005 else f"{100 * share:.0f}", "white" if share > 0.51 else "black"
         axes.text(column, row, text, color=colour, ha="center", va="center")
     return image
 

@@ -191,7 +191,8 @@ def apply_config(optimizer: Optimizer, scheduler: LambdaLR, groups: list[dict[st
         groups: ``optimizer.param_groups`` as they were before the restore, without their parameters. Groups
             beyond them are a callback's; see `adopt_groups`.
     """
-    scheduler.base_lrs[: len(groups)] = [group["initial_lr"] for group in groups]
+    # A new list: the old one may be the state dict's own.
+    scheduler.base_lrs = [group["initial_lr"] for group in groups] + scheduler.base_lrs[len(groups) :]
     for group, configured, function in zip(
         optimizer.param_groups, groups, scheduler.lr_lambdas, strict=False
     ):

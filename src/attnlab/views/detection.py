@@ -202,7 +202,7 @@ class DetectionWriter(Writer):
         output_dir: Folder to write to; made when missing.
         pictures: Draw each image with its boxes, besides writing the file.
         min_score: Detections of a lower score, in 0..1, are not drawn; the file has all.
-        drawings: The former name of ``pictures``.
+        drawings: The former name of ``pictures``; false leaves them out, too.
 
     Raises:
         AttnlabError: ``min_score`` is out of range.
@@ -215,7 +215,7 @@ class DetectionWriter(Writer):
         min_score: float = 0.3,
         drawings: bool | None = None,
     ) -> None:
-        super().__init__(output_dir, pictures if drawings is None else drawings)
+        super().__init__(output_dir, pictures and drawings is not False)
         self.min_score = share(min_score, "predictions.min_score")
         self._kept: list[Predicted] = []
 

@@ -13,6 +13,7 @@ from attnlab.drawing.layout import grid
 from attnlab.drawing.masks import palette_image, segmentation_panel
 from attnlab.drawing.pixels import Pixels, denormalise
 from attnlab.views.base import Gallery, Picture, View, Writer, at_least, file_stem
+from attnlab.views.gather import gathered
 from attnlab.views.predictions import Prediction, SegmentationPrediction
 
 
@@ -83,13 +84,13 @@ class SegmentationWriter(Writer):
     Args:
         output_dir: Folder to write to; made when missing.
         pictures: Write overlays as well as masks.
-        overlays: The former name of ``pictures``.
+        overlays: The former name of ``pictures``; false leaves them out, too.
     """
 
     def __init__(
         self, output_dir: str = "predictions", pictures: bool = True, overlays: bool | None = None
     ) -> None:
-        super().__init__(output_dir, pictures if overlays is None else overlays)
+        super().__init__(output_dir, pictures and overlays is not False)
         self.written = 0
 
     def planned(self) -> tuple[tuple[str, ...], tuple[str, ...]]:
@@ -112,7 +113,7 @@ class SegmentationWriter(Writer):
     def finish(self, data: Any, first: bool) -> str:
         """Say where the files are."""
         what = "masks and overlays" if self.pictures else "masks"
-        return f"{self.written} images predicted; {what} lie in {self.output_dir}/"
+        return f"{sum(gathered(self.written))} images predicted; {what} lie in {self.output_dir}/"
 
 
 class SegmentationView(View):

@@ -7,8 +7,8 @@ from types import SimpleNamespace
 
 import pytest
 
-from attnlab.callbacks.outputs import plan_outputs
 from attnlab.errors import AttnlabError
+from attnlab.views.outputs import plan_outputs
 
 FIRST = SimpleNamespace(is_global_zero=True)
 MASKS = (".png", "_overlay.png")
@@ -92,3 +92,21 @@ def test_a_list_of_ones_own_files_that_is_broken_makes_them_somebody_elses(tmp_p
     (tmp_path / ".attnlab_outputs.json").write_text("{")
     with pytest.raises(AttnlabError, match="has not written"):
         plan(tmp_path, "in/a.jpg")
+
+
+@pytest.mark.parametrize("foreign", [True, False])
+def test_the_first_process_decides_for_all(tmp_path, processes, foreign):
+    """To the others, what the first has begun to write meanwhile would be somebody else's."""
+    if foreign:
+        (tmp_path / "a.png").write_text("mine")
+
+    def process(rank):
+        trainer = SimpleNamespace(is_global_zero=rank == 0)
+        try:
+            names = plan_outputs(trainer, tmp_path, ["in/a.jpg"], (".png",))
+        except AttnlabError:
+            return None
+        (tmp_path / "a.png").write_text(f"of process {rank}")
+        return names
+
+    assert processes(3, process) == [None if foreign else {"in/a.jpg": "a"}] * 3

@@ -11,16 +11,20 @@ import torch
 from PIL import Image
 from pycocotools.coco import COCO
 
-from attnlab.callbacks import DetectionWriter
-from attnlab.callbacks import detection_writer as module
-from attnlab.callbacks.outputs import OWN
+from attnlab.callbacks import Predictions
+from attnlab.drawing.boxes import bright
 from attnlab.errors import AttnlabError
+from attnlab.tasks import DetectionTask
+from attnlab.views.detection import DetectionWriter
+from attnlab.views.outputs import OWN
+from tests.views.stubs import shares, trainer_of
 
 DATA = SimpleNamespace(
     class_names=["cat", "dog", "cow"],
     category_ids=[17, 18, 21],
     palette=[(0, 200, 0), (255, 120, 0), (0, 80, 255)],
 )
+TASK = DetectionTask.__new__(DetectionTask)
 PATHS = ["in/z.png", "in/a.jpg", "other/z.png", "in/k.jpg", "in/b.jpg"]
 
 
@@ -35,37 +39,33 @@ def found_of(position):
     }
 
 
-def predict(folder, monkeypatch, processes=1, paths=PATHS, **options):
-    """Run the writer's hooks as the given number of processes would, the first one last."""
-    total = -(-len(paths) // processes) * processes
-    loader = SimpleNamespace(dataset=SimpleNamespace(paths=paths))
-    writers = []
-    for rank in range(processes):
-        trainer = SimpleNamespace(is_global_zero=rank == 0, datamodule=DATA, predict_dataloaders=loader)
-        writer = DetectionWriter(str(folder), **options)
-        writer.on_predict_start(trainer, None)
-        share = list(range(rank, total, processes))
-        for start in range(0, len(share), 2):
-            positions = share[start : start + 2]
-            index = [position % len(paths) for position in positions]
-            counted = [position < len(paths) for position in positions]
-            batch = {
-                "image": [torch.full((3, 60, 80 + i), 0.5) for i in index],
-                "path": [paths[i] for i in index],
-                "index": torch.tensor(index),
-                "counted": torch.tensor(counted),
-            }
-            found = [found_of(i) if counts else None for i, counts in zip(index, counted, strict=True)]
-            writer.write_on_batch_end(trainer, None, {"detections": found}, None, batch, 0, 0)
-        writers.append((writer, trainer))
-    parts = [writer._kept for writer, _ in writers]
-    monkeypatch.setattr(module, "gathered", lambda item: parts)
-    for writer, trainer in reversed(writers):
-        writer.on_predict_end(trainer, None)
+@pytest.fixture
+def predict(processes):
+    """Run the callback's hooks as so many processes would."""
+
+    def call(folder, count=1, paths=PATHS, found=found_of, **options):
+        def process(rank):
+            trainer = trainer_of(None, DATA, rank=rank, paths=paths)
+            callback = Predictions(DetectionWriter(str(folder), **options))
+            callback.on_predict_start(trainer, TASK)
+            for share in shares(len(paths), count, rank):
+                batch = {
+                    "image": [torch.full((3, 60, 80 + i), 0.5) for i, _ in share],
+                    "path": [paths[i] for i, _ in share],
+                    "index": torch.tensor([i for i, _ in share]),
+                    "counted": torch.tensor([counts for _, counts in share]),
+                }
+                step = [found(i) if counts else None for i, counts in share]
+                callback.write_on_batch_end(trainer, TASK, step, None, batch, 0, 0)
+            callback.on_predict_end(trainer, TASK)
+
+        processes(count, process)
+
+    return call
 
 
-def test_pycocotools_reads_it(tmp_path, monkeypatch, capsys):
-    predict(tmp_path, monkeypatch)
+def test_pycocotools_reads_it(tmp_path, predict, capsys):
+    predict(tmp_path)
     printed = capsys.readouterr().out
     assert f"10 detections in 5 images are in {tmp_path / 'predictions.json'}" in printed
     assert f"the drawings lie in {tmp_path}/" in printed
@@ -86,10 +86,10 @@ def test_pycocotools_reads_it(tmp_path, monkeypatch, capsys):
     assert (last["category_id"], last["iscrowd"], last["score"]) == (17, 0, 0.1)
 
 
-@pytest.mark.parametrize("processes", [2, 3, 7])
-def test_processes_write_the_file_of_one(tmp_path, monkeypatch, processes, capsys):
-    predict(tmp_path / "one", monkeypatch)
-    predict(tmp_path / "many", monkeypatch, processes)
+@pytest.mark.parametrize("count", [2, 3, 7])
+def test_processes_write_the_file_of_one(tmp_path, predict, count, capsys):
+    predict(tmp_path / "one")
+    predict(tmp_path / "many", count)
     one, many = (tmp_path / name for name in ("one", "many"))
     names = {"z.jpg", "z_2.jpg", "a.jpg", "k.jpg", "b.jpg", "predictions.json"}
     assert {p.name for p in one.iterdir()} == {p.name for p in many.iterdir()} == names | {OWN}
@@ -98,8 +98,8 @@ def test_processes_write_the_file_of_one(tmp_path, monkeypatch, processes, capsy
     assert capsys.readouterr().out.count("10 detections in 5 images") == 2  # the first process alone
 
 
-def test_drawings_show_boxes_of_high_scores_alone(tmp_path, monkeypatch):
-    predict(tmp_path, monkeypatch, min_score=0.5)
+def test_drawings_show_boxes_of_high_scores_alone(tmp_path, predict):
+    predict(tmp_path, min_score=0.5)
     empty, full = (np.asarray(Image.open(tmp_path / f"{n}.jpg")).astype(int) for n in ("z", "b"))
     assert max(empty.shape) == max(full.shape) == 480
     assert np.abs(empty - 128).max() <= 3
@@ -110,36 +110,36 @@ def test_drawings_show_boxes_of_high_scores_alone(tmp_path, monkeypatch):
 
 
 def colour_in(picture, colour):
-    return bool((np.abs(picture - np.array(module.bright([colour])[0])).max(-1) <= 25).any())
+    return bool((np.abs(picture - np.array(bright([colour])[0])).max(-1) <= 25).any())
 
 
-def test_drawings_can_be_left_out(tmp_path, monkeypatch, capsys):
-    predict(tmp_path, monkeypatch, drawings=False)
+def test_drawings_can_be_left_out(tmp_path, predict, capsys):
+    predict(tmp_path, pictures=False)
     assert {p.name for p in tmp_path.iterdir()} == {"predictions.json", OWN}
     assert "drawings lie" not in capsys.readouterr().out
 
 
-def test_images_that_are_read_are_never_written_over(tmp_path, monkeypatch):
+def test_images_that_are_read_are_never_written_over(tmp_path, predict):
     image = tmp_path / "a.jpg"
     image.write_bytes(b"one's own")
     with pytest.raises(AttnlabError, match="output_dir"):
-        predict(tmp_path, monkeypatch, paths=[str(image)])
+        predict(tmp_path, paths=[str(image)])
     assert image.read_bytes() == b"one's own"
-    predict(tmp_path, monkeypatch, paths=[str(image)], drawings=False)
+    predict(tmp_path, paths=[str(image)], pictures=False)
     assert image.read_bytes() == b"one's own"
     assert (tmp_path / "predictions.json").exists()
 
 
-def test_odd_paths_survive(tmp_path, monkeypatch):
+def test_odd_paths_survive(tmp_path, predict):
     paths = ["a,b.png", 'quo"te.png', "new\nline.png", "caf\udce9.png", "ünï.png"]
-    predict(tmp_path, monkeypatch, paths=paths, drawings=False)
+    predict(tmp_path, paths=paths, pictures=False)
     written = json.loads((tmp_path / "predictions.json").read_text())
     assert [image["file_name"] for image in written["images"]] == paths
 
 
-def test_a_second_prediction_replaces_the_first(tmp_path, monkeypatch):
-    predict(tmp_path, monkeypatch)
-    predict(tmp_path, monkeypatch, paths=PATHS[:1], drawings=False)
+def test_a_second_prediction_replaces_the_first(tmp_path, predict):
+    predict(tmp_path)
+    predict(tmp_path, paths=PATHS[:1], pictures=False)
     written = json.loads((tmp_path / "predictions.json").read_text())
     assert len(written["images"]) == 1
     assert written["annotations"] == []
@@ -149,3 +149,35 @@ def test_a_second_prediction_replaces_the_first(tmp_path, monkeypatch):
 def test_a_score_beyond_its_range_is_refused(score):
     with pytest.raises(AttnlabError, match="min_score"):
         DetectionWriter(min_score=score)
+
+
+@pytest.mark.parametrize(
+    ("options", "drawn"),
+    [
+        ({"drawings": True}, True),
+        ({"drawings": False}, False),
+        ({"drawings": True, "pictures": False}, False),
+    ],
+)
+def test_the_former_name_of_pictures_still_works(tmp_path, predict, options, drawn):
+    """The last as a YAML of a former version and a flag of this one say it."""
+    predict(tmp_path, **options)
+    assert (tmp_path / "z.jpg").exists() == drawn
+
+
+def test_numbers_that_json_does_not_have_are_left_out_and_told(tmp_path, predict, capsys):
+    def broken(position):
+        found = found_of(position)
+        found["boxes"][:1, 1], found["scores"][1:2] = torch.nan, torch.inf
+        return found
+
+    predict(tmp_path, found=broken, pictures=False)
+    written = json.loads((tmp_path / "predictions.json").read_text())
+    assert [a["image_id"] for a in written["annotations"]] == [4, 5, 5]
+    assert "3 detections in 5 images (7 more with infinite" in capsys.readouterr().out
+
+
+def test_half_precision_is_written(tmp_path, predict):
+    predict(tmp_path, found=lambda k: {n: v.half() if n != "labels" else v for n, v in found_of(k).items()})
+    written = json.loads((tmp_path / "predictions.json").read_text())
+    assert written["annotations"][0]["score"] == pytest.approx(0.9, abs=1e-3)

@@ -11,10 +11,10 @@ from lightning.pytorch.trainer.states import TrainerFn
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
-from attnlab.callbacks import DetectionsFile
-from attnlab.callbacks import detections_file as module
-from attnlab.callbacks.detections_file import ImageDetections, write_beside
-from attnlab.errors import AttnlabError
+from attnlab.callbacks import Records
+from attnlab.views.coco_json import ImageDetections
+from attnlab.views.detection import DetectionsFile
+from tests.views.stubs import shares
 
 CATEGORY_IDS = [1, 3, 90]
 IMAGE_IDS = [139, 285, 9, 581929, 42]
@@ -45,32 +45,29 @@ def found_of(seed, count=4):
 FOUND = [found_of(0), found_of(1), found_of(2, 0), found_of(3, 7), found_of(4)]
 
 
-def run(folder, monkeypatch, processes=1, stage="test", callback=None, annotated=True):
-    """Run the callback's hooks as the given number of processes would, the first one last."""
-    fn = TrainerFn.TESTING if stage == "test" else TrainerFn.VALIDATING
-    total = -(-len(IMAGE_IDS) // processes) * processes
-    callbacks = []
-    for rank in range(processes):
-        one = callback or DetectionsFile()
-        trainer = trainer_of(folder, fn, rank)
-        getattr(one, "on_test_start" if stage == "test" else "on_validation_start")(trainer, None)
-        batch_end = one.on_test_batch_end if stage == "test" else one.on_validation_batch_end
-        share = list(range(rank, total, processes))
-        for start in range(0, len(share), 2):
-            positions = share[start : start + 2]
-            index = [position % len(IMAGE_IDS) for position in positions]
-            counted = [position < len(IMAGE_IDS) for position in positions]
-            target = [{"image_id": torch.tensor(IMAGE_IDS[i])} for i in index]
-            if annotated:
-                target = [t | {"boxes": torch.zeros(0, 4)} for t in target]
-            batch = {"index": torch.tensor(index), "counted": torch.tensor(counted), "target": target}
-            found = [FOUND[i] if counts else None for i, counts in zip(index, counted, strict=True)]
-            batch_end(trainer, None, {"detections": found}, batch, 0)
-        callbacks.append((one, trainer))
-    parts = [one._kept for one, _ in callbacks]
-    monkeypatch.setattr(module, "gathered", lambda item: parts)
-    for one, trainer in reversed(callbacks):
-        getattr(one, "on_test_end" if stage == "test" else "on_validation_end")(trainer, None)
+@pytest.fixture
+def run(processes):
+    """Run the callback's hooks as so many processes would."""
+
+    def call(folder, count=1, stage="test", callback=None, annotated=True):
+        fn = TrainerFn.TESTING if stage == "test" else TrainerFn.VALIDATING
+        hooks = "test" if stage == "test" else "validation"
+
+        def process(rank):
+            one, trainer = callback or Records(DetectionsFile()), trainer_of(folder, fn, rank)
+            getattr(one, f"on_{hooks}_start")(trainer, None)
+            for share in shares(len(IMAGE_IDS), count, rank):
+                target = [{"image_id": torch.tensor(IMAGE_IDS[i])} for i, _ in share]
+                if annotated:
+                    target = [t | {"boxes": torch.zeros(0, 4)} for t in target]
+                batch = {"index": torch.tensor([i for i, _ in share]), "target": target}
+                found = {"detections": [FOUND[i] if counts else None for i, counts in share]}
+                getattr(one, f"on_{hooks}_batch_end")(trainer, None, found, batch, 0)
+            getattr(one, f"on_{hooks}_end")(trainer, None)
+
+        processes(count, process)
+
+    return call
 
 
 def coco_of(folder):
@@ -101,8 +98,8 @@ def coco_of(folder):
         return COCO(str(path))
 
 
-def test_pycocotools_reads_and_scores_it(tmp_path, monkeypatch, capsys):
-    run(tmp_path, monkeypatch)
+def test_pycocotools_reads_and_scores_it(tmp_path, run, capsys):
+    run(tmp_path)
     path = tmp_path / "detections_test.json"
     assert f"19 detections in 5 images are in {path}" in capsys.readouterr().out
     truth = coco_of(tmp_path)
@@ -115,8 +112,8 @@ def test_pycocotools_reads_and_scores_it(tmp_path, monkeypatch, capsys):
     assert scores.stats[0] == pytest.approx(1)
 
 
-def test_boxes_scores_and_ids_are_as_given(tmp_path, monkeypatch):
-    run(tmp_path, monkeypatch, stage="val")
+def test_boxes_scores_and_ids_are_as_given(tmp_path, run):
+    run(tmp_path, stage="val")
     rows = json.loads((tmp_path / "detections_val.json").read_text())
     expected = [
         (image_id, CATEGORY_IDS[int(label)], box, score)
@@ -132,10 +129,10 @@ def test_boxes_scores_and_ids_are_as_given(tmp_path, monkeypatch):
         assert row["score"] == pytest.approx(score, abs=6e-7)
 
 
-@pytest.mark.parametrize("processes", [2, 3, 7])
-def test_processes_write_the_file_of_one(tmp_path, monkeypatch, processes, capsys):
-    run(tmp_path / "one", monkeypatch)
-    run(tmp_path / "many", monkeypatch, processes, annotated=False)
+@pytest.mark.parametrize("count", [2, 3, 7])
+def test_processes_write_the_file_of_one(tmp_path, run, count, capsys):
+    run(tmp_path / "one")
+    run(tmp_path / "many", count, annotated=False)
     one, many = (tmp_path / name / "detections_test.json" for name in ("one", "many"))
     assert many.read_bytes() == one.read_bytes()
     assert [path.name for path in (tmp_path / "many").iterdir()] == ["detections_test.json"]
@@ -143,30 +140,30 @@ def test_processes_write_the_file_of_one(tmp_path, monkeypatch, processes, capsy
 
 
 def test_no_detections_are_an_empty_list(tmp_path):
-    callback, trainer = DetectionsFile(), trainer_of(tmp_path)
+    callback, trainer = Records(DetectionsFile()), trainer_of(tmp_path)
     batch = {"index": torch.tensor([0]), "target": [{"image_id": torch.tensor(7)}]}
     callback.on_test_batch_end(trainer, None, {"detections": [found_of(0, 0)]}, batch, 0)
     callback.on_test_end(trainer, None)
     assert json.loads((tmp_path / "detections_test.json").read_text()) == []
 
 
-def test_fit_and_runs_without_a_folder_write_nothing(tmp_path, monkeypatch, capsys):
-    callback, trainer = DetectionsFile(), trainer_of(tmp_path, TrainerFn.FITTING)
+def test_fit_and_runs_without_a_folder_write_nothing(tmp_path, run, capsys):
+    callback, trainer = Records(DetectionsFile()), trainer_of(tmp_path, TrainerFn.FITTING)
     batch = {"index": torch.tensor([0]), "target": [{"image_id": torch.tensor(7)}]}
     callback.on_validation_batch_end(trainer, None, {"detections": [found_of(0)]}, batch, 0)
-    assert not callback._kept.images
+    assert not callback.record._kept.images
     callback.on_validation_end(trainer, None)
-    run(None, monkeypatch)
-    run(tmp_path, monkeypatch, callback=DetectionsFile(write=False))
+    run(None)
+    run(tmp_path, callback=Records(DetectionsFile(write=False)))
     assert not list(tmp_path.iterdir())
     assert capsys.readouterr().out == ""
 
 
-def test_what_an_interrupted_run_left_is_forgotten(tmp_path, monkeypatch):
-    callback = DetectionsFile()
+def test_what_an_interrupted_run_left_is_forgotten(tmp_path, run):
+    callback = Records(DetectionsFile())
     batch = {"index": torch.tensor([0]), "target": [{"image_id": torch.tensor(7)}]}
     callback.on_test_batch_end(trainer_of(tmp_path), None, {"detections": [found_of(9)]}, batch, 0)
-    run(tmp_path, monkeypatch, callback=callback)
+    run(tmp_path, callback=callback)
     assert {row["image_id"] for row in json.loads((tmp_path / "detections_test.json").read_text())} == {
         image_id for image_id, found in zip(IMAGE_IDS, FOUND, strict=True) if len(found["scores"])
     }
@@ -176,7 +173,7 @@ def test_numbers_that_json_does_not_have_are_left_out_and_told(tmp_path, capsys)
     found = found_of(0)
     found["boxes"][0, 1] = float("nan")
     found["scores"][2] = float("inf")
-    callback, trainer = DetectionsFile(), trainer_of(tmp_path)
+    callback, trainer = Records(DetectionsFile()), trainer_of(tmp_path)
     batch = {"index": torch.tensor([0]), "target": [{"image_id": torch.tensor(7)}]}
     callback.on_test_batch_end(trainer, None, {"detections": [found]}, batch, 0)
     callback.on_test_end(trainer, None)
@@ -192,15 +189,7 @@ def test_it_keeps_little():
     assert one.boxes.nbytes + one.scores.nbytes + one.labels.nbytes == 100 * 24
 
 
-def test_a_failed_write_leaves_the_old_file(tmp_path):
-    path = tmp_path / "a.json"
-    path.write_text("old")
-
-    def pieces():
-        yield "new"
-        raise OSError("disk full")
-
-    with pytest.raises(AttnlabError, match="disk full"):
-        write_beside(path, pieces())
-    assert path.read_text() == "old"
-    assert [p.name for p in tmp_path.iterdir()] == ["a.json"]
+def test_nothing_is_kept_once_it_is_written(tmp_path, run):
+    callback = Records(DetectionsFile())
+    run(tmp_path, callback=callback)
+    assert not callback.record._kept.images

@@ -11,9 +11,10 @@ import pytest
 import torch
 from lightning.pytorch.trainer.states import TrainerFn
 
-from attnlab.callbacks import ClassAPTable
-from attnlab.callbacks.class_table import ap_rows, class_rows
+from attnlab.callbacks import Records
 from attnlab.metrics import ClassAP
+from attnlab.views.classification import ClassTable, class_rows
+from attnlab.views.detection import ClassAPTable, ap_rows
 
 PER_CLASS = {
     "dog": ClassAP(ap=0.25, ap50=0.5, voc_ap50=0.75, truths=4),
@@ -48,7 +49,7 @@ def end(folder: Path, stage: str, fn: TrainerFn, rank: int = 0, images: int = 9,
         datamodule=SimpleNamespace(class_names=["cat", "dog, wild"], category_ids=[1, 2]),
     )
     result = SimpleNamespace(images=images, per_class={"cat": PER_CLASS["dog"]})
-    callback = ClassAPTable(write=write)
+    callback = Records(ClassAPTable(write=write))
     hook = callback.on_test_end if stage == "test" else callback.on_validation_end
     hook(trainer, SimpleNamespace(results={stage: result}))  # type: ignore[arg-type]
 
@@ -71,3 +72,19 @@ def test_no_table_where_none_is_asked_for(tmp_path: Path) -> None:
     end(tmp_path, "test", TrainerFn.TESTING, write=False)
     end(tmp_path, "test", TrainerFn.TESTING, images=0)  # a split without annotations
     assert not list(tmp_path.iterdir())
+
+
+def test_the_table_of_a_classifier_is_written(tmp_path: Path) -> None:
+    trainer = SimpleNamespace(
+        state=SimpleNamespace(fn=TrainerFn.TESTING),
+        logger=SimpleNamespace(log_dir=str(tmp_path)),
+        is_global_zero=True,
+        datamodule=SimpleNamespace(class_names=["cat", "cow"], synsets=["n1", "n2"]),
+    )
+    result = SimpleNamespace(images=4, matrix=torch.tensor([[3, 1], [0, 0]]), per_class={"cat": 0.75})
+    Records(ClassTable()).on_test_end(trainer, SimpleNamespace(results={"test": result}))  # type: ignore[arg-type]
+    assert (tmp_path / "classes_test.csv").read_text().splitlines() == [
+        "index,synset,class,images,accuracy,mistaken_for,times",
+        "0,n1,cat,4,0.75,cow,1",
+        "1,n2,cow,0,,,0",
+    ]

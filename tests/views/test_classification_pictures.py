@@ -12,14 +12,15 @@ from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from torch.utils.data import DataLoader
 
-from attnlab.callbacks import ClassificationPictures
-from attnlab.callbacks.classification_pictures import Kept, merged, mistakes_sheet, samples_sheet, spread
-from attnlab.callbacks.sheets import RIGHT, WRONG
-from attnlab.callbacks.thumbnails import thumbnail
+from attnlab.callbacks import Pictures
+from attnlab.drawing.cards import sheet
+from attnlab.drawing.figures import RIGHT, WRONG
 from attnlab.errors import AttnlabError
+from attnlab.views import classification as module
+from attnlab.views.classification import ClassificationGallery, Kept, spread
 
-MEAN, STD = (0.5, 0.5, 0.5), (0.25, 0.25, 0.25)
 NAMES = ["cat", "dog", "cow"]
+DATA = SimpleNamespace(class_names=NAMES, mean=(0.5, 0.5, 0.5), std=(0.25, 0.25, 0.25))
 
 
 def batch_of(labels, start=0, counted=None, step=1):
@@ -41,30 +42,67 @@ def logits_of(shares):
 
 def kept_of(shares, labels, count=0, mistakes=10, **batch):
     kept = Kept(frozenset(range(count)), mistakes)
-    kept.add(logits_of(shares), batch_of(labels, **batch), MEAN, STD, 16)
+    kept.add(logits_of(shares), batch_of(labels, **batch), DATA, 16)
     return kept
 
 
-def test_mistakes_come_worst_first_with_their_probabilities():
+def worst_of(kept):
+    return sorted(kept.worst, reverse=True)
+
+
+@pytest.fixture
+def sheets(monkeypatch):
+    """Title and cards of the sheets that are drawn."""
+    drawn = []
+
+    def recorded(cards, title, columns=6):
+        drawn.append((title, cards))
+        return sheet(cards, title, columns)
+
+    monkeypatch.setattr(module, "sheet", recorded)
+    return drawn
+
+
+def test_mistakes_come_worst_first_with_their_probabilities(sheets):
+    gallery = ClassificationGallery(count=0)
+    gallery.begin(4)
     shares = [[0.2, 0.7, 0.1], [0.9, 0.05, 0.05], [0.01, 0.01, 0.98], [0.4, 0.5, 0.1]]
-    _, worst, images, wrong = merged([kept_of(shares, [0, 0, 1, 2])])
-    assert (images, wrong) == (4, 3)
-    assert [seen.index for seen in worst] == [2, 3, 0]
-    assert [(seen.truth, seen.guess) for seen in worst] == [(1, 2), (2, 1), (0, 1)]
-    assert worst[0].truth_share == pytest.approx(0.01)
-    assert worst[0].guess_share == pytest.approx(0.98)
-    assert worst[0].loss == pytest.approx(-math.log(0.01))
-    assert worst[0].name == "n0/2.JPEG"
-    assert (worst[0].image == 2).all()
+    gallery.collect({"logits": logits_of(shares)}, batch_of([0, 0, 1, 2]), DATA)
+    assert [picture.name for picture in gallery.pictures("val", None, DATA)] == ["val_mistakes"]
+    ((title, cards),) = sheets
+    assert title.startswith("Worst 3 of 3 mistakes in 4 images")
+    assert [[(line.text, line.figure) for line in card.lines] for card in cards] == [
+        [("dog", "1.0%"), ("-> cow", "98%"), ("n0/2.JPEG", "")],
+        [("cow", "10%"), ("-> dog", "50%"), ("n0/3.JPEG", "")],
+        [("cat", "20%"), ("-> dog", "70%"), ("n0/0.JPEG", "")],
+    ]
+    assert [int(card.image.mean()) for card in cards] == [2, 3, 0]
+    assert cards[0].image.shape == (128, 128, 3)
+
+
+def test_only_so_many_of_the_mistakes_are_drawn(sheets):
+    gallery = ClassificationGallery(count=0, mistakes=1)
+    gallery.begin(2)
+    gallery.collect({"logits": logits_of([[0.3, 0.7, 0], [0.1, 0.9, 0]])}, batch_of([0, 0]), DATA)
+    list(gallery.pictures("val", None, DATA))
+    assert sheets[0][0].startswith("Worst 1 of 2 mistakes in 2 images")
+    assert [card.lines[2].text for card in sheets[0][1]] == ["n0/1.JPEG"]
+
+
+def test_a_set_without_mistakes_says_so(sheets):
+    gallery = ClassificationGallery(count=0)
+    gallery.begin(1)
+    gallery.collect({"logits": logits_of([[0.8, 0.1, 0.1]])}, batch_of([0]), DATA)
+    assert [picture.tag for picture in gallery.pictures("test", None, DATA)] == ["test/mistakes"]
+    assert sheets == [("No mistakes in 1 images", [])]
 
 
 def test_fillers_are_ignored_everywhere():
     shares = [[0.9, 0.1, 0.0], [0.9, 0.1, 0.0], [0.8, 0.1, 0.1]]
     kept = kept_of(shares, [1, 2, 0], count=3, counted=[True, False, True])
-    first, worst, images, wrong = merged([kept])
-    assert [seen.index for seen in first] == [0, 2]
-    assert [seen.index for seen in worst] == [0]
-    assert (images, wrong) == (2, 1)
+    assert [seen.index for seen in kept.samples] == [0, 2]
+    assert [seen.index for seen in kept.worst] == [0]
+    assert (kept.images, kept.wrong) == (2, 1)
 
 
 @pytest.mark.parametrize(
@@ -80,7 +118,7 @@ def test_memory_is_bounded_and_the_worst_stay():
     for start in range(0, 200, 10):
         logits = torch.randn(10, 3, generator=generator)
         labels = torch.randint(0, 3, (10,), generator=generator).tolist()
-        kept.add(logits, batch_of(labels, start), MEAN, STD, 16)
+        kept.add(logits, batch_of(labels, start), DATA, 16)
         assert len(kept.worst) <= 5
         assert len(kept.samples) == 3
         for i, label in enumerate(labels):
@@ -88,45 +126,66 @@ def test_memory_is_bounded_and_the_worst_stay():
             if share.argmax() != label:
                 losses[start + i] = -float(share[label].log())
     expected = sorted(losses, key=lambda index: -losses[index])[:5]
-    _, worst, images, wrong = merged([kept])
-    assert [seen.index for seen in worst] == expected
-    assert (images, wrong) == (200, len(losses))
+    assert [seen.index for seen in worst_of(kept)] == expected
+    assert (kept.images, kept.wrong) == (200, len(losses))
 
 
-@pytest.mark.parametrize("processes", [2, 3])
-def test_processes_together_keep_what_one_keeps(processes):
+def test_what_was_drawn_is_kept_no_longer():
+    gallery = ClassificationGallery()
+    gallery.begin(2)
+    gallery.collect({"logits": logits_of([[0.1, 0.9, 0]] * 2)}, batch_of([0, 1]), DATA)
+    assert len(list(gallery.pictures("val", None, DATA))) == 2
+    assert list(gallery.pictures("val", None, DATA)) == []
+    gallery.collect({"logits": logits_of([[0.1, 0.9, 0]] * 2)}, batch_of([0, 1]), DATA)
+    gallery.begin(2)  # as after an interrupted run
+    assert list(gallery.pictures("val", None, DATA)) == []
+
+
+@pytest.mark.parametrize("count", [2, 3])
+def test_processes_together_draw_what_one_draws(processes, sheets, count):
     """Losses are equal in pairs, so that ties are decided the same way too."""
     generator = torch.Generator().manual_seed(1)
     logits = torch.randn(15, 3, generator=generator).repeat_interleave(2, 0)
     labels = torch.randint(0, 3, (15,), generator=generator).repeat_interleave(2)
 
     def run(parts):
-        kept = [Kept(frozenset(range(7)), 5) for _ in range(parts)]
-        for rank, part in enumerate(kept):
+        def process(rank):
+            gallery = ClassificationGallery(count=7, mistakes=5)
+            gallery.begin(30)
             batch = batch_of(labels[rank::parts].tolist(), rank, step=parts)
-            part.add(logits[rank::parts], batch, MEAN, STD, 16)
-        first, worst, images, wrong = merged(kept)
-        return [s.index for s in first], [s.index for s in worst], images, wrong
+            gallery.collect({"logits": logits[rank::parts]}, batch, DATA)
+            return [picture.pixels for picture in gallery.pictures("val", None, DATA)]
 
-    assert run(processes) == run(1)
-    assert run(1)[0] == [0, 1, 2, 3, 4, 5, 6]
+        return processes(parts, process)
+
+    (one,), many = run(1), run(count)
+    assert [int(card.image.mean()) for card in sheets[0][1]] == [k * 30 // 7 for k in range(7)]
+    for drawn in many:
+        assert all(np.array_equal(a, b) for a, b in zip(drawn, one, strict=True))
 
 
-def test_logits_that_are_no_numbers_are_the_worst_mistakes():
+def test_logits_that_are_no_numbers_are_the_worst_mistakes(sheets):
+    gallery = ClassificationGallery()
+    gallery.begin(3)
     shares = [[0.1, 0.9, 0.0], [math.nan, 0.5, 0.5], [0.1, math.inf, 0.0]]
-    _, worst, _, wrong = merged([kept_of(shares, [0, 0, 0])])
+    gallery.collect({"logits": logits_of(shares)}, batch_of([0, 0, 0]), DATA)
+    worst = worst_of(gallery._kept)
     assert [seen.index for seen in worst] == [1, 2, 0]
     assert [seen.guess for seen in worst] == [-1, 1, 1]
-    assert wrong == 3
-    assert mistakes_sheet(worst, NAMES, 3, 3).ndim == 3
+    assert gallery._kept.wrong == 3
+    assert all(picture.pixels.ndim == 3 for picture in gallery.pictures("val", None, DATA))
+    for _, cards in sheets:
+        assert [("-> no prediction", "NaN") in [(x.text, x.figure) for x in c.lines] for c in cards].count(
+            True
+        ) == 1
 
 
 def test_the_same_image_twice_is_no_trouble():
     """As a sampler of one's own may have it."""
     kept = Kept(frozenset(), 3)
     for _ in range(3):
-        kept.add(logits_of([[0.1, 0.9, 0.0]] * 2), batch_of([0, 0], step=0), MEAN, STD, 16)
-    assert [seen.index for seen in merged([kept])[1]] == [0, 0, 0]
+        kept.add(logits_of([[0.1, 0.9, 0.0]] * 2), batch_of([0, 0], step=0), DATA, 16)
+    assert [seen.index for seen in worst_of(kept)] == [0, 0, 0]
 
 
 def test_nothing_is_kept_that_is_not_asked_for():
@@ -136,34 +195,32 @@ def test_nothing_is_kept_that_is_not_asked_for():
 
 
 def test_frames_say_what_is_right():
-    first = merged([kept_of([[0.9, 0.1, 0.0], [0.9, 0.1, 0.0]], [0, 1], count=2)])[0]
-    for seen, colour, other in ((first[0], RIGHT, WRONG), (first[1], WRONG, RIGHT)):
-        drawn = samples_sheet([seen], NAMES)
+    samples = kept_of([[0.9, 0.1, 0.0], [0.9, 0.1, 0.0]], [0, 1], count=2).samples
+    for seen, colour, other in ((samples[0], RIGHT, WRONG), (samples[1], WRONG, RIGHT)):
+        drawn = sheet([seen.card(NAMES, with_shares=False)], "")
         assert (drawn == colour).all(-1).any()
         assert not (drawn == other).all(-1).any()
 
 
-def test_thumbnails_shrink_and_grow_by_whole_factors():
-    for size, expected in (
-        ((300, 150), (100, 50)),
-        ((32, 20), (96, 60)),
-        ((60, 60), (60, 60)),
-        ((1, 400), (1, 100)),
-    ):
-        assert thumbnail(torch.zeros(3, *size), MEAN, STD, 100).shape[:2] == expected
-    half = thumbnail(torch.zeros(3, 4, 4, dtype=torch.bfloat16), MEAN, STD, 8)
-    assert (half == 128).all()
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_half_precision_is_drawn(dtype):
+    batch = batch_of([0, 0], start=128)
+    batch["image"] = torch.zeros(2, 3, 4, 4, dtype=dtype)
+    kept = Kept(frozenset([128]), 5)
+    kept.add(logits_of([[0.1, 0.9, 0.0]] * 2).to(dtype), batch, DATA, 8)
+    assert (kept.samples[0].image == 128).all()
+    assert kept.samples[0].truth_share == pytest.approx(0.1, rel=0.02)
 
 
 @pytest.mark.parametrize("bad", [{"count": -1}, {"mistakes": -1}, {"max_side": 0}, {"every_n_epochs": 0}])
 def test_numbers_that_are_too_small_are_refused(bad):
-    with pytest.raises(AttnlabError, match=next(iter(bad))):
-        ClassificationPictures(**bad)
+    with pytest.raises(AttnlabError, match=f"pictures.{next(iter(bad))} is"):
+        ClassificationGallery(**bad)
 
 
 class Data(L.LightningDataModule):
     class_names = NAMES
-    mean, std = MEAN, STD
+    mean, std = DATA.mean, DATA.std
 
     def loader(self):
         batches = [batch_of([0, 1], 0), batch_of([2, 2], 2, counted=[True, False])]
@@ -218,7 +275,7 @@ def image_steps(folder):
 
 
 def test_a_fit_draws_its_first_every_second_and_last_epoch_but_not_the_sanity_check(tmp_path):
-    callback = ClassificationPictures(every_n_epochs=2)
+    callback = Pictures(ClassificationGallery(every_n_epochs=2))
     trainer = trainer_of(tmp_path, callback, max_epochs=4, num_sanity_val_steps=2)
     trainer.fit(Task(), datamodule=Data())
     assert callback.folder == tmp_path / "version_0" / "pictures"
@@ -232,9 +289,12 @@ def test_a_fit_draws_its_first_every_second_and_last_epoch_but_not_the_sanity_ch
 
 
 def test_a_test_draws_what_is_asked_for(tmp_path):
-    callback = ClassificationPictures(count=0, mistakes=0)
+    callback = Pictures(ClassificationGallery(count=0, mistakes=0))
     trainer_of(tmp_path, callback).test(Task(), datamodule=Data(), verbose=False)
     assert [path.name for path in callback.folder.iterdir()] == ["test_confusion.png"]
-    callback = ClassificationPictures(confusion=False)
+    callback = Pictures(ClassificationGallery(confusion=False))
     trainer_of(tmp_path, callback).test(Task(), datamodule=Data(), verbose=False)
     assert {path.name for path in callback.folder.iterdir()} == {"test.png", "test_mistakes.png"}
+    callback = Pictures(ClassificationGallery(count=0, mistakes=0, confusion=False))
+    trainer_of(tmp_path, callback).test(Task(), datamodule=Data(), verbose=False)
+    assert callback.folder is None
