@@ -3,10 +3,10 @@
 Run: ``python benchmarks/framework_overhead.py NETWORK [--steps 60] [--channels_last false] [OPTION ...]``
 
 NETWORK is one of deeplab, resnet, retinanet, yolox. The Trainer is the one that ``python main.py fit`` puts
-together: TensorBoard, progress lines, learning rates, checkpoints, pictures, cost. The bare loop has a copy of
-the network in PyTorch's own layout, with the same batches, loss, optimizer and schedule. A step of each takes
-turns with one of the other, in one process; everything between two steps belongs to the Trainer's. Further
-options go to ``fit``. Targets: at most 1.03 with ``--channels_last false``, and for DeepLab at most 0.9 with
+together: TensorBoard, progress lines, learning rates, checkpoints, pictures, cost. The bare loop has a copy
+of the network in PyTorch's own layout, with the same batches, loss, optimizer and schedule. A step of each
+takes turns with one of the other, in one process; everything between two steps belongs to the Trainer's.
+Further options go to ``fit``. Targets: at most 1.03 with ``--channels_last false``, and for DeepLab at most 0.9 with
 ``auto``, its default.
 """
 

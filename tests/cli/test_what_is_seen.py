@@ -157,7 +157,7 @@ def test_hparams_are_there_from_the_start(run, seen, tmp_path, logger):
 def test_tensorboard_compares_runs_by_seed_data_and_score(run, seen, tmp_path):
     assert run("fit", *seen, "--seed_everything=3").status == 0
     options, metrics = hparams_of(tmp_path / "lightning_logs/version_0")
-    assert {"score/best/val/mIoU", "score/val/mIoU", "val/loss"} <= metrics
+    assert {"score/val/mIoU_best", "score/val/mIoU", "val/loss"} <= metrics
     assert options["seed"] == 3
     assert options["data.root"] == str(tmp_path / "voc")
     assert options["data.batch_size"] == 3
@@ -174,7 +174,7 @@ def test_tensorboard_knows_the_options_of_an_interrupted_run(run, seen, tmp_path
     assert run("fit", *seen, f"--trainer.callbacks={__name__}.Stop", "--seed_everything=3").status != 0
     options, metrics = hparams_of(tmp_path / "lightning_logs/version_0")
     assert options["seed"] == 3
-    assert metrics == {"score/best/val/mIoU"}
+    assert metrics == {"score/val/mIoU_best"}
 
 
 def test_a_run_that_goes_on_has_its_score_where_the_interrupted_one_had_none(run, seen, tmp_path):
@@ -184,10 +184,10 @@ def test_a_run_that_goes_on_has_its_score_where_the_interrupted_one_had_none(run
     assert run("fit", *named, f"--trainer.callbacks={__name__}.Stop").status != 0
     assert run("fit", *named).status == 0
     _, metrics = hparams_of(tmp_path / "logs/one")
-    assert "score/best/val/mIoU" in metrics
+    assert "score/val/mIoU_best" in metrics
     events = EventAccumulator(str(tmp_path / "logs/one"))
     events.Reload()
-    assert events.Scalars("score/best/val/mIoU")[-1].value == events.Scalars("val/mIoU")[-1].value
+    assert events.Scalars("score/val/mIoU_best")[-1].value == events.Scalars("val/mIoU")[-1].value
 
 
 def test_tensorboard_as_the_second_logger_and_without_checkpoints(run, of_task, tmp_path):

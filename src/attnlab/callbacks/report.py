@@ -87,7 +87,7 @@ class RunReport(Callback):
         self._best = better([float(value), *(float(one) for one in known if one is not None)])
         for logger in trainer.loggers:
             if isinstance(logger, TensorBoardLogger):
-                scores = {f"{SCORE}{monitor}": float(value), f"{SCORE}best/{monitor}": self._best}
+                scores = {f"{SCORE}{monitor}": float(value), f"{SCORE}{monitor}_best": self._best}
                 logger.log_metrics(scores, trainer.global_step)
 
     # Not before: a progress bar that is still there would be drawn once more below the table.
@@ -109,7 +109,7 @@ class RunReport(Callback):
         # TensorBoard leaves out a run without a score, and keeps the names of scores that it reads first: a
         # run that was interrupted before its first validation has the name of the one to come.
         monitor = getattr(checkpoint, "monitor", None) or task.monitor
-        scores = {f"{SCORE}best/{monitor}": math.nan if score is None else score}
+        scores = {f"{SCORE}{monitor}_best": math.nan if score is None else score}
         for name, value in trainer.callback_metrics.items():
             if name == monitor:
                 scores[f"{SCORE}{name}"] = float(value)
