@@ -6,8 +6,8 @@ NETWORK is one of deeplab, resnet, retinanet, yolox. The Trainer is the one that
 together: TensorBoard, progress lines, learning rates, checkpoints, pictures, cost. The bare loop has a copy
 of the network in PyTorch's own layout, with the same batches, loss, optimizer and schedule. A step of each
 takes turns with one of the other, in one process; everything between two steps belongs to the Trainer's.
-Further options go to ``fit``. Targets: at most 1.03 with ``--channels_last false``, and for DeepLab at most 0.9 with
-``auto``, its default.
+Further options go to ``fit``. Targets: at most 1.03 with ``--channels_last false``, and for DeepLab at most
+0.9 with ``auto``, the default.
 """
 
 from __future__ import annotations
