@@ -154,6 +154,7 @@ def test_processes_together_draw_what_one_draws(processes, sheets, count):
             gallery.begin(30)
             batch = batch_of(labels[rank::parts].tolist(), rank, step=parts)
             gallery.collect({"logits": logits[rank::parts]}, batch, DATA)
+            gallery.exchange()
             return [picture.pixels for picture in gallery.pictures("val", None, DATA)]
 
         return processes(parts, process)

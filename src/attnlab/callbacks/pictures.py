@@ -60,10 +60,12 @@ class Pictures(Callback):
     def _draw(self, trainer: Trainer, task: LightningModule, stage: str) -> None:
         if not self.drawn_now(trainer):
             return
+        self.gallery.exchange()
+        if not trainer.is_global_zero:
+            return
         result = getattr(task, "results", {}).get(stage)
         for picture in self.gallery.pictures(stage, result, trainer.datamodule):  # type: ignore[attr-defined]
-            if trainer.is_global_zero:
-                self._show(trainer, picture)
+            self._show(trainer, picture)
 
     def _show(self, trainer: Trainer, picture: Picture) -> None:
         folder = folder_of(trainer)

@@ -78,8 +78,11 @@ class Gallery:
             data: The data module.
         """
 
+    def exchange(self) -> None:
+        """Bring together what all processes have kept; each is asked, where batches of all are wanted."""
+
     def pictures(self, stage: str, result: Any, data: Any) -> Iterator[Picture]:
-        """Draw. Every process is asked where batches of all are wanted, and may gather; one's are shown.
+        """Draw; the first process is asked.
 
         Args:
             stage: ``val`` or ``test``.

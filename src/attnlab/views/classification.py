@@ -180,22 +180,27 @@ class ClassificationGallery(Gallery):
         self.mistakes = at_least(mistakes, 0, "pictures.mistakes")
         self.confusion = confusion
         self.max_side = at_least(max_side, 1, "pictures.max_side")
+        self.wanted = bool(count or mistakes or confusion)
         self._kept = Kept(frozenset(), mistakes)
+        self._parts: list[Kept] = []
 
     def begin(self, images: int) -> None:
         """Choose the samples."""
-        self._kept = Kept(spread(images, self.count), self.mistakes)
+        self._parts, self._kept = [], Kept(spread(images, self.count), self.mistakes)
 
     def collect(self, outputs: Any, batch: dict[str, Any], data: Any) -> None:
         """Keep the chosen images and the worst mistakes so far."""
         if self.count or self.mistakes:
             self._kept.add(outputs["logits"], batch, data, self.max_side)
 
+    def exchange(self) -> None:
+        """Gather."""
+        self._parts = gathered(self._kept)
+
     def pictures(self, stage: str, result: Any, data: Any) -> Iterator[Picture]:
         """Samples, mistakes and the matrix, of what all processes have kept."""
-        names = data.class_names
-        parts = gathered(self._kept)
-        self._kept = Kept(frozenset(), self.mistakes)
+        names, parts = data.class_names, self._parts or [self._kept]
+        self._parts, self._kept = [], Kept(frozenset(), self.mistakes)
         samples = sorted((seen for part in parts for seen in part.samples), key=lambda seen: seen.index)
         worst = sorted((seen for part in parts for seen in part.worst), reverse=True)[: self.mistakes]
         images, wrong = sum(part.images for part in parts), sum(part.wrong for part in parts)
