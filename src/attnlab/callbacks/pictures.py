@@ -5,16 +5,16 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.loggers import MLFlowLogger, TensorBoardLogger
-from lightning.pytorch.trainer.states import TrainerFn
 from PIL import Image
 
+from attnlab.callbacks.evaluation import EvaluationCallback
 from attnlab.runs import folder_of
 from attnlab.views import Gallery, Picture
 
 
-class Pictures(Callback):
+class Pictures(EvaluationCallback):
     """Lets a gallery draw what a network makes of the validation or test set.
 
     The pictures go to every logger that takes some (TensorBoard, Weights & Biases, MLflow), and the newest as
@@ -44,20 +44,24 @@ class Pictures(Callback):
             return False
         if not (gallery.everywhere or trainer.is_global_zero):
             return False
-        if trainer.state.fn != TrainerFn.FITTING:
+        if self.asked_for(trainer):
             return True
         last = bool(trainer.max_epochs and trainer.current_epoch + 1 >= trainer.max_epochs)
         return last or trainer.current_epoch % gallery.every_n_epochs == 0
 
-    def _begin(self, trainer: Trainer, loader: Any) -> None:
+    def begins(self, trainer: Trainer, stage: str) -> None:
+        """Let the gallery begin."""
+        loader: Any = trainer.test_dataloaders if stage == "test" else trainer.val_dataloaders
         if self.drawn_now(trainer):
             self.gallery.begin(len(getattr(loader, "dataset", ())))
 
-    def _collect(self, trainer: Trainer, outputs: Any, batch: Any) -> None:
+    def looks(self, trainer: Trainer, outputs: Any, batch: Any) -> None:
+        """Keep what the pictures need."""
         if self.drawn_now(trainer):
             self.gallery.collect(outputs, batch, trainer.datamodule)  # type: ignore[attr-defined]
 
-    def _draw(self, trainer: Trainer, task: LightningModule, stage: str) -> None:
+    def ends(self, trainer: Trainer, task: LightningModule, stage: str) -> None:
+        """Draw."""
         if not self.drawn_now(trainer):
             return
         self.gallery.exchange()
@@ -85,44 +89,3 @@ class Pictures(Callback):
                 logger.experiment.log_image(logger.run_id, picture.pixels, file)
             elif hasattr(logger, "log_image"):
                 logger.log_image(picture.tag, [Image.fromarray(picture.pixels)], step=step)
-
-    def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Let the gallery begin."""
-        self._begin(trainer, trainer.val_dataloaders)
-
-    def on_test_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Let the gallery begin."""
-        self._begin(trainer, trainer.test_dataloaders)
-
-    def on_validation_batch_end(
-        self,
-        trainer: Trainer,
-        pl_module: LightningModule,
-        outputs: Any,
-        batch: Any,
-        batch_idx: int,
-        dataloader_idx: int = 0,
-    ) -> None:
-        """Keep what the pictures need."""
-        self._collect(trainer, outputs, batch)
-
-    def on_test_batch_end(
-        self,
-        trainer: Trainer,
-        pl_module: LightningModule,
-        outputs: Any,
-        batch: Any,
-        batch_idx: int,
-        dataloader_idx: int = 0,
-    ) -> None:
-        """Keep what the pictures need."""
-        self._collect(trainer, outputs, batch)
-
-    # Not on_..._epoch_end: a callback's comes before the task's own, which makes the scores.
-    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Draw."""
-        self._draw(trainer, pl_module, "val")
-
-    def on_test_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Draw."""
-        self._draw(trainer, pl_module, "test")

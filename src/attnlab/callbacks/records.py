@@ -4,16 +4,16 @@ from __future__ import annotations
 
 from typing import Any
 
-from lightning.pytorch import Callback, LightningModule, Trainer
-from lightning.pytorch.trainer.states import TrainerFn
+from lightning.pytorch import LightningModule, Trainer
 
+from attnlab.callbacks.evaluation import EvaluationCallback
 from attnlab.callbacks.report import shown
 from attnlab.runs import folder_of
 from attnlab.views import Record
 from attnlab.views.base import beside
 
 
-class Records(Callback):
+class Records(EvaluationCallback):
     """Writes a record after ``test``, and after ``validate``; a run without a folder writes nothing.
 
     Args:
@@ -28,53 +28,18 @@ class Records(Callback):
         """One a record: a run has several of these callbacks."""
         return f"{type(self).__qualname__}[{type(self.record).__qualname__}]"
 
-    def _wanted(self, trainer: Trainer) -> bool:
-        return self.record.write and trainer.state.fn in (TrainerFn.VALIDATING, TrainerFn.TESTING)
-
-    def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+    def begins(self, trainer: Trainer, stage: str) -> None:
         """Let the record begin."""
         self.record.begin()
 
-    def on_test_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Let the record begin."""
-        self.record.begin()
-
-    def on_validation_batch_end(
-        self,
-        trainer: Trainer,
-        pl_module: LightningModule,
-        outputs: Any,
-        batch: Any,
-        batch_idx: int,
-        dataloader_idx: int = 0,
-    ) -> None:
+    def looks(self, trainer: Trainer, outputs: Any, batch: Any) -> None:
         """Keep what the file needs."""
-        if self._wanted(trainer):
+        if self.record.write and self.asked_for(trainer):
             self.record.collect(outputs, batch)
 
-    def on_test_batch_end(
-        self,
-        trainer: Trainer,
-        pl_module: LightningModule,
-        outputs: Any,
-        batch: Any,
-        batch_idx: int,
-        dataloader_idx: int = 0,
-    ) -> None:
-        """Keep what the file needs."""
-        if self._wanted(trainer):
-            self.record.collect(outputs, batch)
-
-    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+    def ends(self, trainer: Trainer, task: LightningModule, stage: str) -> None:
         """Write."""
-        self._write(trainer, pl_module, "val")
-
-    def on_test_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Write."""
-        self._write(trainer, pl_module, "test")
-
-    def _write(self, trainer: Trainer, task: LightningModule, stage: str) -> None:
-        if not self._wanted(trainer):
+        if not (self.record.write and self.asked_for(trainer)):
             return
         result = getattr(task, "results", {}).get(stage)
         file = self.record.file(stage, result, trainer.datamodule)  # type: ignore[attr-defined]

@@ -9,7 +9,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.loggers import TensorBoardLogger
 from lightning.pytorch.trainer.states import TrainerFn
@@ -17,6 +17,7 @@ from rich.console import Console
 from rich.table import Table
 
 from attnlab.callbacks.cost import CostReport
+from attnlab.callbacks.evaluation import EvaluationCallback
 from attnlab.callbacks.pictures import Pictures
 from attnlab.callbacks.tensorboard import SCORE
 from attnlab.tasks import BaseTask
@@ -25,7 +26,7 @@ from attnlab.tasks import BaseTask
 FROM_DATA = ("class_names", "num_classes", "ignore_index")
 
 
-class RunReport(Callback):
+class RunReport(EvaluationCallback):
     """Ends ``fit``, ``validate`` and ``test`` with a table of scores and cost, and says where all lies.
 
     After ``fit`` it also says what to try next, and writes TensorBoard's hparams with the best and the last
@@ -60,19 +61,14 @@ class RunReport(Callback):
                 if label == "last checkpoint":
                     print(f"Interrupted. The same command with --ckpt_path last goes on from {path}.")
 
-    def on_test_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Make the table."""
-        if trainer.is_global_zero and isinstance(pl_module, BaseTask):
-            self._end(trainer, pl_module, "test", "test", [])
-
-    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """In training, show the score; make the table, where validation was what was asked for."""
-        if not trainer.is_global_zero or not isinstance(pl_module, BaseTask):
+    def ends(self, trainer: Trainer, task: LightningModule, stage: str) -> None:
+        """In training, show the score; make the table, where scores were what was asked for."""
+        if not trainer.is_global_zero or not isinstance(task, BaseTask):
             return
-        if trainer.state.fn == TrainerFn.VALIDATING:
-            self._end(trainer, pl_module, "validate", "val", [])
+        if self.asked_for(trainer):
+            self._end(trainer, task, "test" if stage == "test" else "validate", stage, [])
         elif not trainer.sanity_checking:
-            self._show_score(trainer, pl_module)
+            self._show_score(trainer, task)
 
     def _show_score(self, trainer: Trainer, task: BaseTask) -> None:
         """Give TensorBoard the score and the best one so far, as its first section."""

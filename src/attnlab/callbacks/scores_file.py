@@ -10,18 +10,19 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from lightning.pytorch import Callback, LightningModule, Trainer
-from lightning.pytorch.trainer.states import TrainerFn
+from lightning.pytorch import LightningModule, Trainer
 from torch import Tensor
 
+from attnlab.callbacks.evaluation import EvaluationCallback
 from attnlab.callbacks.report import shown
 from attnlab.errors import AttnlabError
+from attnlab.views.base import beside
 
 FILE = "scores.json"
 _VERSIONS = ("attnlab", "torch", "torchvision", "lightning")
 
 
-class ScoresFile(Callback):
+class ScoresFile(EvaluationCallback):
     """Appends what ``test`` and ``validate`` have found to ``scores.json``.
 
     The file is a list with an entry a metric: ``split`` (``val`` or ``test``), ``metric``, ``value``,
@@ -44,17 +45,9 @@ class ScoresFile(Callback):
         """
         read_scores(self.folder / FILE)
 
-    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Append, where validation was what was asked for."""
-        if trainer.state.fn == TrainerFn.VALIDATING:
-            self._append(trainer, "val")
-
-    def on_test_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+    def ends(self, trainer: Trainer, task: LightningModule, stage: str) -> None:
         """Append."""
-        self._append(trainer, "test")
-
-    def _append(self, trainer: Trainer, split: str) -> None:
-        if not trainer.is_global_zero:
+        if not trainer.is_global_zero or not self.asked_for(trainer):
             return
         checkpoint = self.checkpoint.absolute()
         inside = checkpoint.is_relative_to(self.folder.absolute())
@@ -64,21 +57,13 @@ class ScoresFile(Callback):
             "versions": {"python": platform.python_version()} | {name: version(name) for name in _VERSIONS},
         }
         entries = [
-            {"split": split, "metric": name.removeprefix(f"{split}/"), "value": _number(value), **common}
+            {"split": stage, "metric": name.removeprefix(f"{stage}/"), "value": _number(value), **common}
             for name, value in sorted(trainer.callback_metrics.items())
-            if name.startswith((f"{split}/", f"{split}_"))
+            if name.startswith((f"{stage}/", f"{stage}_"))
         ]
         path = self.folder / FILE
         text = ",\n".join(json.dumps(entry) for entry in [*read_scores(path), *entries])
-        beside = path.with_name(f".{FILE}.new")
-        try:
-            beside.write_text(f"[\n{text}\n]\n", encoding="utf-8")
-            beside.replace(path)
-        except OSError as error:
-            beside.unlink(missing_ok=True)
-            raise AttnlabError(
-                f"The scores cannot be written to '{path}': {error.strerror or error}."
-            ) from error
+        beside(path, [f"[\n{text}\n]\n"])
         print(f"{len(entries)} scores appended to {shown(path)}")
 
 
