@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import difflib
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+from attnlab.errors import unknown
 from attnlab.run_length import DEFAULT_EPOCHS
 
 # Longer lists of the classes that an option takes are left out.
@@ -136,3 +138,30 @@ def block(page: str, prefix: str) -> str:
             entry.append(line)
     keep()
     return "\n".join(found).strip("\n")
+
+
+def blocks(page: str, name: str, of_data: Mapping[str, str]) -> list[str]:
+    """The texts of one block, such as ``model`` or ``model.attention``, and of ``data`` those of each class.
+
+    Args:
+        page: The subcommand's help page.
+        name: The block's name.
+        of_data: The help pages of data modules, by class.
+
+    Raises:
+        AttnlabError: There is no such block.
+    """
+    found = [block(page, name)]
+    found += [f"Options of --data={key}:\n\n{text}" for key, text in of_data.items() if name == "data"]
+    if not any(found):
+        known = {flag.rpartition(".")[0] for flag in re.findall(r"^  --([\w.]+)", page, re.MULTILINE)}
+        raise unknown("block of options", name, filter(None, known), "See --help for all options.")
+    return [text for text in found if text]
+
+
+def near_flags(message: str, page: str) -> str:
+    """A question whether another flag was meant, for a message that names one which the page has not."""
+    known = sorted(set(re.findall(r"--[\w.]+", page)))
+    near = [difflib.get_close_matches(flag, known, n=2) for flag in re.findall(r"--[\w.]+", message)]
+    found = [match for matches in near for match in matches]
+    return f". Did you mean {' or '.join(found)}?" if found else ""

@@ -4,42 +4,33 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import difflib
 import io
 import json
 import logging
 import re
-import sys
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
 
 from jsonargparse import Namespace
-from lightning.pytorch import Callback, LightningModule, Trainer
-from lightning.pytorch.callbacks import LearningRateMonitor, ModelCheckpoint, ProgressBar, RichProgressBar
+from lightning.pytorch import LightningModule, Trainer
+from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCLI
 from lightning.pytorch.utilities import rank_zero_info
 
-from attnlab import __version__, checkpoints, help_page, run_length, runs
+from attnlab import __version__, checkpoints, help_page, run_length, run_parts, runs
 from attnlab.callbacks import (
-    AtomicCheckpointIO,
     CostReport,
-    Pictures,
-    Predictions,
     ProgressLines,
-    Records,
     RunReport,
-    ScoresFile,
 )
-from attnlab.callbacks.checkpoint_io import LastCheckpoint
 from attnlab.callbacks.remember import RememberData
 from attnlab.callbacks.tensorboard import ScoresFirst
 from attnlab.data import DataModule
-from attnlab.errors import AttnlabError, unknown
-from attnlab.shorthand import expand, with_proper_names
+from attnlab.errors import AttnlabError
+from attnlab.shorthand import expand, with_proper_names, without
 from attnlab.task_kinds import DEFAULT_TASK, TASK_KINDS, TaskKind, data_is_named, task_asked_for
-from attnlab.views import Gallery, Record, Writer
 
 LOGGER = {
     "class_path": "lightning.pytorch.loggers.TensorBoardLogger",
@@ -201,7 +192,7 @@ class AttnlabCLI(LightningCLI):
         self.checkpoint: Path | None = None
         self.run_folder: Path | None = None
         # First without the options that are the task's or the data's, which the checkpoint may have to say.
-        config = self._parse(parser, [subcommand, *_without(rest, OF_THE_TASK)])[subcommand]
+        config = self._parse(parser, [subcommand, *without(rest, OF_THE_TASK)])[subcommand]
         wanted = config.get("ckpt_path")
         content: dict[str, Any] = {}
         if wanted:
@@ -298,17 +289,9 @@ class AttnlabCLI(LightningCLI):
         Raises:
             AttnlabError: There is no such block.
         """
-        page = help_page.readable(self.flags.format_help())
-        found = [help_page.block(page, name)]
-        if name == "data" or name.startswith("data."):
-            of_data = self._data_pages(parser, subcommand)
-            found += [
-                f"Options of --data={key}:\n\n{text}" for key, text in of_data.items() if name == "data"
-            ]
-        if not any(found):
-            blocks = {flag.rpartition(".")[0] for flag in re.findall(r"^  --([\w.]+)", page, re.MULTILINE)}
-            raise unknown("block of options", name, filter(None, blocks), "See --help for all options.")
-        print("\n\n".join(filter(None, found)))
+        of_data = self._data_pages(parser, subcommand) if name == "data" or name.startswith("data.") else {}
+        found = help_page.blocks(help_page.readable(self.flags.format_help()), name, of_data)
+        print("\n\n".join(found))
         raise SystemExit(0)
 
     def _data_pages(self, parser: LightningArgumentParser, subcommand: str) -> dict[str, str]:
@@ -339,13 +322,7 @@ class AttnlabCLI(LightningCLI):
                 known = "\n".join(self._data_pages(parser, argv[0]).values())
                 if f"--data.{key[1]} " not in known:
                     message = f"The data has no option --data.{key[1]}"
-            raise AttnlabError(f"{message}{self._near_flags(message, known)}") from error
-
-    def _near_flags(self, message: str, page: str) -> str:
-        known = sorted(set(re.findall(r"--[\w.]+", page)))
-        near = [difflib.get_close_matches(flag, known, n=2) for flag in re.findall(r"--[\w.]+", message)]
-        found = [match for matches in near for match in matches]
-        return f". Did you mean {' or '.join(found)}?" if found else ""
+            raise AttnlabError(f"{message}{help_page.near_flags(message, known)}") from error
 
     def before_instantiate_classes(self) -> None:
         """Put the checkpoint's path back, for the Trainer to load; let TensorBoard open on scores."""
@@ -368,34 +345,10 @@ class AttnlabCLI(LightningCLI):
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
         """Add to the user's callbacks those of every run."""
         config = self.config_init[self.subcommand]
-        trainer = config["trainer"]
-        callbacks, checkpoint_io = _as_list(trainer["callbacks"]), AtomicCheckpointIO()
-        exhibits = [config[name] for name in self._exhibits()]
-        callbacks += [_shown_by(exhibit) for exhibit in exhibits]
-        if self.subcommand != "fit":
-            kwargs["enable_checkpointing"] = False
-        elif trainer["enable_checkpointing"] is not False:
-            callbacks += [config["checkpoint"], LastCheckpoint(checkpoint_io)]
-        shown, own = (
-            trainer["enable_progress_bar"] is not False,
-            any(isinstance(callback, ProgressBar) for callback in callbacks),
-        )
-        # Without a terminal a bar prints nothing until it has ended.
-        terminal = sys.stdout.isatty()
-        config["progress"].enabled = shown and not own and not terminal
-        if not own:
-            kwargs["enable_progress_bar"] = shown and terminal
-            callbacks += [RichProgressBar()] if shown and terminal else []
-        # The cost report's says what Lightning's does not: sites, MACs, no metrics among the modules.
-        config["cost"].shown = trainer["enable_model_summary"] is not False
-        kwargs["enable_model_summary"] = False
-        if trainer["logger"] and self.subcommand == "fit":
-            callbacks.append(LearningRateMonitor("step"))
-        if self.subcommand in ("validate", "test") and self.checkpoint and self.run_folder:
-            callbacks.append(ScoresFile(self.run_folder, self.checkpoint))
-        plugins = [*_as_list(trainer["plugins"]), checkpoint_io]
-        built = super().instantiate_trainer(callbacks=callbacks, plugins=plugins, **kwargs)
-        if trainer["sync_batchnorm"] and built.strategy.root_device.type == "cpu":
+        scored = (self.run_folder, self.checkpoint) if self.run_folder and self.checkpoint else None
+        parts = run_parts.parts_of(str(self.subcommand), config, list(self._exhibits()), scored)
+        built = super().instantiate_trainer(**kwargs, **parts)
+        if config["trainer"]["sync_batchnorm"] and built.strategy.root_device.type == "cpu":
             raise AttnlabError(
                 "--trainer.sync_batchnorm needs GPUs: PyTorch's SyncBatchNorm takes no tensors of the CPU. "
                 "Leave it away; each process then normalises over its own images."
@@ -429,13 +382,6 @@ class AttnlabCLI(LightningCLI):
             runs.keep_csv_history(self.trainer)
 
 
-def _shown_by(exhibit: Gallery | Record | Writer) -> Callback:
-    """The callback that lets a part of a view do its work."""
-    if isinstance(exhibit, Gallery):
-        return Pictures(exhibit)
-    return Records(exhibit) if isinstance(exhibit, Record) else Predictions(exhibit)
-
-
 def _is_notice(record: logging.LogRecord) -> bool:
     """Whether a line of Lightning's is about the run: no advertisement, no device that is not there."""
     return not record.getMessage().startswith(("💡 Tip", "TPU available: False", "GPU available: False"))
@@ -447,28 +393,7 @@ def _arguments_of(subcommand: str) -> dict[str, set[str]]:
     return {subcommand: skipped}
 
 
-def _without(argv: list[str], prefixes: tuple[str, ...]) -> list[str]:
-    """The arguments without those flags, and their values, that belong to one of the prefixes."""
-    result: list[str] = []
-    dropping = False
-    for argument in argv:
-        if argument.startswith("-"):
-            name = argument.partition("=")[0]
-            dropping = any(
-                name == prefix or name.startswith((f"{prefix}.", f"{prefix}+")) for prefix in prefixes
-            )
-        if not dropping:
-            result.append(argument)
-    return result
-
-
 def _log_folder(logger: Any) -> Path:
     """Where the configured logger keeps its runs."""
     options = logger.get("init_args", {}) if hasattr(logger, "get") else {}
     return Path(options.get("save_dir") or "lightning_logs") / (options.get("name") or "")
-
-
-def _as_list(value: Any) -> list[Any]:
-    if value is None:
-        return []
-    return list(value) if isinstance(value, list | tuple) else [value]

@@ -135,3 +135,18 @@ def _expand_block(arguments: list[str], flag: str, keys: set[str]) -> list[str]:
     if first is None:
         return result
     return result[:first] + name + result[first:]
+
+
+def without(argv: Sequence[str], prefixes: tuple[str, ...]) -> list[str]:
+    """The arguments without those flags, and their values, that belong to one of the prefixes."""
+    result: list[str] = []
+    dropping = False
+    for argument in argv:
+        if argument.startswith("-"):
+            name = argument.partition("=")[0]
+            dropping = any(
+                name == prefix or name.startswith((f"{prefix}.", f"{prefix}+")) for prefix in prefixes
+            )
+        if not dropping:
+            result.append(argument)
+    return result

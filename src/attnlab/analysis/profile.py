@@ -1,8 +1,6 @@
 """What each attention module costs in a network: parameters, MACs, memory for the backward pass, time.
 
-Counts come from the ``meta`` device, where tensors have shapes and no values. Times are taken in rounds in
-which the network without attention and the network with each attention take turns, so that other load on
-the machine meets all of them alike.
+Counts come from the ``meta`` device; in timed rounds the networks take turns, so that load meets all alike.
 """
 
 from __future__ import annotations
