@@ -62,7 +62,7 @@ class ClassificationTester:
         loader = data.train_dataloader()
         assert len(loader) == self.train_size // 4
         batch = next(iter(loader))
-        assert set(batch) == {"image", "label", "index", "counted"}
+        assert set(batch) == {"image", "label", "index", "counted", "name"}
         assert batch["image"].dtype == torch.uint8
         batch = data.on_after_batch_transfer(batch, 0)
         assert batch["image"].shape == (4, 3, 32, 32)

@@ -57,7 +57,7 @@ class DataModuleTester:
         loader = data.train_dataloader()
         assert len(loader) == self.train_size // 2
         batch = next(iter(loader))
-        assert set(batch) == {"image", "mask", "index", "counted"}
+        assert set(batch) == {"image", "mask", "index", "counted", "name"}
         assert batch["image"].dtype == torch.uint8
         batch = data.on_after_batch_transfer(batch, 0)
         assert batch["image"].shape == (2, 3, 32, 32)
