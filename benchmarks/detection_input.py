@@ -104,8 +104,8 @@ class Counting(TrainSet):
     def load(self, index: int) -> DetectionSample:
         """A small black image with one object."""
         self.decodes += 1
-        boxes = torch.tensor([[2.0, 2.0, 30.0, 30.0]])
-        return DetectionSample(torch.zeros(3, 32, 48, dtype=torch.uint8), boxes, torch.tensor([0]))
+        boxes = np.array([[2.0, 2.0, 30.0, 30.0]], np.float32)
+        return DetectionSample(torch.zeros(3, 32, 48, dtype=torch.uint8), boxes, np.array([0]))
 
 
 class CountingMosaic(MosaicMixup):

@@ -14,11 +14,10 @@ def memory_format(
 ) -> torch.memory_format:
     """The layout of images and weights.
 
-    ``auto`` puts the channels innermost on a CPU, where training steps of eleven of twelve networks took as
-    long as before or up to a quarter less (docs/benchmarks.md), and on a GPU in half precision, which its
-    tensor cores want so. It keeps the usual layout on a GPU in float32, where depthwise convolutions lose by
-    it, and for attention of one's own, which was perhaps never tried on such maps: ``x.view(b * c, h, w)``
-    is an error there.
+    ``auto`` puts the channels innermost on a CPU, where the steps of thirteen networks took from four
+    hundredths more to a quarter less (docs/benchmarks.md), and on a GPU in half precision, which its tensor
+    cores want so. It keeps the usual layout elsewhere, where nothing was measured, and for attention of one's
+    own, which was perhaps never tried on such maps: ``x.view(b * c, h, w)`` is an error there.
 
     Args:
         wanted: The option.
