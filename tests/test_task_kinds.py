@@ -32,6 +32,19 @@ def test_the_flag_beats_the_yaml_and_the_last_yaml_beats_the_first(yaml_of) -> N
     assert task_asked_for(["fit", '--config={"task": "classification"}']) == "classification"
 
 
+def test_data_is_for_one_task_unless_another_is_asked_for(yaml_of) -> None:
+    block = yaml_of("1.yaml", "data: {class_path: attnlab.data.imagefolder.ImageFolderDataModule}")
+    name = yaml_of("2.yaml", "data: YOLODetectionDataModule")
+    assert task_asked_for(["fit", "--data=COCODetectionDataModule"]) == "detection"
+    assert task_asked_for(["fit", f"--config={block}"]) == "classification"
+    assert task_asked_for(["fit", f"--config={block}", f"--config={name}"]) == "detection"
+    assert task_asked_for(["fit", f"--config={name}", "--data", "attnlab.data.MaskFolderDataModule"]) == (
+        "segmentation"
+    )
+    assert task_asked_for(["fit", "--data=my.OwnData"]) is None
+    assert task_asked_for(["fit", "--data=COCODetectionDataModule", "--task=segmentation"]) == "segmentation"
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [

@@ -30,7 +30,7 @@ from attnlab.callbacks.tensorboard import ScoresFirst
 from attnlab.data import DataModule
 from attnlab.errors import AttnlabError
 from attnlab.shorthand import expand, with_proper_names, without
-from attnlab.task_kinds import DEFAULT_TASK, TASK_KINDS, TaskKind, data_is_named, task_asked_for
+from attnlab.task_kinds import DEFAULT_TASK, TASK_KINDS, TaskKind, data_named, task_asked_for
 
 LOGGER = {
     "class_path": "lightning.pytorch.loggers.TensorBoardLogger",
@@ -310,7 +310,7 @@ class AttnlabCLI(LightningCLI):
         The task's own data comes in by an argument: of a default, the parser would keep the options when
         another class is named.
         """
-        if not data_is_named(argv):
+        if data_named(argv) is None:
             argv = [argv[0], f"--data={self.kind.default_data}", *argv[1:]]
         try:
             return parser.parse_args(argv)
@@ -332,10 +332,11 @@ class AttnlabCLI(LightningCLI):
             self.config[self.subcommand].ckpt_path = str(self.checkpoint)
 
     def after_instantiate_classes(self) -> None:
-        """Spare a task that is restored its pretrained weights, which may not be at hand any more.
+        """Refuse data of another task; spare a restored one its pretrained weights, perhaps gone by now.
 
         For any other, look for the file now: fetching and checking the data can take hours.
         """
+        self.model.refuse_other_data(self.datamodule)
         self.model.restored = self.checkpoint is not None
         self.model.must_be_trained = (
             self.subcommand != "fit" and not self.config_init[self.subcommand].random_weights

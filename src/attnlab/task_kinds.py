@@ -68,9 +68,10 @@ DEFAULT_TASK = "segmentation"
 
 
 def task_asked_for(argv: Sequence[str]) -> str | None:
-    """The task that the arguments name: by ``--task``, else in the last YAML that has the key; else None.
+    """The task that the arguments name, or that the data which they name is for; else None.
 
-    The parser cannot be asked, since the task decides which options the parser has.
+    ``--task`` beats the key in a YAML, of which the last counts, and that beats the data. The parser cannot
+    be asked, since the task decides which options the parser has.
 
     Args:
         argv: Arguments as typed.
@@ -80,24 +81,28 @@ def task_asked_for(argv: Sequence[str]) -> str | None:
     """
     contents = map(_content, _values(argv, "--config", "-c"))
     named = [content["task"] for content in contents if "task" in content] + _values(argv, "--task")
-    asked = named[-1] if named else None
-    if asked is not None and (not isinstance(asked, str) or asked not in TASK_KINDS):
-        raise unknown("task", str(asked), TASK_KINDS)
-    return asked
+    if not named:
+        data = _class_name(data_named(argv) or "")
+        return next((name for name, kind in TASK_KINDS.items() if data in map(_class_name, kind.data)), None)
+    if not isinstance(named[-1], str) or named[-1] not in TASK_KINDS:
+        raise unknown("task", str(named[-1]), TASK_KINDS)
+    return named[-1]
 
 
-def data_is_named(argv: Sequence[str]) -> bool:
-    """Whether the arguments, or a YAML among them, say which data module it is.
+def data_named(argv: Sequence[str]) -> str | None:
+    """The data module that the arguments, or the last YAML among them that does, name; else None.
 
     Args:
         argv: Arguments as typed.
     """
-    if _values(argv, "--data", "--data.class_path"):
-        return True
     blocks = [content.get("data") for content in map(_content, _values(argv, "--config", "-c"))]
-    return any(
-        isinstance(block, str) or (isinstance(block, dict) and "class_path" in block) for block in blocks
-    )
+    named = [block.get("class_path") if isinstance(block, dict) else block for block in blocks]
+    named += _values(argv, "--data", "--data.class_path")
+    return next((name for name in reversed(named) if isinstance(name, str)), None)
+
+
+def _class_name(path: str) -> str:
+    return path.rpartition(".")[2]
 
 
 def _values(argv: Sequence[str], *flags: str) -> list[str]:

@@ -265,3 +265,26 @@ def test_a_weights_file_that_is_missing_is_said_before_data_are_made(run, tmp_pa
     assert "error: Weights file not found: yolox_nano_coco.pth" in outcome.err
     assert "https://github.com/bubbliiiing/yolox-pytorch/releases/tag/v1.0" in outcome.err
     assert not (tmp_path / "data").exists()
+
+
+@pytest.mark.parametrize(
+    ("task", "data", "other"),
+    [
+        ("segmentation", "ShapesClassificationDataModule", "classification"),
+        ("classification", "ShapesDetectionDataModule", "detection"),
+        ("detection", "ShapesSegmentationDataModule", "segmentation"),
+    ],
+)
+def test_data_of_another_task_are_refused_before_they_are_looked_at(run, tmp_path, task, data, other):
+    outcome = run("fit", f"--task={task}", f"--data={data}", f"--data.root={tmp_path / 'nowhere'}")
+    assert outcome.status == 2, outcome.out + outcome.err
+    assert f"--task {other}" in outcome.err
+    assert "Traceback" not in outcome.err
+    assert not (tmp_path / "nowhere").exists()
+
+
+def test_the_task_is_that_of_the_data_that_are_named(run, tmp_path):
+    outcome = run("fit", "--data=ImageFolderDataModule", f"--data.root={tmp_path / 'nowhere'}")
+    assert outcome.status == 2
+    assert "nowhere" in outcome.err
+    assert "--task" not in outcome.err

@@ -288,3 +288,11 @@ def test_the_summary_lists_all_classes_or_the_worst_ten(kind, classes, listed):
     assert len(rows) == classes or [value for _, value in rows] == [f"{k / classes:.4f}" for k in range(10)]
     assert task.summary("val", per_class=False) == []
     assert task.summary("test") == []
+
+
+def test_data_of_another_task_are_refused(drawn):
+    task = ClassificationTask("resnet18", num_classes=5)
+    trainer = L.Trainer(max_steps=1, accelerator="cpu", logger=False, enable_checkpointing=False)
+    data = ShapesDetectionDataModule(str(drawn / "another"), **SMALL)
+    with pytest.raises(AttnlabError, match="data for detection, and the task is classification"):
+        trainer.fit(task, datamodule=data)

@@ -65,9 +65,11 @@ class DataModule(LightningDataModule):
     Attributes:
         datasets: Data sets by split (``"train"``, ``"val"``, ``"test"``, ``"predict"``), filled by ``setup``.
         skipped: Names of the images that the check left out, so far.
+        task: The task that the batches are for, as ``--task`` calls it; None for any.
         least_size: The fewest pixels that a picture must have in height and width to be evaluated, if any.
     """
 
+    task: str | None = None
     least_size: int | None = None
 
     mean: Triple

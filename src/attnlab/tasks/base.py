@@ -57,6 +57,31 @@ class BaseTask(NetworkModule):
         self.configure_losses()
         self.configure_metrics()
 
+    def setup(self, stage: str) -> None:
+        """Refuse data of another task, then set the network up.
+
+        Raises:
+            AttnlabError: The trainer's data module is for another task.
+        """
+        self.refuse_other_data(getattr(self.trainer, "datamodule", None))
+        super().setup(stage)
+
+    def refuse_other_data(self, data: Any) -> None:
+        """Refuse a data module that is for another task.
+
+        Args:
+            data: The data module; one that does not say what it is for is taken to be for this task.
+
+        Raises:
+            AttnlabError: It is for another.
+        """
+        task = getattr(data, "task", None)
+        if task not in (None, self.kind):
+            raise AttnlabError(
+                f"{type(data).__name__} is data for {task}, and the task is {self.kind}: name other data "
+                f"(--data), or take --task {task}."
+            )
+
     def configure_losses(self) -> None:
         """Build what `losses` needs."""
 

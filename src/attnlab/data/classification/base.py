@@ -51,6 +51,8 @@ class ClassificationDataModule(DataModule):
         crop_size: Side of the square images that the network sees, in pixels.
     """
 
+    task = "classification"
+
     default_crop_size: int = 224
     default_scale: tuple[float, float] = (0.08, 1.0)
     # What eval_resize "auto" makes of the crop's side: as if 256 were cut to 224.

@@ -64,6 +64,8 @@ class DetectionDataModule(DataModule):
             as ``"shots/*.jpg"``, of any picture format, mode and size.
     """
 
+    task = "detection"
+
     def __init__(
         self,
         root: str,

@@ -76,6 +76,8 @@ class SegmentationDataModule(DataModule):
         crop_size: Side of the recipe's square crop, in pixels; None where transforms replace the recipe.
     """
 
+    task = "segmentation"
+
     ignore_index: int = 255
     read_mask: MaskReader = staticmethod(read_mask)
     default_crop_size: int = 513
