@@ -200,17 +200,17 @@ class TestShapes(DataModuleTester):
 
     def test_it_is_drawn_once_and_never_overwritten(self, shapes_root):
         data = self.make()
-        before = {path: path.stat().st_mtime_ns for path in data.folder.rglob("*")}
+        before = {path: path.stat().st_mtime_ns for path in data.drawn.rglob("*")}
         data.prepare_data()
-        assert {path: path.stat().st_mtime_ns for path in data.folder.rglob("*")} == before
+        assert {path: path.stat().st_mtime_ns for path in data.drawn.rglob("*")} == before
         other = self.make(num_val=6)
-        assert other.folder != data.folder
+        assert other.drawn != data.drawn
         with pytest.raises(AttnlabError, match=r"prepare_data\(\) draws"):
             other.setup("fit")
 
     def test_drawing_that_fails_leaves_nothing(self, tmp_path, monkeypatch):
         monkeypatch.setattr(
-            "attnlab.data.shapes.segmentation.write_voc", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt)
+            "attnlab.data.shapes.base.write_voc", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt)
         )
         with pytest.raises(KeyboardInterrupt):
             self.make(root=str(tmp_path)).prepare_data()
@@ -219,7 +219,7 @@ class TestShapes(DataModuleTester):
     def test_a_splits_scenes_do_not_depend_on_the_others_number(self, tmp_path):
         more = self.make(root=str(tmp_path), num_train=2)
         more.prepare_data()
-        files = [data.folder / "SegmentationClass" / "val_00003.png" for data in (more, self.make())]
+        files = [data.drawn / "SegmentationClass" / "val_00003.png" for data in (more, self.make())]
         assert files[0].read_bytes() == files[1].read_bytes()
 
     @pytest.mark.parametrize(

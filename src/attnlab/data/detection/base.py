@@ -25,8 +25,6 @@ from attnlab.data.sampling import AspectGroupedSampler, run_seed
 from attnlab.data.sets import PredictSet
 from attnlab.errors import AttnlabError
 
-DEFAULT_MOSAIC_SIZE = 640
-
 
 class DetectionDataModule(DataModule):
     """Base of detection data modules; a subclass says which classes there are and which images.
@@ -48,7 +46,7 @@ class DetectionDataModule(DataModule):
             torchvision.transforms.v2.RandomPhotometricDistort.
         mosaic: Probability, 0..1, that a training sample is a mosaic of four images.
         mixup: Probability, 0..1, that another image is blended into a mosaic.
-        mosaic_size: Side of a mosaic in pixels; None means 640.
+        mosaic_size: Side of a mosaic in pixels; None means 640, or the size of drawn scenes.
         strong_share: Share of the epochs, from the first, in which mosaic and mixup are used, 0..1. In the
             rest the training samples are single images.
         train_on_empty: Train on images without objects, too.
@@ -63,6 +61,8 @@ class DetectionDataModule(DataModule):
         predict_images: What prediction is to read: files, folders (with the folders in them) or patterns such
             as ``"shots/*.jpg"``, of any picture format, mode and size.
     """
+
+    default_mosaic_size: int = 640
 
     def __init__(
         self,
@@ -124,7 +124,7 @@ class DetectionDataModule(DataModule):
                         f"data.mosaic, or leave data.{name} out."
                     )
             return None
-        return MosaicMixup(DEFAULT_MOSAIC_SIZE if size is None else size, mosaic, mixup)
+        return MosaicMixup(self.default_mosaic_size if size is None else size, mosaic, mixup)
 
     @abstractmethod
     def categories(self) -> dict[int, str]:
