@@ -94,12 +94,6 @@ class DetectionDataModuleTester:
         assert data.skipped == []
         assert data.dropped_boxes == 0
 
-    def test_annotated(self):
-        data = self.make()
-        assert [data.annotated(split) for split in ("train", "val", "test", "predict")] == [True] * 3 + [
-            False
-        ]
-
     def test_training_batches(self):
         data = self.make()
         data.setup("fit")

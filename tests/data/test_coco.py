@@ -107,7 +107,7 @@ def test_a_split_without_annotations(make, coco_folder, val_json):
     (coco_folder / "info.json").write_text(json.dumps(data))
     module = make(test_annotations="info.json", test_images="val2017")
     module.setup()
-    assert [module.annotated(split) for split in ("train", "val", "test")] == [True, True, False]
+    assert [module.items(split).annotated for split in ("train", "val", "test")] == [True, True, False]
     batches = list(module.test_dataloader())
     assert [set(batch["target"][0]) for batch in batches] == [{"image_id"}] * 3
     assert [batch["target"][0]["image_id"] for batch in batches] == [100, 101, 102]

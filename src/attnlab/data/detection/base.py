@@ -144,10 +144,6 @@ class DetectionDataModule(DataModule):
             AttnlabError: The data set or the split is not there, or of other classes.
         """
 
-    def annotated(self, split: str) -> bool:
-        """Whether it is known what is in the images of ``"train"``, ``"val"`` or ``"test"``."""
-        return split != "predict"
-
     @cached_property
     def _categories(self) -> dict[int, str]:
         """Read at first use, since the data may have to be made first."""

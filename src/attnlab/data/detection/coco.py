@@ -34,7 +34,8 @@ COCO_CATEGORIES = dict(zip((k for k in range(1, 91) if k not in _UNUSED_IDS), CO
 """COCO's 80 categories by id."""
 
 _ANNOTATIONS = "annotations"
-_OFFICIAL_FILES = tuple(f"{_ANNOTATIONS}/instances_{split}2017.json" for split in ("train", "val"))
+# The split of COCO's by the file that stands for it by default.
+_OFFICIAL = {f"{_ANNOTATIONS}/instances_{split}2017.json": split for split in ("train", "val")}
 
 
 class COCODetectionDataModule(DetectionDataModule):
@@ -116,10 +117,6 @@ class COCODetectionDataModule(DetectionDataModule):
             return COCO_CATEGORIES
         raise self._no_file("val")
 
-    def annotated(self, split: str) -> bool:
-        """Whether the file of ``"train"``, ``"val"`` or ``"test"`` has annotations."""
-        return split != "predict" and self._read(split).items.annotated
-
     def items(self, split: str) -> DetectionItems:
         """The images of a split.
 
@@ -170,11 +167,8 @@ class COCODetectionDataModule(DetectionDataModule):
         stage = None if self.trainer is None else self.trainer.state.fn
         splits = [s for s in STAGE_SPLITS[None if stage is None else stage.value] if s in self.annotations]
         root = Path(self.root)
-        wanted = [
-            _ANNOTATIONS
-            for s in splits
-            if self.annotations[s] in _OFFICIAL_FILES and not self._path(s).is_file()
-        ]
+        there = all(self.annotations[s] not in _OFFICIAL or self._path(s).is_file() for s in splits)
+        wanted = [] if there else [_ANNOTATIONS]
         wanted += [self.images[s] for s in splits if not (root / self.images[s]).is_dir()]
         for folder in dict.fromkeys(wanted):
             if folder in COCO_ARCHIVES:
@@ -183,23 +177,18 @@ class COCODetectionDataModule(DetectionDataModule):
     def _path(self, split: str) -> Path:
         """The annotation file of a split: the option's, or, for want of it, one that is called otherwise."""
         path = Path(self.root) / self.annotations[split]
-        default = self._default_split(split)
-        if path.is_file() or self.download or default is None:
+        official = _OFFICIAL.get(self.annotations[split])
+        if path.is_file() or self.download or official is None:
             return path
-        return find_annotations(Path(self.root), default) or path
+        return find_annotations(Path(self.root), official) or path
 
     def _image_folder(self, split: str) -> Path:
         """The folder of a split's images: the option's, or, for want of it, one that is called otherwise."""
         folder = Path(self.root) / self.images[split]
-        default = self._default_split(split)
-        if folder.is_dir() or self.download or default is None or folder.name != f"{default}2017":
+        official = _OFFICIAL.get(self.annotations[split])
+        if folder.is_dir() or self.download or official is None or folder.name != f"{official}2017":
             return folder
-        return find_images(Path(self.root), default, self._path(split)) or folder
-
-    def _default_split(self, split: str) -> str | None:
-        """The split of COCO's whose file stands for this one by default; None if another was named."""
-        name = self.annotations[split]
-        return next((s for s in ("train", "val") if name == f"{_ANNOTATIONS}/instances_{s}2017.json"), None)
+        return find_images(Path(self.root), official, self._path(split)) or folder
 
     def _read(self, split: str) -> COCOFile:
         """The annotation file of a split, read once."""

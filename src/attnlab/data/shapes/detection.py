@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from attnlab.data.detection.base import DetectionDataModule
 from attnlab.data.detection.items import DetectionItems
-from attnlab.data.detection.voc_boxes import files_of, read_items
+from attnlab.data.detection.voc import files_of, read_items
 from attnlab.data.shapes.base import ShapesDataModule
 from attnlab.data.vocfolder import VOCFolder
 
