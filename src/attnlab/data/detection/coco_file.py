@@ -6,7 +6,7 @@ import json
 import os
 import re
 from collections import Counter
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -143,12 +143,10 @@ def located(items: DetectionItems, folder: Path) -> DetectionItems:
     )
 
 
-def _otherwise_spelt(there: Iterable[str]) -> dict[str, str]:
+def _otherwise_spelt(there: Collection[str]) -> dict[str, str]:
     """Names of files by their small letters, of those whom no other file equals but for case."""
-    found: dict[str, str | None] = {}
-    for name in there:
-        found[name.lower()] = None if name.lower() in found else name
-    return {key: name for key, name in found.items() if name is not None}
+    count = Counter(name.lower() for name in there)
+    return {name.lower(): name for name in there if count[name.lower()] == 1}
 
 
 def _from_elsewhere(names: dict[int, str], folder: Path) -> dict[int, str]:
@@ -160,11 +158,9 @@ def _from_elsewhere(names: dict[int, str], folder: Path) -> dict[int, str]:
     for k, name in names.items():
         parts = [part for part in re.split(r"[\\/]", name) if part]
         ends = ("/".join(parts[start:]) for start in range(len(parts))) if len(parts) > 1 else ()
-        there = next((end for end in ends if (folder / end).is_file()), None)
-        if there is not None:
-            found[k] = there
+        found[k] = next((end for end in ends if (folder / end).is_file()), "")
     shared = Counter(found.values())
-    return {k: name for k, name in found.items() if shared[name] == 1}
+    return {k: name for k, name in found.items() if name and shared[name] == 1}
 
 
 def _parsed(path: Path) -> Any:
@@ -187,23 +183,16 @@ def _without_segmentation(entry: dict[str, Any]) -> dict[str, Any]:
 
 
 class _Entries:
-    """One of a file's lists of objects.
-
-    Args:
-        path: The file.
-        content: All that it says.
-        kind: The list's key: ``"images"``, ``"annotations"`` or ``"categories"``.
-
-    Raises:
-        AttnlabError: There is no such list.
-    """
+    """One of the lists in a file's content: its ``images``, ``annotations`` or ``categories``."""
 
     def __init__(self, path: Path, content: dict[str, Any], kind: str) -> None:
         entries = content.get(kind)
         if not isinstance(entries, list) or not all(isinstance(entry, dict) for entry in entries):
             state = "is no list of objects" if kind in content else "is not there"
             raise AttnlabError(f"'{path}' is not in COCO's format: its '{kind}' {state}.")
-        self.path, self.kind, self.entries = path, kind, entries
+        self.path = path
+        self.kind = kind
+        self.entries = entries
 
     def values(self, key: str, default: Sequence[Any] | None = None) -> list[Any]:
         """One key's values of all entries, with each one's own default."""

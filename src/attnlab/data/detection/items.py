@@ -139,14 +139,7 @@ class DetectionItems:
         return slice(int(self.ends[index - 1]) if index else 0, int(self.ends[index]))
 
     def select(self, keep: np.ndarray) -> DetectionItems:
-        """Some of the images, with all that is in them.
-
-        Args:
-            keep: (n,) bool.
-
-        Returns:
-            The images for which it is True, without ``problems`` and ``dropped``.
-        """
+        """The images for which ``keep``, (n,) bool, is True, without ``problems`` and ``dropped``."""
         positions = np.flatnonzero(keep).tolist()
         counts = np.diff(self.ends, prepend=0)
         return replace(
@@ -175,10 +168,7 @@ class DetectionItems:
         return replace(self, ends=before[self.ends], **columns)
 
     def read(self, index: int) -> Tensor:
-        """Decode an image as stored, whatever its EXIF orientation says: boxes lie on stored pixels.
-
-        Returns:
-            (3, h, w) uint8.
+        """Decode an image, (3, h, w) uint8, as stored, whatever its EXIF orientation says: so boxes lie.
 
         Raises:
             AttnlabError: It cannot be read, or its size is not the one that the annotation states.

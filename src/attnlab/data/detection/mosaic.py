@@ -10,7 +10,7 @@ the part of it that is seen straight to its place on the canvas.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from random import Random
 from typing import NamedTuple
 
@@ -116,12 +116,13 @@ class MosaicMixup:
         scale = rng.uniform(*self.scale)
         across, down = self._centre(scale, rng), self._centre(scale, rng)
         for place, index in enumerate(indices):
-            y, x = _Side(down, place >= 2, self.size), _Side(across, place % 2 == 1, self.size)
-            if y.is_seen() and x.is_seen():
+            sides = (down, place >= 2), (across, place % 2 == 1)
+            if all(point < self.size if after else point > 0 for point, after in sides):
                 source = load(index)
-                height, width = source.image.shape[-2:]
-                factor = scale * self.size / max(height, width)
-                canvas.place(source, y.span(height * factor), x.span(width * factor))
+                shape = source.image.shape[-2:]
+                factor = scale * self.size / max(shape)
+                spans = (self._beside(*side, n * factor) for side, n in zip(sides, shape, strict=True))
+                canvas.place(source, *spans)
         if rng.random() < self.mixup:
             partner = load(rng.randrange(length))
             if len(partner.labels):
@@ -135,13 +136,15 @@ class MosaicMixup:
         middle = 0.5 + rng.uniform(-0.5, 0.5) * scale + rng.uniform(-self.shift, self.shift)
         return round(middle * self.size)
 
+    def _beside(self, point: int, after: bool, length: float) -> _Span:
+        """One axis of an image of a mosaic, which begins or ends where the four touch."""
+        whole = max(1, round(length))
+        if after:
+            return _Span(point, whole, max(0, point), self.size)
+        return _Span(point - whole, whole, 0, min(self.size, point))
+
     def _alone(
-        self,
-        canvas: _Canvas,
-        source: DetectionSample,
-        scale: tuple[float, float],
-        stretch: float,
-        rng: Random,
+        self, canvas: _Canvas, source: DetectionSample, scale: Sequence[float], stretch: float, rng: Random
     ) -> None:
         """Put an image anywhere on a canvas that it need not share, scaled and stretched."""
         ratio = math.exp(rng.uniform(-1, 1) * math.log(stretch))
@@ -149,11 +152,11 @@ class MosaicMixup:
         factor = rng.uniform(*scale) * self.size / max(height, width * ratio)
         left, top = rng.random(), rng.random()
         lengths = max(1, round(height * factor)), max(1, round(width * ratio * factor))
-        y, x = (
+        spans = (
             _Span(round((self.size - length) * share), length, 0, self.size)
             for length, share in zip(lengths, (top, left), strict=True)
         )
-        canvas.place(source, y, x)
+        canvas.place(source, *spans)
 
 
 class _Span(NamedTuple):
@@ -172,11 +175,9 @@ class _Span(NamedTuple):
     high: int
 
     def window(self, source: int) -> tuple[int, int, int, int]:
-        """What is seen of a source of this length.
+        """What is seen of a source of this length: begin and end in the source, and on the canvas.
 
-        Returns:
-            Begin and end in the source, and begin and end on the canvas; the latter two are equal where
-            nothing is seen.
+        The latter two are equal where nothing is seen.
         """
         begin, end = max(self.low, self.offset), min(self.high, self.offset + self.length)
         if begin >= end:
@@ -186,38 +187,8 @@ class _Span(NamedTuple):
         return first, min(source, last), begin, end
 
 
-class _Side(NamedTuple):
-    """One axis of a quarter of a mosaic: an image begins, or ends, where the four touch.
-
-    Attributes:
-        point: Where they touch, in pixels of the canvas, or outside of it.
-        after: Whether the quarter is beyond that point, to the right of it or below.
-        size: Side of the canvas.
-    """
-
-    point: int
-    after: bool
-    size: int
-
-    def is_seen(self) -> bool:
-        """Whether any of it is on the canvas."""
-        return self.point < self.size if self.after else self.point > 0
-
-    def span(self, length: float) -> _Span:
-        """Where an image of this length lies."""
-        whole = max(1, round(length))
-        if self.after:
-            return _Span(self.point, whole, max(0, self.point), self.size)
-        return _Span(self.point - whole, whole, 0, min(self.size, self.point))
-
-
 class _Canvas:
-    """A grey square to put images on, and the objects that are seen on it.
-
-    Args:
-        size: Its side in pixels.
-        fill: Its grey value.
-    """
+    """A square of a grey value to put images on, and the objects that are seen on it."""
 
     def __init__(self, size: int, fill: int) -> None:
         self.pixels = torch.full((size, size, 3), fill, dtype=torch.uint8)

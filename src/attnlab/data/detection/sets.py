@@ -7,6 +7,7 @@ rounds every floating tensor of a batch, which for boxes is a pixel or more, and
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import cache
 from random import Random
 from typing import Any, NamedTuple
 
@@ -84,13 +85,7 @@ class TrainSet(Dataset[dict[str, Any]]):
 
     def __getitems__(self, keys: Sequence[int | SampleKey]) -> list[dict[str, Any]]:
         """The samples of a batch; an image that several of them need is decoded once."""
-        decoded: dict[int, DetectionSample] = {}
-
-        def load(index: int) -> DetectionSample:
-            if index not in decoded:
-                decoded[index] = self.load(index)
-            return decoded[index]
-
+        load = cache(self.load)
         return [self._sample(SampleKey.of(key), load) for key in keys]
 
     def _sample(self, key: SampleKey, load: Callable[[int], DetectionSample]) -> dict[str, Any]:

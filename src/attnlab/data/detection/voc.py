@@ -15,14 +15,8 @@ from attnlab.data.voc_xml import VOCAnnotation, read_annotation
 from attnlab.data.vocfolder import VOC_CLASSES, VOCFolder, warn_of_overlap
 from attnlab.errors import AttnlabError, unknown
 
-YEARS = {"2007": ("2007",), "2012": ("2012",), "2007+2012": ("2007", "2012")}
-"""The releases that are trained on, by the option ``year``; the first is validated and tested on."""
-
-_SPLITS = {
-    "2007": ("trainval", "test"),
-    "2012": ("train", "val"),
-    "2007+2012": ("trainval", "test"),
-}
+_SPLITS = {"2007": ("trainval", "test"), "2012": ("train", "val"), "2007+2012": ("trainval", "test")}
+"""What is trained on and what is validated on, by the option ``year``."""
 
 
 class VOCDetectionDataModule(DetectionDataModule):
@@ -61,8 +55,8 @@ class VOCDetectionDataModule(DetectionDataModule):
         **options: Any,
     ) -> None:
         super().__init__(root, **options)
-        if year not in YEARS:
-            raise AttnlabError(f"data.year is '{year}'; it must be one of {', '.join(YEARS)}.")
+        if year not in _SPLITS:
+            raise AttnlabError(f"data.year is '{year}'; it must be one of {', '.join(_SPLITS)}.")
         refuse_idle_mirror(mirror, download)
         self.names = VOC_CLASSES[1:] if class_names is None else list(class_names)
         check_names(self.names, "data.class_names")
@@ -79,12 +73,8 @@ class VOCDetectionDataModule(DetectionDataModule):
         return dict(enumerate(self.names, start=1))
 
     def fetch(self) -> None:
-        """Fetch the releases that are not there, if asked to.
-
-        Raises:
-            AttnlabError: The download failed; the message says what else can be done.
-        """
-        for year in YEARS[self.year] if self.download else ():
+        """Fetch the releases that are not there, if asked to."""
+        for year in self.year.split("+") if self.download else ():
             try:
                 self._folder(year)
             except AttnlabError:
@@ -104,8 +94,8 @@ class VOCDetectionDataModule(DetectionDataModule):
         return read_items(files, self.names, "data.class_names", self._classes_given)
 
     def _files(self, split: str) -> list[VOCFiles]:
-        years = YEARS[self.year] if split == "train" else YEARS[self.year][:1]
-        folders = [self._folder(year) for year in years]
+        years = self.year.split("+")
+        folders = [self._folder(year) for year in (years if split == "train" else years[:1])]
         return [files for folder in folders for files in files_of(folder, self.splits[split])]
 
     def _folder(self, year: str) -> VOCFolder:

@@ -86,11 +86,7 @@ class ShapesClassificationDataModule(ShapesDataModule, ImageFolderDataModule):
         write_class_folders(folder, self.scene_options, self.seed, self.counts)
 
     def folder(self, split: str) -> Path:
-        """Where the class folders of a split lie.
-
-        Raises:
-            AttnlabError: They are not drawn yet.
-        """
+        """Where the class folders of a split lie, once they are drawn; see `found`."""
         return self.found() / self.folders[split]
 
     def data_classes(self) -> dict[str, str]:

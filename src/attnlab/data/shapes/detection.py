@@ -27,10 +27,6 @@ class ShapesDetectionDataModule(ShapesDataModule, DetectionDataModule):
         return dict(enumerate(self.scene_options.forms, start=1))
 
     def items(self, split: str) -> DetectionItems:
-        """The scenes of a split.
-
-        Raises:
-            AttnlabError: They are not drawn yet.
-        """
+        """The scenes of a split, once they are drawn; see `found`."""
         files = files_of(VOCFolder(self.found(), lists="Main"), "val" if split == "test" else split)
         return read_items(files, self.class_names, "data.forms")

@@ -70,11 +70,7 @@ def write_once(root: str, stamp: dict[str, Any], write: Callable[[Path], None], 
 
 
 def _refuse_foreign(root: str, own_data: str) -> bool:
-    """Refuse a root that holds files of the user's, but for hidden ones and a README, and no drawn data.
-
-    Returns:
-        Whether the root is new: not there, or without content.
-    """
+    """Refuse a root of the user's own, of files and no drawn data; tell whether it has no content at all."""
     advice = f"Pictures of your own are read by {own_data}. For drawn ones, leave data.root out, or name"
     folder = Path(root)
     existing = next((path for path in (folder, *folder.absolute().parents) if os.path.lexists(path)), folder)

@@ -33,9 +33,5 @@ class ShapesSegmentationDataModule(ShapesDataModule, SegmentationDataModule):
         super().__init__(root, forms=forms, class_names=names, **options)
 
     def items(self, split: str) -> list[LabelledImage]:
-        """The files of a split.
-
-        Raises:
-            AttnlabError: The scenes are not drawn yet.
-        """
+        """The scenes of a split, once they are drawn; see `found`."""
         return labelled_images(VOCFolder(self.found()), "val" if split == "test" else split)

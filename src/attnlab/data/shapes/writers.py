@@ -50,14 +50,7 @@ def write_voc(folder: Path, options: SceneOptions, seed: int, counts: dict[str, 
 
 
 def write_class_folders(folder: Path, options: SceneOptions, seed: int, counts: dict[str, int]) -> None:
-    """Draw scenes of one form each, which take turns, and write them in folders by split and form.
-
-    Args:
-        folder: As for `write_voc`, like the others.
-        options: What the scenes look like.
-        seed: The data set's seed.
-        counts: Number of scenes for each of ``"train"`` and ``"val"``.
-    """
+    """As `write_voc`, but scenes of one form each, the forms in turn, in folders by split and form."""
     for split in counts:
         for form in options.forms:
             (folder / split / form).mkdir(parents=True)
