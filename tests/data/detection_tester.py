@@ -2,13 +2,11 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable
-from pathlib import Path
 from typing import ClassVar
 
 import numpy as np
 import pytest
 import torch
-from lightning import Trainer
 from PIL import Image
 from torch import Tensor, nn
 from torchvision import tv_tensors
@@ -17,6 +15,7 @@ from torchvision.transforms import v2
 from attnlab.data import DetectionDataModule
 from attnlab.data.detection import items as detection_items
 from attnlab.errors import AttnlabError
+from tests.data.tester import DataModuleTester, epoch_of, trainer
 
 SIZE = 64
 MIXED = {"mosaic": 0.7, "mixup": 0.7, "mosaic_size": SIZE}
@@ -33,16 +32,6 @@ class Shift(nn.Module):
         return {**sample, "boxes": tv_tensors.wrap(sample["boxes"] + self.offset, like=sample["boxes"])}
 
 
-def trainer(**options) -> Trainer:
-    return Trainer(accelerator="cpu", logger=False, enable_checkpointing=False, barebones=False, **options)
-
-
-def epoch_of(data: DetectionDataModule, epoch: int = 0) -> list[dict]:
-    loader = data.train_dataloader()
-    loader.sampler.set_epoch(epoch)
-    return list(loader)
-
-
 def samples_of(batches: list[dict]) -> list[tuple]:
     """(index, image, boxes, labels) of each sample."""
     return [
@@ -50,14 +39,6 @@ def samples_of(batches: list[dict]) -> list[tuple]:
         for batch in batches
         for index, image, target in zip(batch["index"].tolist(), batch["image"], batch["target"], strict=True)
     ]
-
-
-def equal(first: list[dict], second: list[dict]) -> bool:
-    pairs = list(zip(samples_of(first), samples_of(second), strict=True))
-    return all(
-        a[0] == b[0] and all(np.array_equal(x, y) for x, y in zip(a[1:], b[1:], strict=True))
-        for a, b in pairs
-    )
 
 
 def assert_boxes(image: Tensor, target: dict, classes: int) -> None:
@@ -73,32 +54,27 @@ def assert_boxes(image: Tensor, target: dict, classes: int) -> None:
     assert all(0 <= label < classes for label in labels.tolist())
 
 
-class DetectionDataModuleTester:
-    """What every detection data module does.
+class DetectionDataModuleTester(DataModuleTester):
+    """What every detection data module does, besides what all data modules do.
 
     ``make(**options)`` builds the one under test, over at least six training images with objects, with
-    batches of 4 and no loader processes unless the options say otherwise.
+    batches of 4 unless the options say otherwise.
     """
 
     make: Callable[..., DetectionDataModule]
-    classes: ClassVar[list[str]]
     category_ids: ClassVar[list[int]]
+    train_keys: ClassVar = {"target"}
+    eval_keys: ClassVar = {"target"}
+    augmentations: ClassVar = [{"augment": [v2.RandomPhotometricDistort(p=1.0)]}, MIXED]
+    norms: ClassVar = [((0.0, 0.0, 0.0), (1.0, 1.0, 1.0), {})]
 
     def test_attributes(self):
         data = self.make()
-        assert data.class_names == self.classes
+        assert data.category_ids == self.make(**{"root": "nowhere", **data.remembered()}).category_ids
         assert data.category_ids == self.category_ids
-        assert data.num_classes == len(self.classes)
         assert len({tuple(colour) for colour in data.palette}) == len(self.classes)
         assert [0, 0, 0] not in data.palette
-        assert data.skipped == []
         assert data.dropped_boxes == 0
-
-    def test_annotated(self):
-        data = self.make()
-        assert [data.annotated(split) for split in ("train", "val", "test", "predict")] == [True] * 3 + [
-            False
-        ]
 
     def test_training_batches(self):
         data = self.make()
@@ -116,17 +92,6 @@ class DetectionDataModuleTester:
                 assert len(target["boxes"]) > 0
                 assert_boxes(image, target, data.num_classes)
         assert all(isinstance(name, str) for name in batches[0]["name"])
-
-    def test_images_become_floats_of_0_to_1(self):
-        data = self.make()
-        data.setup("fit")
-        batch = next(iter(data.train_dataloader()))
-        raw = list(batch["image"])
-        after = data.on_after_batch_transfer(batch, 0)
-        for stored, image in zip(raw, after["image"], strict=True):
-            assert image.dtype == torch.float32
-            assert image.is_contiguous()
-            assert torch.allclose(image * 255, stored.float(), atol=1e-4)
 
     def test_evaluation_is_as_stored_and_complete(self):
         data = self.make(eval_batch_size=2)
@@ -152,18 +117,6 @@ class DetectionDataModuleTester:
         assert seen == list(range(len(items)))
         assert len(set(items.image_ids.tolist())) == len(items)
 
-    def test_samples_do_not_depend_on_workers_or_history(self):
-        alone, helped = (
-            self.make(num_workers=n, augment=[v2.RandomPhotometricDistort()], **MIXED) for n in (0, 2)
-        )
-        for data in (alone, helped):
-            data.setup("fit")
-        epoch_of(alone, 0)
-        torch.manual_seed(99)
-        first = epoch_of(alone, 1)
-        assert equal(first, epoch_of(helped, 1))
-        assert not equal(first, epoch_of(alone, 2))
-
     def test_a_sample_does_not_depend_on_its_batch(self):
         data = self.make(**MIXED)
         data.setup("fit")
@@ -171,72 +124,6 @@ class DetectionDataModuleTester:
             single = data.dataset("train")[index]
             assert torch.equal(single["image"], image)
             assert np.array_equal(single["target"]["boxes"], boxes)
-
-    @pytest.mark.parametrize("options", [{"augment": [v2.ColorJitter(brightness=0.5)]}, MIXED])
-    def test_the_runs_seed_changes_the_augmentation(self, monkeypatch, options):
-        epochs = []
-        for seed in ("1", "2", "1"):
-            monkeypatch.setenv("PL_GLOBAL_SEED", seed)
-            data = self.make(**options)
-            data.setup("fit")
-            epochs.append(sorted(samples_of(epoch_of(data)), key=lambda sample: sample[0]))
-        first, second, third = ({sample[0]: sample[1] for sample in epoch} for epoch in epochs)
-        assert first.keys() == third.keys()
-        assert all(torch.equal(first[k], third[k]) for k in first)
-        both = first.keys() & second.keys()
-        assert any(not torch.equal(first[k], second[k]) for k in both)
-
-    @pytest.mark.parametrize(
-        ("stage", "splits"),
-        [
-            ("fit", {"train", "val"}),
-            ("validate", {"val"}),
-            ("test", {"test"}),
-            (None, {"train", "val", "test"}),
-        ],
-    )
-    def test_setup_prepares_what_a_stage_needs(self, stage, splits):
-        data = self.make()
-        data.setup(stage)
-        assert set(data.datasets) == splits
-        missing = ({"train", "val", "test"} - splits or {"predict"}).pop()
-        with pytest.raises(AttnlabError, match=r"call setup\(\)"):
-            getattr(data, f"{missing}_dataloader")()
-
-    def test_prediction_needs_no_data_set(self, tmp_path):
-        exif = Image.Exif()
-        exif[0x0112] = 6
-        shots = tmp_path / "shots"
-        shots.mkdir()
-        # Stored lying: its red half is on the left, and above once it is turned upright.
-        lying = Image.new("RGB", (80, 40), "blue")
-        lying.paste("red", (0, 0, 40, 40))
-        lying.save(shots / "a.jpg", exif=exif)
-        Image.new("L", (50, 60), 7).save(shots / "b.png")
-        data = self.make(
-            **{
-                "root": "nowhere",
-                "predict_images": str(shots),
-                "eval_batch_size": 2,
-                **self.make().remembered(),
-            }
-        )
-        assert data.class_names == self.classes
-        assert data.category_ids == self.category_ids
-        data.setup("predict")
-        (batch,) = data.predict_dataloader()
-        assert set(batch) == {"image", "path", "index", "counted"}
-        assert [Path(path).name for path in batch["path"]] == ["a.jpg", "b.png"]
-        assert [tuple(image.shape) for image in batch["image"]] == [(3, 80, 40), (3, 60, 50)]
-        red, blue = batch["image"][0][:, 10, 20].tolist(), batch["image"][0][:, 70, 20].tolist()
-        assert (red[0] > 200, red[2] < 50, blue[0] < 50, blue[2] > 200) == (True,) * 4
-        assert data.on_after_batch_transfer(batch, 0)["image"][1].unique().tolist() == pytest.approx(
-            [7 / 255]
-        )
-
-    def test_prediction_on_nothing_is_an_error(self):
-        with pytest.raises(AttnlabError, match="predict_images"):
-            self.make().setup("predict")
 
     def test_a_flip_moves_boxes_with_their_pixels(self):
         plain, flipped = self.make(flip=0.0), self.make(flip=1.0)
@@ -336,26 +223,6 @@ class DetectionDataModuleTester:
                     assert np.array_equal(one[key], other[key])
             assert {image.dtype for image in batch["image"]} == {types.get(precision, torch.float32)}
 
-    def test_bad_images_are_named_or_left_out(self, tmp_path):
-        data = self.make()
-        data.setup("validate")
-        bad = Path(data.items("val").paths[0])
-        whole = bad.read_bytes()
-        try:
-            bad.write_bytes(whole[: len(whole) // 2])
-            with pytest.raises(AttnlabError, match=rf"(?s)1 of .*'val'.*{bad.name}"):
-                self.make().setup("validate")
-            lenient = self.make(on_bad_image="skip")
-            with pytest.warns(UserWarning, match=bad.name):
-                lenient.setup("validate")
-            assert lenient.skipped == [data.items("val").names[0]]
-            assert len(lenient.dataset("val")) == len(data.dataset("val")) - 1
-            first, second = lenient.dataset("val")[0], data.dataset("val")[1]
-            assert first["name"] == second["name"]
-            assert np.array_equal(first["target"]["boxes"], second["target"]["boxes"])
-        finally:
-            bad.write_bytes(whole)
-
     @pytest.mark.parametrize(
         ("options", "message"),
         [
@@ -368,9 +235,6 @@ class DetectionDataModuleTester:
             ({"mixup": 0.5}, r"data\.mixup belongs to mosaics"),
             ({"strong_share": 0.5}, r"data\.strong_share belongs to mosaics"),
             ({"mosaic": 0.5, "mosaic_size": 1}, "size is 1"),
-            ({"check": "none", "on_bad_image": "skip"}, "check is none"),
-            ({"check": "fast"}, "quick, full, none"),
-            ({"batch_size": 0}, "batch_size is 0"),
         ],
     )
     def test_options_that_cannot_work_are_refused(self, options, message):

@@ -17,8 +17,9 @@ from attnlab.data.detection.coco import COCO_CATEGORIES
 from attnlab.data.download import Archive, download_coco, unpack
 from attnlab.errors import AttnlabError
 from tests.data.conftest import write_coco_folder
-from tests.data.detection_tester import DetectionDataModuleTester, epoch_of
+from tests.data.detection_tester import DetectionDataModuleTester
 from tests.data.test_download import server  # noqa: F401 (a fixture)
+from tests.data.tester import epoch_of
 
 
 class TestCOCO(DetectionDataModuleTester):
@@ -107,7 +108,7 @@ def test_a_split_without_annotations(make, coco_folder, val_json):
     (coco_folder / "info.json").write_text(json.dumps(data))
     module = make(test_annotations="info.json", test_images="val2017")
     module.setup()
-    assert [module.annotated(split) for split in ("train", "val", "test")] == [True, True, False]
+    assert [module.items(split).annotated for split in ("train", "val", "test")] == [True, True, False]
     batches = list(module.test_dataloader())
     assert [set(batch["target"][0]) for batch in batches] == [{"image_id"}] * 3
     assert [batch["target"][0]["image_id"] for batch in batches] == [100, 101, 102]
@@ -284,7 +285,7 @@ def test_what_is_not_there_is_fetched(release, server, tmp_path):  # noqa: F811
 def test_no_training_images_are_fetched_to_test(release, server, tmp_path):  # noqa: F811
     from lightning.pytorch.trainer.states import TrainerFn
 
-    from tests.data.detection_tester import trainer
+    from tests.data.tester import trainer
 
     data = COCODetectionDataModule(str(tmp_path / "coco"), download=True, mirror=release)
     data.trainer = trainer()

@@ -3,6 +3,7 @@ from __future__ import annotations
 import shutil
 from collections.abc import Callable
 from pathlib import Path
+from typing import ClassVar
 
 import numpy as np
 import pytest
@@ -12,6 +13,7 @@ from torchvision.transforms import v2
 
 from attnlab.data import SegmentationDataModule, ShapesSegmentationDataModule, VOCSegmentationDataModule
 from attnlab.errors import AttnlabError
+from tests.data.tester import GREYS, DataModuleTester, epoch_of
 
 SHAPES = {"num_train": 9, "num_val": 5, "image_size": 48}
 
@@ -23,24 +25,14 @@ def shapes_root(tmp_path_factory) -> Path:
     return root
 
 
-def equal(first, second) -> bool:
-    return all(
-        torch.equal(a[key], b[key])
-        for a, b in zip(first, second, strict=True)
-        for key in ("image", "mask", "index")
-    )
-
-
-def epoch_of(data: SegmentationDataModule, epoch: int = 0) -> list[dict]:
-    loader = data.train_dataloader()
-    loader.sampler.set_epoch(epoch)
-    return list(loader)
-
-
-class DataModuleTester:
-    """What every segmentation data module does; ``make(**options)`` builds the one under test."""
+class SegmentationTester(DataModuleTester):
+    """What every segmentation data module does, besides what all data modules do."""
 
     make: Callable[..., SegmentationDataModule]
+    train_keys: ClassVar = {"mask"}
+    eval_keys: ClassVar = {"size", "mask", "mask_size"}
+    predict_keys: ClassVar = {"size", "original", "original_size"}
+    norms: ClassVar = [*DataModuleTester.norms, (*GREYS, {"mean": GREYS[0], "std": GREYS[1]})]
     train_size: int
 
     def test_attributes_need_no_files(self):
@@ -91,52 +83,6 @@ class DataModuleTester:
             seen += batch["index"][batch["counted"]].tolist()
         assert seen == list(range(len(data.items("test"))))
 
-    def test_samples_do_not_depend_on_workers_or_history(self):
-        alone, helped = self.make(num_workers=0), self.make(num_workers=2)
-        for data in (alone, helped):
-            data.setup("fit")
-        epoch_of(alone, 0)
-        torch.manual_seed(99)
-        assert equal(epoch_of(alone, 1), epoch_of(helped, 1))
-        assert not equal(epoch_of(alone, 1), epoch_of(alone, 2))
-
-    def test_the_runs_seed_changes_the_augmentation(self, monkeypatch):
-        batches = []
-        for seed in ("1", "2", "1"):
-            monkeypatch.setenv("PL_GLOBAL_SEED", seed)
-            data = self.make()
-            data.setup("fit")
-            batches.append(epoch_of(data))
-        assert equal(batches[0], batches[2])
-        assert not equal(batches[0], batches[1])
-
-    def test_loading_leaves_the_networks_random_numbers_alone(self):
-        data = self.make()
-        data.setup("fit")
-        iterator = iter(data.train_dataloader())
-        torch.manual_seed(0)
-        expected = torch.rand(3)
-        torch.manual_seed(0)
-        next(iterator)
-        assert torch.equal(torch.rand(3), expected)
-
-    @pytest.mark.parametrize(
-        ("stage", "splits"),
-        [
-            ("fit", {"train", "val"}),
-            ("validate", {"val"}),
-            ("test", {"test"}),
-            (None, {"train", "val", "test"}),
-        ],
-    )
-    def test_setup_prepares_what_a_stage_needs(self, stage, splits):
-        data = self.make()
-        data.setup(stage)
-        assert set(data.datasets) == splits
-        missing = ({"train", "val", "test"} - splits or {"predict"}).pop()
-        with pytest.raises(AttnlabError, match=r"call setup\(\)"):
-            getattr(data, f"{missing}_dataloader")()
-
     def test_prediction(self, tmp_path):
         exif = Image.Exif()
         exif[0x0112] = 6
@@ -155,10 +101,6 @@ class DataModuleTester:
         assert batch["original_size"].tolist() == [[40, 20], [16, 16]]
         assert [Path(path).name for path in batch["path"]] == ["a.jpg", "b.png"]
 
-    def test_prediction_on_nothing_is_an_error(self):
-        with pytest.raises(AttnlabError, match="predict_images"):
-            self.make().setup("predict")
-
     def test_own_transforms_replace_the_recipe(self):
         normalise = [v2.ToDtype(torch.float32, scale=True), v2.Normalize([0.5] * 3, [0.5] * 3)]
         data = self.make(
@@ -176,7 +118,6 @@ class DataModuleTester:
             ({"train_transforms": [v2.Identity()]}, "crop_size belongs to the recipe"),
             ({"eval_transforms": [], "eval_size": 5}, "eval_size and data.eval_transforms"),
             ({"check": False, "on_bad_image": "skip"}, "check is none"),
-            ({"batch_size": 0}, "batch_size is 0"),
             ({"crop_size": 0}, "crop_size is 0"),
             ({"flip": 1.5}, "probability"),
             ({"eval_size": 0}, "eval_size is 0"),
@@ -188,7 +129,8 @@ class DataModuleTester:
             self.make(**options)
 
 
-class TestShapes(DataModuleTester):
+class TestShapes(SegmentationTester):
+    classes: ClassVar = ["background", "disc", "ring", "triangle", "star", "cross"]
     train_size = 9
 
     @pytest.fixture(autouse=True)
@@ -200,17 +142,17 @@ class TestShapes(DataModuleTester):
 
     def test_it_is_drawn_once_and_never_overwritten(self, shapes_root):
         data = self.make()
-        before = {path: path.stat().st_mtime_ns for path in data.folder.rglob("*")}
+        before = {path: path.stat().st_mtime_ns for path in data.drawn.rglob("*")}
         data.prepare_data()
-        assert {path: path.stat().st_mtime_ns for path in data.folder.rglob("*")} == before
+        assert {path: path.stat().st_mtime_ns for path in data.drawn.rglob("*")} == before
         other = self.make(num_val=6)
-        assert other.folder != data.folder
+        assert other.drawn != data.drawn
         with pytest.raises(AttnlabError, match=r"prepare_data\(\) draws"):
             other.setup("fit")
 
     def test_drawing_that_fails_leaves_nothing(self, tmp_path, monkeypatch):
         monkeypatch.setattr(
-            "attnlab.data.shapes.segmentation.write_voc", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt)
+            "attnlab.data.shapes.base.write_voc", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt)
         )
         with pytest.raises(KeyboardInterrupt):
             self.make(root=str(tmp_path)).prepare_data()
@@ -219,7 +161,7 @@ class TestShapes(DataModuleTester):
     def test_a_splits_scenes_do_not_depend_on_the_others_number(self, tmp_path):
         more = self.make(root=str(tmp_path), num_train=2)
         more.prepare_data()
-        files = [data.folder / "SegmentationClass" / "val_00003.png" for data in (more, self.make())]
+        files = [data.drawn / "SegmentationClass" / "val_00003.png" for data in (more, self.make())]
         assert files[0].read_bytes() == files[1].read_bytes()
 
     @pytest.mark.parametrize(
@@ -238,7 +180,8 @@ class TestShapes(DataModuleTester):
             self.make(**options)
 
 
-class TestVOC(DataModuleTester):
+class TestVOC(SegmentationTester):
+    classes: ClassVar = ["ground", "leaf"]
     train_size = 5
 
     @pytest.fixture(autouse=True)

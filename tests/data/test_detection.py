@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -15,11 +16,17 @@ from attnlab.errors import AttnlabError
 IMAGES = [
     AnnotatedImage("a", Path("a.jpg"), 7, (30, 60), [[0, 0, 10, 10], [1, 2, 3, 5]], [1, 0]),
     AnnotatedImage("b", Path("b.jpg"), 3, (30, 20), [], []),
-    AnnotatedImage("c", Path("c.jpg"), 5, (30, 30), [[5, 5, 20, 9]], [2], area=[44.5], iscrowd=[True]),
+    AnnotatedImage("c", Path("c.jpg"), 5, (30, 30), [[5, 5, 20, 9]], [2]),
     AnnotatedImage(
         "d", Path("d.jpg"), 1, (10, 40), [[0, 0, 4, 4], [1, 1, 9, 9]], [0, 2], difficult=[True, False]
     ),
 ]
+
+
+def packed() -> DetectionItems:
+    """`IMAGES`, where c's object is a crowd of a stated area, and one with a box left out."""
+    area, iscrowd = np.array([100, 6, 44.5, 16, 64], np.float32), np.arange(5) == 2
+    return replace(DetectionItems.of(IMAGES, {1: "bad"}), area=area, iscrowd=iscrowd, dropped={2: 1})
 
 
 def listed(items: DetectionItems) -> list[tuple]:
@@ -42,8 +49,8 @@ def test_images_are_packed_in_order():
         ("c", "c.jpg", [[5, 5, 20, 9]], [2]),
         ("d", "d.jpg", [[0, 0, 4, 4], [1, 1, 9, 9]], [0, 2]),
     ]
-    assert items.area.tolist() == [100, 6, 44.5, 16, 64]
-    assert items.iscrowd.tolist() == [False, False, True, False, False]
+    assert items.area.tolist() == [100, 6, 60, 16, 64]
+    assert items.iscrowd.tolist() == [False] * 5
     assert items.difficult.tolist() == [False, False, False, True, False]
     assert items.image_ids.tolist() == [7, 3, 5, 1]
     assert items.aspects == pytest.approx([2, 2 / 3, 1, 4])
@@ -51,7 +58,7 @@ def test_images_are_packed_in_order():
 
 
 def test_a_selection_keeps_images_with_their_objects():
-    items = DetectionItems.of(IMAGES, problems={1: "bad"}, dropped={2: 1})
+    items = packed()
     some = items.select(np.array([False, True, True, True]))
     assert listed(some) == listed(items)[1:]
     assert some.image_ids.tolist() == [3, 5, 1]
@@ -63,7 +70,7 @@ def test_a_selection_keeps_images_with_their_objects():
 
 @pytest.mark.parametrize("with_empty", [False, True])
 def test_for_training_neither_crowds_nor_difficult_objects_are_left(with_empty):
-    kept = DetectionItems.of(IMAGES).for_training(with_empty)
+    kept = packed().for_training(with_empty)
     everything = [
         ("a", "a.jpg", [[0, 0, 10, 10], [1, 2, 3, 5]], [1, 0]),
         ("b", "b.jpg", [], []),

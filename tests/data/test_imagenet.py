@@ -8,6 +8,7 @@ import tarfile
 import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import ClassVar
 
 import numpy as np
 import pytest
@@ -29,6 +30,7 @@ from attnlab.data.classification.imagenet_archive import (
     read_devkit,
 )
 from attnlab.errors import AttnlabError
+from tests.data.test_classification import ClassificationTester
 
 # Sorted order and the order of the devkit's numbers differ, as ImageNet's do.
 WNIDS = {1: "n02119789", 2: "n01440764", 3: "n03950228"}
@@ -175,6 +177,21 @@ def test_validation_images_go_by_number():
             devkit.wnid(name)
     with pytest.raises(AttnlabError, match=r"'cat\.JPEG' is not named like"):
         devkit.wnid("cat.JPEG")
+
+
+class TestImageNet(ClassificationTester):
+    classes: ClassVar = ["tench", "kit fox", "pitcher"]
+    folders: ClassVar = sorted(WNIDS.values())
+    train_size = 6
+
+    @pytest.fixture(autouse=True)
+    def _make(self, tmp_path):
+        for split, files in (("train", TRAIN_FILES), ("val", VAL_PLACED)):
+            for name, content in files.items():
+                (tmp_path / split / name).parent.mkdir(parents=True, exist_ok=True)
+                (tmp_path / split / name).write_bytes(content)
+        defaults = {"root": str(tmp_path), "batch_size": 4, "num_workers": 0, "crop_size": 32}
+        self.make = lambda **options: ImageNetDataModule(**{**defaults, **options})
 
 
 class Stop(Exception):

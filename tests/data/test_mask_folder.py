@@ -4,6 +4,7 @@ import pickle
 import shutil
 from collections.abc import Callable
 from pathlib import Path
+from typing import ClassVar
 
 import numpy as np
 import pytest
@@ -14,7 +15,7 @@ from attnlab.data.check_memory import cache_folder
 from attnlab.data.segmentation.coded_masks import CodedMaskReader, read_colours
 from attnlab.errors import AttnlabError
 from tests.data.conftest import SHARED, shared_data  # noqa: F401 (a fixture)
-from tests.data.test_datamodules import DataModuleTester
+from tests.data.test_datamodules import SegmentationTester
 
 NAMES = ["ground", "leaf"]
 Values = Callable[[np.random.Generator, tuple[int, int]], np.ndarray]
@@ -63,7 +64,8 @@ def make(leaves: Path) -> Callable[..., MaskFolderDataModule]:
     return lambda **options: MaskFolderDataModule(**{**defaults, **options})
 
 
-class TestMaskFolder(DataModuleTester):
+class TestMaskFolder(SegmentationTester):
+    classes: ClassVar = NAMES
     train_size = 5
 
     @pytest.fixture(autouse=True)

@@ -8,7 +8,8 @@ import pytest
 
 from attnlab.data.shapes.detection import ShapesDetectionDataModule
 from attnlab.data.shapes.scenes import draw_scene
-from attnlab.data.shapes.segmentation import SPLIT_STREAMS, ShapesSegmentationDataModule
+from attnlab.data.shapes.segmentation import ShapesSegmentationDataModule
+from attnlab.data.shapes.writers import SPLIT_STREAMS
 from attnlab.errors import AttnlabError
 from tests.data.detection_tester import DetectionDataModuleTester
 
@@ -73,7 +74,7 @@ def test_difficult_objects_are_not_trained_on(drawn):
 
 def test_segmentation_and_detection_share_their_scenes(drawn):
     segmentation = ShapesSegmentationDataModule(str(drawn), **SHAPES)
-    assert segmentation.folder == make(drawn).folder
+    assert segmentation.drawn == make(drawn).drawn
     before = {path: path.stat().st_mtime_ns for path in drawn.rglob("*")}
     segmentation.prepare_data()
     assert {path: path.stat().st_mtime_ns for path in drawn.rglob("*")} == before

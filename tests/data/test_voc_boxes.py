@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from attnlab.data.detection.voc_boxes import VOCFiles, read_items
+from attnlab.data.detection.voc import VOCFiles, read_items
 from attnlab.data.voc_xml import parse, read_annotation
 from attnlab.errors import AttnlabError
 from tests.data.conftest import voc_xml

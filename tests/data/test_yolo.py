@@ -68,6 +68,7 @@ def make(yolo: Path) -> Callable[..., YOLODetectionDataModule]:
 class TestYOLO(DetectionDataModuleTester):
     classes: ClassVar = NAMES
     category_ids: ClassVar = [0, 1, 2]
+    reads_headers = True
 
     @pytest.fixture(autouse=True)
     def _make(self, make):

@@ -25,8 +25,6 @@ from attnlab.data.sampling import AspectGroupedSampler, run_seed
 from attnlab.data.sets import PredictSet
 from attnlab.errors import AttnlabError
 
-DEFAULT_MOSAIC_SIZE = 640
-
 
 class DetectionDataModule(DataModule):
     """Base of detection data modules; a subclass says which classes there are and which images.
@@ -48,7 +46,7 @@ class DetectionDataModule(DataModule):
             torchvision.transforms.v2.RandomPhotometricDistort.
         mosaic: Probability, 0..1, that a training sample is a mosaic of four images.
         mixup: Probability, 0..1, that another image is blended into a mosaic.
-        mosaic_size: Side of a mosaic in pixels; None means 640.
+        mosaic_size: Side of a mosaic in pixels; None means 640, or the size of drawn scenes.
         strong_share: Share of the epochs, from the first, in which mosaic and mixup are used, 0..1. In the
             rest the training samples are single images.
         train_on_empty: Train on images without objects, too.
@@ -65,6 +63,7 @@ class DetectionDataModule(DataModule):
     """
 
     task = "detection"
+    default_mosaic_size: int = 640
 
     def __init__(
         self,
@@ -90,10 +89,18 @@ class DetectionDataModule(DataModule):
         for name, value in shares.items():
             if value is not None and not 0 <= value <= 1:
                 raise AttnlabError(f"data.{name} is {value}; it must be within 0..1.")
+        given = {"mixup": mixup > 0, "mosaic_size": mosaic_size is not None, "strong_share": strong_share < 1}
+        for name, is_given in given.items():
+            if is_given and mosaic == 0:
+                raise AttnlabError(
+                    f"data.{name} belongs to mosaics, but data.mosaic, their probability, is 0: set "
+                    f"data.mosaic, or leave data.{name} out."
+                )
         self.train_on_empty = train_on_empty
         self.group_by_aspect = group_by_aspect
         self.train_transforms = self._training(train_transforms, flip, augment)
-        self.mixing = self._mixing(mosaic, mixup, mosaic_size, strong_share)
+        size = self.default_mosaic_size if mosaic_size is None else mosaic_size
+        self.mixing = MosaicMixup(size, mosaic, mixup) if mosaic else None
         self.strong_share = strong_share
         self._dropped: dict[str, int] = {}
 
@@ -110,23 +117,6 @@ class DetectionDataModule(DataModule):
                     "or put torchvision.transforms.v2.RandomHorizontalFlip among the transforms."
                 )
         return list(replacement)
-
-    def _mixing(
-        self, mosaic: float, mixup: float, size: int | None, strong_share: float
-    ) -> MosaicMixup | None:
-        if mosaic == 0:
-            for name, given in {
-                "mixup": mixup > 0,
-                "mosaic_size": size is not None,
-                "strong_share": strong_share < 1,
-            }.items():
-                if given:
-                    raise AttnlabError(
-                        f"data.{name} belongs to mosaics, but data.mosaic, their probability, is 0: set "
-                        f"data.mosaic, or leave data.{name} out."
-                    )
-            return None
-        return MosaicMixup(DEFAULT_MOSAIC_SIZE if size is None else size, mosaic, mixup)
 
     @abstractmethod
     def categories(self) -> dict[int, str]:
@@ -146,10 +136,6 @@ class DetectionDataModule(DataModule):
             AttnlabError: The data set or the split is not there, or of other classes.
         """
 
-    def annotated(self, split: str) -> bool:
-        """Whether it is known what is in the images of ``"train"``, ``"val"`` or ``"test"``."""
-        return split != "predict"
-
     @cached_property
     def _categories(self) -> dict[int, str]:
         """Read at first use, since the data may have to be made first."""
@@ -157,20 +143,12 @@ class DetectionDataModule(DataModule):
 
     @property
     def class_names(self) -> list[str]:
-        """Names of the classes 0, 1, …, to be shown.
-
-        Raises:
-            AttnlabError: They are to be read from the data, and it is not there.
-        """
+        """Names of the classes 0, 1, …, to be shown; raises what `categories` does."""
         return list(self._categories.values())
 
     @property
     def category_ids(self) -> list[int]:
-        """The data set's own numbers of the classes 0, 1, …; from 1 where it has none.
-
-        Raises:
-            AttnlabError: They are to be read from the data, and it is not there.
-        """
+        """The data set's own numbers of the classes 0, 1, …, from 1 where it has none; raises likewise."""
         return list(self._categories)
 
     @property
@@ -216,7 +194,7 @@ class DetectionDataModule(DataModule):
         if not items.annotated:
             raise AttnlabError("The 'train' images have no annotations: there is nothing to learn from.")
         kept = items.for_training(self.train_on_empty)
-        if len(kept) == 0 or len(kept.labels) == 0:
+        if len(kept.labels) == 0:
             raise AttnlabError(
                 f"There is nothing to train on: none of the {len(items)} 'train' images in '{self.root}' has "
                 "an object that is neither a crowd nor difficult."
@@ -233,15 +211,32 @@ class DetectionDataModule(DataModule):
         Raises:
             AttnlabError: A label is beyond the classes.
         """
-        self._refuse_labels_beyond(split, items)
+        beyond = (items.labels < 0) | (items.labels >= self.num_classes)
+        if beyond.any():
+            position = int(np.searchsorted(items.ends, np.flatnonzero(beyond)[0], side="right"))
+            raise AttnlabError(
+                f"{int(beyond.sum())} objects of the '{split}' images have a label beyond the "
+                f"{self.num_classes} classes, e.g. {items.labels[beyond][0]} in "
+                f"'{items.names[position]}'; labels go from 0 to {self.num_classes - 1}."
+            )
         self._count_dropped(items)
         found = {**self.bad_files(items.paths), **items.problems}
         if self.check == "full":
             found = {**find_wrong_sizes(items), **found}
         return dict(sorted(found.items()))
 
+    def _count_dropped(self, items: DetectionItems) -> None:
+        dropped = {items.paths[k]: count for k, count in items.dropped.items()}
+        new = {path: count for path, count in dropped.items() if path not in self._dropped}
+        if new:
+            self._dropped |= new
+            rank_zero_warn(
+                f"{sum(new.values())} boxes have no area within their image and are left out, in "
+                f"{len(new)} images, e.g. '{next(iter(new))}'."
+            )
+
     def item_names(self, items: Any) -> Sequence[str]:
-        """What reports call the images by."""
+        """What reports call the images by; those to predict on are paths."""
         return items.names if isinstance(items, DetectionItems) else super().item_names(items)
 
     def without(self, items: Any, bad: set[int]) -> Any:
@@ -251,11 +246,7 @@ class DetectionDataModule(DataModule):
         return items.select(~np.isin(np.arange(len(items)), list(bad)))
 
     def make_dataset(self, split: str, items: Any) -> Dataset[Any]:
-        """Training, evaluation or prediction on the images.
-
-        Raises:
-            AttnlabError: There is no object to learn from.
-        """
+        """Training, evaluation or prediction on the images."""
         if split == "predict":
             return PredictSet(items)
         if split == "train":
@@ -267,35 +258,13 @@ class DetectionDataModule(DataModule):
         """Keeps images and boxes in lists."""
         return collate
 
-    def _refuse_labels_beyond(self, split: str, items: DetectionItems) -> None:
-        beyond = (items.labels < 0) | (items.labels >= self.num_classes)
-        if beyond.any():
-            position = int(np.searchsorted(items.ends, np.flatnonzero(beyond)[0], side="right"))
-            raise AttnlabError(
-                f"{int(beyond.sum())} objects of the '{split}' images have a label beyond the "
-                f"{self.num_classes} classes, e.g. {items.labels[beyond][0]} in "
-                f"'{items.names[position]}'; labels go from 0 to {self.num_classes - 1}."
-            )
-
-    def _count_dropped(self, items: DetectionItems) -> None:
-        new = {items.paths[k]: count for k, count in items.dropped.items()}
-        new = {path: count for path, count in new.items() if path not in self._dropped}
-        if new:
-            self._dropped |= new
-            rank_zero_warn(
-                f"{sum(new.values())} boxes have no area within their image and are left out, in "
-                f"{len(new)} images, e.g. '{next(iter(new))}'."
-            )
-
     def make_sampler(self, split: str) -> Sampler[Any]:
         """The sampler of a split; that of training puts images of like shape together if asked to."""
         dataset = self.dataset(split)
-        if split != "train" or not self.group_by_aspect or not isinstance(dataset, TrainSet):
+        if not self.group_by_aspect or not isinstance(dataset, TrainSet):
             return super().make_sampler(split)
-        replicas, rank = self.world
-        aspects = dataset.items.aspects
         return AspectGroupedSampler(
-            dataset, replicas, rank, run_seed(), batch_size=self.batch_size, aspects=aspects
+            dataset, *self.world, run_seed(), batch_size=self.batch_size, aspects=dataset.items.aspects
         )
 
     def on_after_batch_transfer(self, batch: Any, dataloader_idx: int) -> Any:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -11,10 +12,9 @@ from lightning.pytorch.utilities import rank_zero_warn
 from attnlab.data.base import STAGE_SPLITS
 from attnlab.data.detection.base import DetectionDataModule
 from attnlab.data.detection.coco_file import COCOFile, located, read_coco
-from attnlab.data.detection.coco_layout import annotations_there, find_annotations, find_images
 from attnlab.data.detection.items import DetectionItems
 from attnlab.data.download import COCO_ARCHIVES, COCO_HOST, download_coco, refuse_idle_mirror
-from attnlab.data.names import alike, check_names, differences, listed, shown_alike
+from attnlab.data.names import SPLIT_NAMES, alike, check_names, differences, listed, shown_alike
 from attnlab.errors import AttnlabError
 
 COCO_CLASSES = ["person", "bicycle", "car", "motorcycle", "airplane", "bus", "train", "truck", "boat"]
@@ -34,7 +34,10 @@ COCO_CATEGORIES = dict(zip((k for k in range(1, 91) if k not in _UNUSED_IDS), CO
 """COCO's 80 categories by id."""
 
 _ANNOTATIONS = "annotations"
-_OFFICIAL_FILES = tuple(f"{_ANNOTATIONS}/instances_{split}2017.json" for split in ("train", "val"))
+# The split of COCO's by the file that stands for it by default.
+_OFFICIAL = {f"{_ANNOTATIONS}/instances_{split}2017.json": split for split in ("train", "val")}
+# COCO's other files of the same split.
+_OTHER_KINDS = ("captions", "person_keypoints", "image_info", "stuff", "panoptic")
 
 
 class COCODetectionDataModule(DetectionDataModule):
@@ -101,11 +104,7 @@ class COCODetectionDataModule(DetectionDataModule):
         return {"classes": dict(zip(self.category_ids, self.class_names, strict=True))}
 
     def categories(self) -> dict[int, str]:
-        """The option, or what the annotations say; COCO's own 80 where these are yet to be fetched.
-
-        Raises:
-            AttnlabError: They are to be read, and there is no file with them.
-        """
+        """The option, or what the annotations say; COCO's own 80 where these are yet to be fetched."""
         if self.classes is not None:
             return self.classes
         # The validation split's file is by far the smaller one.
@@ -115,10 +114,6 @@ class COCODetectionDataModule(DetectionDataModule):
         if self.download:
             return COCO_CATEGORIES
         raise self._no_file("val")
-
-    def annotated(self, split: str) -> bool:
-        """Whether the file of ``"train"``, ``"val"`` or ``"test"`` has annotations."""
-        return split != "predict" and self._read(split).items.annotated
 
     def items(self, split: str) -> DetectionItems:
         """The images of a split.
@@ -160,21 +155,14 @@ class COCODetectionDataModule(DetectionDataModule):
             )
 
     def fetch(self) -> None:
-        """Fetch the official archives of what is needed and not there, if asked to.
-
-        Raises:
-            AttnlabError: The download failed; the message says what else can be done.
-        """
+        """Fetch the official archives of what is needed and not there, if asked to."""
         if not self.download:
             return
         stage = None if self.trainer is None else self.trainer.state.fn
         splits = [s for s in STAGE_SPLITS[None if stage is None else stage.value] if s in self.annotations]
         root = Path(self.root)
-        wanted = [
-            _ANNOTATIONS
-            for s in splits
-            if self.annotations[s] in _OFFICIAL_FILES and not self._path(s).is_file()
-        ]
+        there = all(self.annotations[s] not in _OFFICIAL or self._path(s).is_file() for s in splits)
+        wanted = [] if there else [_ANNOTATIONS]
         wanted += [self.images[s] for s in splits if not (root / self.images[s]).is_dir()]
         for folder in dict.fromkeys(wanted):
             if folder in COCO_ARCHIVES:
@@ -183,23 +171,18 @@ class COCODetectionDataModule(DetectionDataModule):
     def _path(self, split: str) -> Path:
         """The annotation file of a split: the option's, or, for want of it, one that is called otherwise."""
         path = Path(self.root) / self.annotations[split]
-        default = self._default_split(split)
-        if path.is_file() or self.download or default is None:
+        official = _OFFICIAL.get(self.annotations[split])
+        if path.is_file() or self.download or official is None:
             return path
-        return find_annotations(Path(self.root), default) or path
+        return _find_annotations(Path(self.root), official) or path
 
     def _image_folder(self, split: str) -> Path:
         """The folder of a split's images: the option's, or, for want of it, one that is called otherwise."""
         folder = Path(self.root) / self.images[split]
-        default = self._default_split(split)
-        if folder.is_dir() or self.download or default is None or folder.name != f"{default}2017":
+        official = _OFFICIAL.get(self.annotations[split])
+        if folder.is_dir() or self.download or official is None or folder.name != f"{official}2017":
             return folder
-        return find_images(Path(self.root), default, self._path(split)) or folder
-
-    def _default_split(self, split: str) -> str | None:
-        """The split of COCO's whose file stands for this one by default; None if another was named."""
-        name = self.annotations[split]
-        return next((s for s in ("train", "val") if name == f"{_ANNOTATIONS}/instances_{s}2017.json"), None)
+        return _find_images(Path(self.root), official, self._path(split)) or folder
 
     def _read(self, split: str) -> COCOFile:
         """The annotation file of a split, read once."""
@@ -212,7 +195,7 @@ class COCODetectionDataModule(DetectionDataModule):
 
     def _no_file(self, split: str) -> AttnlabError:
         root = Path(self.root)
-        found = annotations_there(root) if root.is_dir() else []
+        found = [str(path.relative_to(root)) for path in _jsons(root)]
         there = f"There are: {listed(found)}. " if found else ""
         return AttnlabError(
             f"No annotations '{self._path(split)}'. {there}Set --data.root to where COCO is, or "
@@ -232,3 +215,62 @@ class COCODetectionDataModule(DetectionDataModule):
             f"'{file.path}' has other categories than {source}. {differences(missing, surplus)} Every split "
             "needs the same ids and names."
         )
+
+
+def _find_annotations(root: Path, split: str) -> Path | None:
+    """The annotation file of a split that is not where COCO has it, or None if there is none.
+
+    Its own name tells which split a file is of, or that of its folder, as in
+    ``valid/_annotations.coco.json`` (`SPLIT_NAMES`). Several that may be meant are an error.
+    """
+    found = [
+        path
+        for path in _jsons(root)
+        if not path.name.lower().startswith(_OTHER_KINDS)
+        and (_called(path.stem, split) or (path.parent != root and _called(path.parent.name, split)))
+    ]
+    if len(found) > 1:
+        raise AttnlabError(
+            f"Several files in '{root}' may be the annotations of the '{split}' split: "
+            f"{listed([str(path.relative_to(root)) for path in found])}. Name the one that is meant with "
+            f"--data.{split}_annotations, and the folder of its images with --data.{split}_images."
+        )
+    return found[0] if found else None
+
+
+def _find_images(root: Path, split: str, annotations: Path) -> Path | None:
+    """The folder of a split's images that is not where COCO has it, or None if there is none.
+
+    A folder named after the split that holds its annotations holds the images too.
+    """
+    if annotations.parent != root and _called(annotations.parent.name, split):
+        return annotations.parent
+    images, calls = root / "images", SPLIT_NAMES[split]
+    there = [path for place in (images, root) for path in _folders(place) if _called(path.name, split)]
+    there.sort(key=lambda path: [path.name.lower().startswith(call) for call in calls], reverse=True)
+    return next(iter([*there, *([images] if images.is_dir() else [])]), None)
+
+
+def _jsons(root: Path) -> list[Path]:
+    """The files that may be annotations: in the root, its ``annotations``, and folders named after splits."""
+    folders = _folders(root)
+    named = [path for path in folders if any(_called(path.name, split) for split in SPLIT_NAMES)]
+    places = [root, *(path for path in folders if path.name.lower() == "annotations"), *named]
+    return [
+        path
+        for place in places
+        if place.is_dir()
+        for path in sorted(place.iterdir())
+        if path.suffix.lower() == ".json" and not path.name.startswith(".") and path.is_file()
+    ]
+
+
+def _called(name: str, split: str) -> bool:
+    """Whether one of a name's words is what the split is called."""
+    return any(word in SPLIT_NAMES[split] for word in re.findall(r"[a-z]+", name.lower()))
+
+
+def _folders(folder: Path) -> list[Path]:
+    if not folder.is_dir():
+        return []
+    return sorted(path for path in folder.iterdir() if path.is_dir() and not path.name.startswith("."))

@@ -6,7 +6,7 @@ import json
 import os
 import re
 from collections import Counter
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -69,52 +69,40 @@ def read_coco(path: Path) -> COCOFile:
             f"'{path}' is not in COCO's format: it is a list, or a value, instead of an object with "
             "'images', 'categories' and 'annotations'. (Lists are detections that somebody submits.)"
         )
-    images = _entries(path, content, "images")
+    images = _Entries(path, content, "images")
     annotated = "annotations" in content
-    objects = _entries(path, content, "annotations") if annotated else []
+    objects = _Entries(path, {"annotations": [], **content}, "annotations")
     groups: tuple[int, ...] = ()
     known: dict[int, str] = {}
     if annotated or "categories" in content:
-        groups = _groups(
-            content, {entry.get("category_id") for entry in objects if _is_id(entry.get("category_id"))}
-        )
-        known = _categories(path, content, groups)
-    image_ids = _ids(path, images, "images")
-    _ids(path, objects, "annotations")
-    sizes = np.array(
-        [
-            _column(path, images, "images", key, _is_size, "a whole number of pixels, at least 1")
-            for key in ("height", "width")
-        ],
-        np.int64,
-    ).T.reshape(-1, 2)
-    names = _column(path, images, "images", "file_name", _is_name, "the name of a file")
+        categories = _Entries(path, content, "categories")
+        groups = _groups(categories.entries, {k for k in objects.values("category_id") if _is_id(k)})
+        known = _categories(categories, groups)
+    image_ids = images.ids()
+    objects.ids()
+    pixels = "a whole number of pixels, at least 1"
+    sides = [images.column(key, _is_size, pixels) for key in ("height", "width")]
+    names = images.column("file_name", _is_name, "the name of a file")
 
-    image = _positions(path, objects, "image_id", image_ids, "image")
-    label = _positions(path, objects, "category_id", np.array(list(known), np.int64), "category")
-    corners, own_area = _boxes(path, objects, sizes[image])
-    area = [entry.get("area", own) for entry, own in zip(objects, own_area.tolist(), strict=True)]
-    _refuse(path, objects, [_is_area(value) for value in area], "an area that is no number from 0 up", area)
-    crowd = [entry.get("iscrowd", 0) for entry in objects]
-    _refuse(path, objects, [value in (0, 1) for value in crowd], "an iscrowd that is neither 0 nor 1", crowd)
-
-    keep = np.all(corners[:, 2:] > corners[:, :2], axis=1)
-    order = np.argsort(image, kind="stable")
-    order = order[keep[order]]
-    dropped = Counter(image[~keep].tolist())
-    items = DetectionItems(
+    owners = objects.positions("image_id", image_ids, "image")
+    labels = objects.positions("category_id", list(known), "category")
+    expected = "[x, y, width, height] in numbers, the latter two not negative"
+    boxes = np.array(objects.column("bbox", _is_box, expected), np.float64).reshape(-1, 4)
+    area = objects.values("area", (boxes[:, 2] * boxes[:, 3]).tolist())
+    objects.refuse([_is_area(value) for value in area], "an area that is no number from 0 up", area)
+    crowd = objects.values("iscrowd", [0] * len(boxes))
+    objects.refuse([value in (0, 1) for value in crowd], "an iscrowd that is neither 0 nor 1", crowd)
+    items = DetectionItems.packed(
+        owners,
+        boxes=np.concatenate([boxes[:, :2], boxes[:, :2] + boxes[:, 2:]], 1),
+        labels=labels,
+        area=np.array(area, np.float32),
+        iscrowd=np.array(crowd, bool),
         names=PackedStrings(names),
         paths=PackedStrings(names),
-        image_ids=image_ids,
-        sizes=sizes,
-        ends=np.cumsum(np.bincount(image[keep], minlength=len(images)), dtype=np.int64),
-        boxes=corners[order],
-        labels=label[order],
-        area=np.array(area, np.float32)[order],
-        iscrowd=np.array(crowd, bool)[order],
-        difficult=np.zeros(len(order), bool),
+        image_ids=np.array(image_ids, np.int64),
+        sizes=np.array(sides, np.int64).T,
         annotated=annotated,
-        dropped=dict(dropped),
     )
     return COCOFile(path, known, items, groups)
 
@@ -155,12 +143,10 @@ def located(items: DetectionItems, folder: Path) -> DetectionItems:
     )
 
 
-def _otherwise_spelt(there: Iterable[str]) -> dict[str, str]:
+def _otherwise_spelt(there: Collection[str]) -> dict[str, str]:
     """Names of files by their small letters, of those whom no other file equals but for case."""
-    found: dict[str, str | None] = {}
-    for name in there:
-        found[name.lower()] = None if name.lower() in found else name
-    return {key: name for key, name in found.items() if name is not None}
+    count = Counter(name.lower() for name in there)
+    return {name.lower(): name for name in there if count[name.lower()] == 1}
 
 
 def _from_elsewhere(names: dict[int, str], folder: Path) -> dict[int, str]:
@@ -172,11 +158,9 @@ def _from_elsewhere(names: dict[int, str], folder: Path) -> dict[int, str]:
     for k, name in names.items():
         parts = [part for part in re.split(r"[\\/]", name) if part]
         ends = ("/".join(parts[start:]) for start in range(len(parts))) if len(parts) > 1 else ()
-        there = next((end for end in ends if (folder / end).is_file()), None)
-        if there is not None:
-            found[k] = there
+        found[k] = next((end for end in ends if (folder / end).is_file()), "")
     shared = Counter(found.values())
-    return {k: name for k, name in found.items() if shared[name] == 1}
+    return {k: name for k, name in found.items() if name and shared[name] == 1}
 
 
 def _parsed(path: Path) -> Any:
@@ -198,51 +182,76 @@ def _without_segmentation(entry: dict[str, Any]) -> dict[str, Any]:
     return entry
 
 
-def _entries(path: Path, content: dict[str, Any], key: str) -> list[dict[str, Any]]:
-    entries = content.get(key)
-    if not isinstance(entries, list) or not all(isinstance(entry, dict) for entry in entries):
-        state = "is no list of objects" if key in content else "is not there"
-        raise AttnlabError(f"'{path}' is not in COCO's format: its '{key}' {state}.")
-    return entries
+class _Entries:
+    """One of the lists in a file's content: its ``images``, ``annotations`` or ``categories``."""
 
+    def __init__(self, path: Path, content: dict[str, Any], kind: str) -> None:
+        entries = content.get(kind)
+        if not isinstance(entries, list) or not all(isinstance(entry, dict) for entry in entries):
+            state = "is no list of objects" if kind in content else "is not there"
+            raise AttnlabError(f"'{path}' is not in COCO's format: its '{kind}' {state}.")
+        self.path = path
+        self.kind = kind
+        self.entries = entries
 
-def _column(
-    path: Path,
-    entries: Sequence[dict[str, Any]],
-    kind: str,
-    key: str,
-    is_good: Callable[[Any], bool],
-    expected: str,
-) -> list[Any]:
-    """One key's values of all entries, each of which must be good."""
-    values = [entry.get(key) for entry in entries]
-    for position, value in enumerate(values):
-        if not is_good(value):
-            entry = entries[position]
-            which = f"number {position + 1}" if key == "id" else f"with the id {entry.get('id')}"
-            state = f"is {value!r}" if key in entry else "is not there"
-            raise AttnlabError(
-                f"'{path}' is not in COCO's format: in its '{kind}', the '{key}' of the one {which} {state}; "
-                f"it must be {expected}."
-            )
-    return values
+    def values(self, key: str, default: Sequence[Any] | None = None) -> list[Any]:
+        """One key's values of all entries, with each one's own default."""
+        if default is None:
+            return [entry.get(key) for entry in self.entries]
+        return [entry.get(key, other) for entry, other in zip(self.entries, default, strict=True)]
 
+    def column(self, key: str, is_good: Callable[[Any], bool], expected: str) -> list[Any]:
+        """One key's values of all entries, each of which must be good."""
+        values = self.values(key)
+        for position, value in enumerate(values):
+            if not is_good(value):
+                entry = self.entries[position]
+                which = f"number {position + 1}" if key == "id" else f"with the id {entry.get('id')}"
+                state = f"is {value!r}" if key in entry else "is not there"
+                raise AttnlabError(
+                    f"'{self.path}' is not in COCO's format: in its '{self.kind}', the '{key}' of the one "
+                    f"{which} {state}; it must be {expected}."
+                )
+        return values
 
-def _ids(path: Path, entries: Sequence[dict[str, Any]], kind: str) -> np.ndarray:
-    ids = _column(path, entries, kind, "id", _is_id, "a whole number")
-    if len(set(ids)) < len(ids):
+    def ids(self) -> list[int]:
+        """The entries' ids, each of which must be its own."""
+        ids = self.column("id", _is_id, "a whole number")
         twice = [value for value, count in Counter(ids).items() if count > 1]
-        raise AttnlabError(
-            f"In '{path}', {len(twice)} ids of '{kind}' are not unique, e.g. {twice[0]}. Give each its own."
-        )
-    return np.array(ids, np.int64)
+        if twice:
+            raise AttnlabError(
+                f"In '{self.path}', {len(twice)} ids of '{self.kind}' are not unique, e.g. {twice[0]}. Give "
+                "each its own."
+            )
+        return ids
+
+    def positions(self, key: str, known: Sequence[int], what: str) -> np.ndarray:
+        """Where the ids that annotations name are among the known ones."""
+        ids = self.column(key, _is_id, "a whole number")
+        places = {number: place for place, number in enumerate(known)}
+        strange = [k for k, number in enumerate(ids) if number not in places]
+        if strange:
+            first = self.entries[strange[0]]
+            raise AttnlabError(
+                f"In '{self.path}', {len(strange)} annotations are of an unknown {what}, e.g. the one with "
+                f"the id {first['id']}, whose {key} {first[key]} is not among the {len(known)} ids."
+            )
+        return np.array([places[number] for number in ids], np.int64)
+
+    def refuse(self, good: Sequence[bool], what: str, values: Sequence[Any]) -> None:
+        """Refuse annotations with values that are not good."""
+        if not all(good):
+            first = good.index(False)
+            raise AttnlabError(
+                f"In '{self.path}', the annotation with the id {self.entries[first]['id']} has {what}: "
+                f"{values[first]!r}."
+            )
 
 
-def _groups(content: dict[str, Any], shown: set[Any]) -> tuple[int, ...]:
+def _groups(entries: Sequence[dict[str, Any]], shown: Collection[int]) -> tuple[int, ...]:
     """The categories that only group the others; see `COCOFile`."""
-    entries = content.get("categories")
-    if not isinstance(entries, list) or len(entries) < 2 or not all(isinstance(e, dict) for e in entries):
-        return ()  # What is wrong with it is said elsewhere.
+    if len(entries) < 2:
+        return ()
     return tuple(
         entry["id"]
         for entry in entries
@@ -253,61 +262,19 @@ def _groups(content: dict[str, Any], shown: set[Any]) -> tuple[int, ...]:
     )
 
 
-def _categories(path: Path, content: dict[str, Any], groups: Collection[int]) -> dict[int, str]:
-    entries = _entries(path, content, "categories")
-    if not entries:
-        raise AttnlabError(f"'{path}' has no category: its 'categories' is empty.")
-    ids = _ids(path, entries, "categories").tolist()
-    names = _column(path, entries, "categories", "name", _is_name, "a name")
+def _categories(categories: _Entries, groups: Collection[int]) -> dict[int, str]:
+    if not categories.entries:
+        raise AttnlabError(f"'{categories.path}' has no category: its 'categories' is empty.")
+    ids = categories.ids()
+    names = categories.column("name", _is_name, "a name")
     classes = [name for number, name in zip(ids, names, strict=True) if number not in groups]
     twice = alike(classes, case=True)
     if twice:
         raise AttnlabError(
-            f"In '{path}', {len(twice)} names of categories are not unique: {shown_alike(twice)}. Give all "
-            "objects of a class one category, and take the others out, or give these other names."
+            f"In '{categories.path}', {len(twice)} names of categories are not unique: {shown_alike(twice)}. "
+            "Give all objects of a class one category, and take the others out, or give these other names."
         )
     return dict(sorted(zip(ids, names, strict=True)))
-
-
-def _positions(
-    path: Path, objects: Sequence[dict[str, Any]], key: str, known: np.ndarray, what: str
-) -> np.ndarray:
-    """Where the ids that objects name are among the known ones."""
-    ids = np.array(_column(path, objects, "annotations", key, _is_id, "a whole number"), np.int64)
-    order = np.argsort(known)
-    if not len(known) or not len(ids):
-        places, found = np.zeros(len(ids), np.int64), np.zeros(len(ids), bool)
-    else:
-        places = order[np.searchsorted(known, ids, sorter=order).clip(max=len(known) - 1)]
-        found = known[places] == ids
-    strange = np.flatnonzero(~found)
-    if len(strange):
-        first = objects[strange[0]]
-        raise AttnlabError(
-            f"In '{path}', {len(strange)} annotations are of an unknown {what}, e.g. the one with the id "
-            f"{first['id']}, whose {key} {first[key]} is not among the {len(known)} ids."
-        )
-    return places
-
-
-def _boxes(path: Path, objects: Sequence[dict[str, Any]], sizes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Corners (M, 4) float32 clipped to images of these sizes (M, 2), and the areas as stated (M,)."""
-    expected = "[x, y, width, height] in numbers, the latter two not negative"
-    listed = _column(path, objects, "annotations", "bbox", _is_box, expected)
-    boxes = np.array(listed, np.float64).reshape(-1, 4)
-    corners = np.concatenate([boxes[:, :2], boxes[:, :2] + boxes[:, 2:]], 1)
-    limits = np.tile(sizes[:, ::-1], 2)
-    return corners.clip(0, limits).astype(np.float32), boxes[:, 2] * boxes[:, 3]
-
-
-def _refuse(
-    path: Path, objects: Sequence[dict[str, Any]], good: Sequence[bool], what: str, values: Sequence[Any]
-) -> None:
-    if not all(good):
-        first = good.index(False)
-        raise AttnlabError(
-            f"In '{path}', the annotation with the id {objects[first]['id']} has {what}: {values[first]!r}."
-        )
 
 
 def _is_id(value: Any) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -16,6 +17,9 @@ from attnlab.data.images import read_image
 from attnlab.data.sets import PackedStrings
 from attnlab.errors import AttnlabError
 
+OF_OBJECTS = ("boxes", "labels", "area", "iscrowd", "difficult")
+"""The attributes of `DetectionItems` with a row for each object."""
+
 
 class AnnotatedImage(NamedTuple):
     """An image file and what its annotation says.
@@ -25,10 +29,8 @@ class AnnotatedImage(NamedTuple):
         path: The file.
         image_id: Its number in the data set, different for each image.
         size: Height and width in pixels.
-        boxes: (N, 4), x0, y0, x1, y1 in pixels, within the image.
+        boxes: (N, 4), x0, y0, x1, y1 in pixels.
         labels: (N,) class indices.
-        area: (N,) in square pixels; None takes the boxes' own.
-        iscrowd: (N,) True for a box around a group that is not told apart; None means that there is none.
         difficult: (N,) True for an object that scores pass over; None means that there is none.
     """
 
@@ -38,9 +40,7 @@ class AnnotatedImage(NamedTuple):
     size: tuple[int, int]
     boxes: Sequence[Sequence[float]] | np.ndarray
     labels: Sequence[int] | np.ndarray
-    area: Sequence[float] | np.ndarray | None = None
-    iscrowd: Sequence[bool] | np.ndarray | None = None
-    difficult: Sequence[bool] | np.ndarray | None = None
+    difficult: Sequence[bool] | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -82,50 +82,48 @@ class DetectionItems:
     dropped: dict[int, int] = field(default_factory=dict)
 
     @classmethod
-    def of(
-        cls,
-        images: Iterable[AnnotatedImage],
-        problems: dict[int, str] | None = None,
-        dropped: dict[int, int] | None = None,
-    ) -> DetectionItems:
-        """Pack images.
-
-        Args:
-            images: In the data set's order.
-            problems: See the attribute.
-            dropped: See the attribute.
-        """
+    def of(cls, images: Iterable[AnnotatedImage], problems: dict[int, str] | None = None) -> DetectionItems:
+        """Pack images, in the data set's order; see `packed`."""
         listed = list(images)
         counts = [len(image.labels) for image in listed]
-        boxes = _joined([np.asarray(image.boxes, np.float32).reshape(-1, 4) for image in listed], np.float32)
-        boxes = boxes.reshape(-1, 4)
-        own = (boxes[:, 2] - boxes[:, 0]) * (boxes[:, 3] - boxes[:, 1])
-        ends = np.cumsum(counts, dtype=np.int64)
-        areas = np.split(own, ends[:-1]) if listed else []
-
-        def flags(values: list[Any]) -> np.ndarray:
-            given = zip(values, counts, strict=True)
-            return _joined([np.zeros(n, bool) if value is None else value for value, n in given], bool)
-
-        return cls(
+        return cls.packed(
+            np.repeat(np.arange(len(listed)), np.array(counts, np.int64)),
+            boxes=_joined([np.ravel(image.boxes) for image in listed], np.float32).reshape(-1, 4),
+            labels=_joined([image.labels for image in listed], np.int64),
+            difficult=_joined(
+                [image.difficult or [False] * n for image, n in zip(listed, counts, strict=True)], bool
+            ),
             names=PackedStrings(image.name for image in listed),
             paths=PackedStrings(str(image.path) for image in listed),
             image_ids=np.array([image.image_id for image in listed], np.int64),
             sizes=np.array([image.size for image in listed], np.int64).reshape(-1, 2),
-            ends=ends,
-            boxes=boxes,
-            labels=_joined([image.labels for image in listed], np.int64),
-            area=_joined(
-                [
-                    part if image.area is None else image.area
-                    for image, part in zip(listed, areas, strict=True)
-                ],
-                np.float32,
-            ),
-            iscrowd=flags([image.iscrowd for image in listed]),
-            difficult=flags([image.difficult for image in listed]),
             problems=problems or {},
-            dropped=dropped or {},
+        )
+
+    @classmethod
+    def packed(
+        cls, owners: np.ndarray, boxes: np.ndarray, sizes: np.ndarray, **columns: Any
+    ) -> DetectionItems:
+        """Pack images and objects; boxes without area within their image are left out, and counted.
+
+        Args:
+            owners: (M,) int64, the position of each object's image, in any order.
+            boxes: (M, 4), as they are given; they are clipped to the image.
+            sizes: As the attribute.
+            **columns: The other attributes, but for ``ends`` and ``dropped``. Without ``area``, it is that of
+                the boxes; without ``iscrowd`` or ``difficult``, no object is.
+        """
+        boxes = boxes.astype(np.float32).clip(0, np.tile(sizes[owners, ::-1], 2).astype(np.float32))
+        sides, no = boxes[:, 2:] - boxes[:, :2], np.zeros(len(boxes), bool)
+        columns = {"area": sides.prod(1), "iscrowd": no, "difficult": no, "boxes": boxes, **columns}
+        has_area = (sides > 0).all(1)
+        order = np.argsort(owners, kind="stable")
+        order = order[has_area[order]]
+        return cls(
+            sizes=sizes,
+            ends=np.cumsum(np.bincount(owners[order], minlength=len(sizes)), dtype=np.int64),
+            dropped=dict(Counter(owners[~has_area].tolist())),
+            **{key: value[order] if key in OF_OBJECTS else value for key, value in columns.items()},
         )
 
     def __len__(self) -> int:
@@ -141,14 +139,7 @@ class DetectionItems:
         return slice(int(self.ends[index - 1]) if index else 0, int(self.ends[index]))
 
     def select(self, keep: np.ndarray) -> DetectionItems:
-        """Some of the images, with all that is in them.
-
-        Args:
-            keep: (n,) bool.
-
-        Returns:
-            The images for which it is True, without ``problems`` and ``dropped``.
-        """
+        """The images for which ``keep``, (n,) bool, is True, without ``problems`` and ``dropped``."""
         positions = np.flatnonzero(keep).tolist()
         counts = np.diff(self.ends, prepend=0)
         return replace(
@@ -173,21 +164,11 @@ class DetectionItems:
 
     def _objects_where(self, keep: np.ndarray) -> DetectionItems:
         before = np.concatenate([[0], np.cumsum(keep, dtype=np.int64)])
-        return replace(
-            self,
-            ends=before[self.ends],
-            boxes=self.boxes[keep],
-            labels=self.labels[keep],
-            area=self.area[keep],
-            iscrowd=self.iscrowd[keep],
-            difficult=self.difficult[keep],
-        )
+        columns = {name: getattr(self, name)[keep] for name in OF_OBJECTS}
+        return replace(self, ends=before[self.ends], **columns)
 
     def read(self, index: int) -> Tensor:
-        """Decode an image as stored, whatever its EXIF orientation says: boxes lie on stored pixels.
-
-        Returns:
-            (3, h, w) uint8.
+        """Decode an image, (3, h, w) uint8, as stored, whatever its EXIF orientation says: so boxes lie.
 
         Raises:
             AttnlabError: It cannot be read, or its size is not the one that the annotation states.
@@ -223,5 +204,5 @@ def find_wrong_sizes(items: DetectionItems) -> dict[int, str]:
     return look_at_all(len(items), look)
 
 
-def _joined(parts: Sequence[Any], dtype: Any) -> np.ndarray:
-    return np.concatenate([np.asarray(part, dtype) for part in parts] or [np.empty(0, dtype)])
+def _joined(parts: Iterable[Any], dtype: Any) -> np.ndarray:
+    return np.concatenate([np.empty(0, dtype), *(np.asarray(part, dtype) for part in parts)])

@@ -10,7 +10,7 @@ the part of it that is seen straight to its place on the canvas.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from random import Random
 from typing import NamedTuple
 
@@ -70,14 +70,13 @@ class MosaicMixup:
         stretch: float = 1.3,
         fill: int = 114,
     ) -> None:
+        ranges = "it must be (smallest, largest), both above 0"
         rules = {
             f"size is {size}; it must be at least 8 pixels": size >= 8,
             f"mosaic is {mosaic}; it is a probability, 0 to 1": 0 <= mosaic <= 1,
             f"mixup is {mixup}; it is a probability, 0 to 1": 0 <= mixup <= 1,
-            f"scale is {tuple(scale)}; it must be (smallest, largest), both above 0": _is_range(scale),
-            f"mixup_scale is {tuple(mixup_scale)}; it must be (smallest, largest), both above 0": _is_range(
-                mixup_scale
-            ),
+            f"scale is {tuple(scale)}; {ranges}": 0 < scale[0] <= scale[1],
+            f"mixup_scale is {tuple(mixup_scale)}; {ranges}": 0 < mixup_scale[0] <= mixup_scale[1],
             f"shift is {shift}; it must be within 0..0.5": 0 <= shift <= 0.5,
             f"stretch is {stretch}; it must be at least 1": stretch >= 1,
             f"fill is {fill}; it must be within 0..255": 0 <= fill <= 255,
@@ -111,20 +110,24 @@ class MosaicMixup:
         """
         canvas = _Canvas(self.size, self.fill)
         if rng.random() >= self.mosaic:
-            canvas.place(load(sample_index), self._alone(rng, self.scale, self.stretch))
+            self._alone(canvas, load(sample_index), self.scale, self.stretch, rng)
             return canvas.sample()
         indices = [sample_index, *(rng.randrange(length) for _ in range(3))]
         scale = rng.uniform(*self.scale)
         across, down = self._centre(scale, rng), self._centre(scale, rng)
         for place, index in enumerate(indices):
-            quarter = _Quarter(self.size, scale, across, down, right=place % 2 == 1, below=place >= 2)
-            if quarter.is_seen():
-                canvas.place(load(index), quarter)
+            sides = (down, place >= 2), (across, place % 2 == 1)
+            if all(point < self.size if after else point > 0 for point, after in sides):
+                source = load(index)
+                shape = source.image.shape[-2:]
+                factor = scale * self.size / max(shape)
+                spans = (self._beside(*side, n * factor) for side, n in zip(sides, shape, strict=True))
+                canvas.place(source, *spans)
         if rng.random() < self.mixup:
             partner = load(rng.randrange(length))
             if len(partner.labels):
                 other = _Canvas(self.size, self.fill)
-                other.place(partner, self._alone(rng, self.mixup_scale, 1.0))
+                self._alone(other, partner, self.mixup_scale, 1.0, rng)
                 canvas.blend(other)
         return canvas.sample()
 
@@ -133,9 +136,27 @@ class MosaicMixup:
         middle = 0.5 + rng.uniform(-0.5, 0.5) * scale + rng.uniform(-self.shift, self.shift)
         return round(middle * self.size)
 
-    def _alone(self, rng: Random, scale: tuple[float, float], stretch: float) -> _Alone:
+    def _beside(self, point: int, after: bool, length: float) -> _Span:
+        """One axis of an image of a mosaic, which begins or ends where the four touch."""
+        whole = max(1, round(length))
+        if after:
+            return _Span(point, whole, max(0, point), self.size)
+        return _Span(point - whole, whole, 0, min(self.size, point))
+
+    def _alone(
+        self, canvas: _Canvas, source: DetectionSample, scale: Sequence[float], stretch: float, rng: Random
+    ) -> None:
+        """Put an image anywhere on a canvas that it need not share, scaled and stretched."""
         ratio = math.exp(rng.uniform(-1, 1) * math.log(stretch))
-        return _Alone(self.size, rng.uniform(*scale), ratio, rng.random(), rng.random())
+        height, width = source.image.shape[-2:]
+        factor = rng.uniform(*scale) * self.size / max(height, width * ratio)
+        left, top = rng.random(), rng.random()
+        lengths = max(1, round(height * factor)), max(1, round(width * ratio * factor))
+        spans = (
+            _Span(round((self.size - length) * share), length, 0, self.size)
+            for length, share in zip(lengths, (top, left), strict=True)
+        )
+        canvas.place(source, *spans)
 
 
 class _Span(NamedTuple):
@@ -154,11 +175,9 @@ class _Span(NamedTuple):
     high: int
 
     def window(self, source: int) -> tuple[int, int, int, int]:
-        """What is seen of a source of this length.
+        """What is seen of a source of this length: begin and end in the source, and on the canvas.
 
-        Returns:
-            Begin and end in the source, and begin and end on the canvas; the latter two are equal where
-            nothing is seen.
+        The latter two are equal where nothing is seen.
         """
         begin, end = max(self.low, self.offset), min(self.high, self.offset + self.length)
         if begin >= end:
@@ -168,90 +187,16 @@ class _Span(NamedTuple):
         return first, min(source, last), begin, end
 
 
-class _Alone(NamedTuple):
-    """Places an image on the canvas that it need not share.
-
-    Attributes:
-        size: Side of the canvas.
-        scale: Factor on top of the letterbox's.
-        ratio: How many times wider, for its height, the image becomes.
-        left: Where it lies across its room, 0..1.
-        top: Where it lies along its room, 0..1.
-    """
-
-    size: int
-    scale: float
-    ratio: float
-    left: float
-    top: float
-
-    def spans(self, height: int, width: int) -> tuple[_Span, _Span]:
-        """The axes y and x of an image of this size."""
-        factor = self.scale * self.size / max(height, width * self.ratio)
-        return self._span(height * factor, self.top), self._span(width * self.ratio * factor, self.left)
-
-    def _span(self, length: float, share: float) -> _Span:
-        whole = max(1, round(length))
-        return _Span(round((self.size - whole) * share), whole, 0, self.size)
-
-
-class _Quarter(NamedTuple):
-    """Places an image in a quarter of a mosaic, with its corner in the point where the four touch.
-
-    Attributes:
-        size: Side of the canvas.
-        scale: Factor on top of the letterbox's.
-        across: The point's x on the canvas, which may lie outside of it.
-        down: The point's y.
-        right: Whether the quarter is to the right of the point.
-        below: Whether it is below the point.
-    """
-
-    size: int
-    scale: float
-    across: int
-    down: int
-    right: bool
-    below: bool
-
-    def is_seen(self) -> bool:
-        """Whether any of the quarter is on the canvas."""
-        return all(
-            point < self.size if after else point > 0
-            for point, after in ((self.across, self.right), (self.down, self.below))
-        )
-
-    def spans(self, height: int, width: int) -> tuple[_Span, _Span]:
-        """The axes y and x of an image of this size."""
-        factor = self.scale * self.size / max(height, width)
-        return (
-            self._span(height * factor, self.down, self.below),
-            self._span(width * factor, self.across, self.right),
-        )
-
-    def _span(self, length: float, point: int, after: bool) -> _Span:
-        whole = max(1, round(length))
-        if after:
-            return _Span(point, whole, max(0, point), self.size)
-        return _Span(point - whole, whole, 0, min(self.size, point))
-
-
 class _Canvas:
-    """A grey square to put images on, and the objects that are seen on it.
-
-    Args:
-        size: Its side in pixels.
-        fill: Its grey value.
-    """
+    """A square of a grey value to put images on, and the objects that are seen on it."""
 
     def __init__(self, size: int, fill: int) -> None:
         self.pixels = torch.full((size, size, 3), fill, dtype=torch.uint8)
         self.boxes: list[np.ndarray] = []
         self.labels: list[np.ndarray] = []
 
-    def place(self, sample: DetectionSample, where: _Alone | _Quarter) -> None:
+    def place(self, sample: DetectionSample, y: _Span, x: _Span) -> None:
         """Put an image on the canvas, and keep its objects of which enough is seen."""
-        y, x = where.spans(*sample.image.shape[-2:])
         top, bottom, y0, y1 = y.window(sample.image.shape[-2])
         left, right, x0, x1 = x.window(sample.image.shape[-1])
         if y0 == y1 or x0 == x1:
@@ -296,7 +241,3 @@ def _resized(image: Tensor, height: int, width: int) -> Tensor:
     # As a batch whose strides are those of channels_last, which image[None] is not.
     batch = image.permute(1, 2, 0).contiguous()[None].permute(0, 3, 1, 2)
     return functional.interpolate(batch, (height, width), mode="bilinear", antialias=True)[0]
-
-
-def _is_range(pair: tuple[float, float]) -> bool:
-    return 0 < pair[0] <= pair[1]

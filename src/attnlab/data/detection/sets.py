@@ -7,8 +7,9 @@ rounds every floating tensor of a batch, which for boxes is a pixel or more, and
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import cache
 from random import Random
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -17,7 +18,7 @@ from torch.utils.data import Dataset
 from torchvision import tv_tensors
 from torchvision.transforms import v2
 
-from attnlab.data.detection.items import DetectionItems
+from attnlab.data.detection.items import OF_OBJECTS, DetectionItems
 from attnlab.data.sampling import SampleKey, seeded
 from attnlab.data.sets import marks
 from attnlab.errors import AttnlabError
@@ -40,21 +41,8 @@ class DetectionSample(NamedTuple):
     labels: np.ndarray
 
 
-class Mixing(Protocol):
-    """What makes one training sample of several, such as a mosaic."""
-
-    def __call__(
-        self, sample_index: int, length: int, load: Callable[[int], DetectionSample], rng: Random
-    ) -> DetectionSample:
-        """Make a sample.
-
-        Args:
-            sample_index: Which one is asked for, 0 … length - 1.
-            length: The number of samples.
-            load: Gives a sample as stored, by its index. What it gives is not to be changed in place.
-            rng: Random numbers of this sample alone.
-        """
-        ...
+Mixing = Callable[[int, int, Callable[[int], DetectionSample], Random], DetectionSample]
+"""Makes one training sample of several, such as a mosaic; called as `MosaicMixup` is."""
 
 
 class TrainSet(Dataset[dict[str, Any]]):
@@ -97,13 +85,7 @@ class TrainSet(Dataset[dict[str, Any]]):
 
     def __getitems__(self, keys: Sequence[int | SampleKey]) -> list[dict[str, Any]]:
         """The samples of a batch; an image that several of them need is decoded once."""
-        decoded: dict[int, DetectionSample] = {}
-
-        def load(index: int) -> DetectionSample:
-            if index not in decoded:
-                decoded[index] = self.load(index)
-            return decoded[index]
-
+        load = cache(self.load)
         return [self._sample(SampleKey.of(key), load) for key in keys]
 
     def _sample(self, key: SampleKey, load: Callable[[int], DetectionSample]) -> dict[str, Any]:
@@ -115,29 +97,16 @@ class TrainSet(Dataset[dict[str, Any]]):
         else:
             sample = load(key.index)
         sample = without_slivers(self._changed(sample, key))
-        target = {
-            "boxes": sample.boxes,
-            "labels": sample.labels,
-            "image_id": int(self.items.image_ids[key.index]),
-        }
-        return {
-            "image": sample.image,
-            "target": target,
-            "index": key.index,
-            "counted": key.counted,
-            "name": self.items.names[key.index],
-        }
+        return _answer(self.items, key, sample.image, {"boxes": sample.boxes, "labels": sample.labels})
 
     def _changed(self, sample: DetectionSample, key: SampleKey) -> DetectionSample:
         """The sample after the transforms, with the random numbers of its stream."""
         if not self.transforms:
             return sample
-        boxes = tv_tensors.BoundingBoxes(
-            torch.tensor(sample.boxes), format=_XYXY, canvas_size=tuple(sample.image.shape[-2:])
-        )
+        size = tuple(sample.image.shape[-2:])
         changed: Any = {
             "image": tv_tensors.Image(sample.image),
-            "boxes": boxes,
+            "boxes": tv_tensors.BoundingBoxes(torch.tensor(sample.boxes), format=_XYXY, canvas_size=size),
             "labels": torch.tensor(sample.labels),
         }
         with seeded(self.seed, key.epoch, key.index):
@@ -172,22 +141,26 @@ class EvalSet(Dataset[dict[str, Any]]):
 
     def __getitem__(self, key: int | SampleKey) -> dict[str, Any]:
         key = SampleKey.of(key)
-        return {
-            "image": self.items.read(key.index),
-            "target": self.target(key.index),
-            "index": key.index,
-            "counted": key.counted,
-            "name": self.items.names[key.index],
-        }
+        return _answer(self.items, key, self.items.read(key.index), self.target(key.index))
 
-    def target(self, index: int) -> dict[str, Any]:
-        """What is known of an image, without decoding it."""
-        target: dict[str, Any] = {"image_id": int(self.items.image_ids[index])}
-        if self.items.annotated:
-            objects = self.items.objects(index)
-            for key in ("boxes", "labels", "iscrowd", "difficult", "area"):
-                target[key] = getattr(self.items, key)[objects].copy()
-        return target
+    def target(self, index: int) -> dict[str, np.ndarray]:
+        """What is known of an image's objects, without decoding it."""
+        objects = self.items.objects(index)
+        known = OF_OBJECTS if self.items.annotated else ()
+        return {name: getattr(self.items, name)[objects].copy() for name in known}
+
+
+def _answer(
+    items: DetectionItems, key: SampleKey, image: Tensor, target: dict[str, np.ndarray]
+) -> dict[str, Any]:
+    """What a data set answers to a key."""
+    return {
+        "image": image,
+        "target": {**target, "image_id": int(items.image_ids[key.index])},
+        "index": key.index,
+        "counted": key.counted,
+        "name": items.names[key.index],
+    }
 
 
 def without_slivers(sample: DetectionSample) -> DetectionSample:

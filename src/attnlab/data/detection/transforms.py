@@ -39,11 +39,7 @@ class RandomHSV(v2.Transform):
         self.value = value
 
     def make_params(self, flat_inputs: list[Any]) -> dict[str, Any]:
-        """Draw the three amounts.
-
-        Returns:
-            ``hue`` as a share of the circle, and the factors ``saturation`` and ``value``.
-        """
+        """Draw ``hue``, as a share of the circle, and the factors ``saturation`` and ``value``."""
         return {
             "hue": random.uniform(-self.hue, self.hue),
             "saturation": random.uniform(1 - self.saturation, 1 + self.saturation),

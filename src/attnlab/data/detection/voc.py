@@ -2,24 +2,21 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Literal, NamedTuple
 
 from attnlab.data.detection.base import DetectionDataModule
-from attnlab.data.detection.items import DetectionItems
-from attnlab.data.detection.voc_boxes import VOCFiles, files_of, read_items
+from attnlab.data.detection.items import AnnotatedImage, DetectionItems
 from attnlab.data.download import download_voc, how_to_get_voc, refuse_idle_mirror
-from attnlab.data.names import check_names
+from attnlab.data.names import check_names, listed
+from attnlab.data.voc_xml import VOCAnnotation, read_annotation
 from attnlab.data.vocfolder import VOC_CLASSES, VOCFolder, warn_of_overlap
-from attnlab.errors import AttnlabError
+from attnlab.errors import AttnlabError, unknown
 
-YEARS = {"2007": ("2007",), "2012": ("2012",), "2007+2012": ("2007", "2012")}
-"""The releases that are trained on, by the option ``year``; the first is validated and tested on."""
-
-_SPLITS = {
-    "2007": ("trainval", "test"),
-    "2012": ("train", "val"),
-    "2007+2012": ("trainval", "test"),
-}
+_SPLITS = {"2007": ("trainval", "test"), "2012": ("train", "val"), "2007+2012": ("trainval", "test")}
+"""What is trained on and what is validated on, by the option ``year``."""
 
 
 class VOCDetectionDataModule(DetectionDataModule):
@@ -58,13 +55,12 @@ class VOCDetectionDataModule(DetectionDataModule):
         **options: Any,
     ) -> None:
         super().__init__(root, **options)
-        if year not in YEARS:
-            raise AttnlabError(f"data.year is '{year}'; it must be one of {', '.join(YEARS)}.")
+        if year not in _SPLITS:
+            raise AttnlabError(f"data.year is '{year}'; it must be one of {', '.join(_SPLITS)}.")
         refuse_idle_mirror(mirror, download)
-        names = VOC_CLASSES[1:] if class_names is None else list(class_names)
-        check_names(names, "data.class_names")
+        self.names = VOC_CLASSES[1:] if class_names is None else list(class_names)
+        check_names(self.names, "data.class_names")
         self._classes_given = class_names is not None
-        self.names = names
         self.year = year
         train, val = _SPLITS[year]
         val = val_split or val
@@ -77,12 +73,8 @@ class VOCDetectionDataModule(DetectionDataModule):
         return dict(enumerate(self.names, start=1))
 
     def fetch(self) -> None:
-        """Fetch the releases that are not there, if asked to.
-
-        Raises:
-            AttnlabError: The download failed; the message says what else can be done.
-        """
-        for year in YEARS[self.year] if self.download else ():
+        """Fetch the releases that are not there, if asked to."""
+        for year in self.year.split("+") if self.download else ():
             try:
                 self._folder(year)
             except AttnlabError:
@@ -102,8 +94,8 @@ class VOCDetectionDataModule(DetectionDataModule):
         return read_items(files, self.names, "data.class_names", self._classes_given)
 
     def _files(self, split: str) -> list[VOCFiles]:
-        years = YEARS[self.year] if split == "train" else YEARS[self.year][:1]
-        folders = [self._folder(year) for year in years]
+        years = self.year.split("+")
+        folders = [self._folder(year) for year in (years if split == "train" else years[:1])]
         return [files for folder in folders for files in files_of(folder, self.splits[split])]
 
     def _folder(self, year: str) -> VOCFolder:
@@ -111,3 +103,76 @@ class VOCDetectionDataModule(DetectionDataModule):
         if self.year != year:
             how = f"For data.year {self.year}, the root holds both VOC2007 and VOC2012. {how}"
         return VOCFolder.find(self.root, year, how, lists="Main", itself=self.year == year)
+
+
+class VOCFiles(NamedTuple):
+    """An image's file, and that of its annotation, an XML; reports call the two by their name."""
+
+    name: str
+    image: Path
+    annotation: Path
+
+
+def files_of(folder: VOCFolder, split: str) -> list[VOCFiles]:
+    """The images and annotations of a split, in the order of its list; see `VOCFolder.names`."""
+    return [VOCFiles(name, folder.image(name), folder.annotation(name)) for name in folder.names(split)]
+
+
+def read_items(
+    files: Sequence[VOCFiles], class_names: Sequence[str], option: str, given: bool = True
+) -> DetectionItems:
+    """The images of a split with the objects that their annotations list.
+
+    An annotation that cannot be read becomes one of the items' ``problems``.
+
+    Args:
+        files: In the split's order.
+        class_names: Names of the classes 0, 1, ….
+        option: Where the names come from, for the error.
+        given: Whether the user gave them; otherwise they are Pascal VOC's, for want of others.
+
+    Raises:
+        AttnlabError: Objects are of classes that are not among the names; all that are found are listed.
+    """
+    annotations: list[VOCAnnotation] = []
+    problems: dict[int, str] = {}
+    for position, item in enumerate(files):
+        try:
+            annotations.append(read_annotation(item.annotation))
+        except AttnlabError as error:
+            problems[position] = str(error)
+            annotations.append(VOCAnnotation((1, 1), []))
+    labels = {name: label for label, name in enumerate(class_names)}
+    for item, annotation in zip(files, annotations, strict=True):
+        for entry in annotation.objects:
+            if entry.name not in labels:
+                found = Counter(entry.name for annotation in annotations for entry in annotation.objects)
+                raise _unknown_class(entry.name, item.annotation, found, class_names, option, given)
+    images = [
+        AnnotatedImage(
+            name=item.name,
+            path=item.image,
+            image_id=position,
+            size=annotation.size,
+            boxes=[entry.box for entry in annotation.objects],
+            labels=[labels[entry.name] for entry in annotation.objects],
+            difficult=[entry.difficult for entry in annotation.objects],
+        )
+        for position, (item, annotation) in enumerate(zip(files, annotations, strict=True))
+    ]
+    return DetectionItems.of(images, problems)
+
+
+def _unknown_class(
+    name: str, annotation: Path, found: Counter[str], class_names: Sequence[str], option: str, given: bool
+) -> AttnlabError:
+    """The error for an object of a class that is not among the names."""
+    counts = listed([f"{key} ({count})" for key, count in found.most_common()], 30)
+    if given:
+        hint = f"It is in '{annotation}'. Add it to {option}, or take the object out."
+        return unknown("class", name, class_names, f"{hint} The annotations hold: {counts}.")
+    return AttnlabError(
+        f"{option} is not set, so the classes would be Pascal VOC's {len(class_names)}, but the annotations "
+        f"hold others, e.g. '{name}' in '{annotation}'. They hold: {counts}. Name the classes with "
+        f"--{option} '[{','.join(sorted(found)[:30])}]'."
+    )

@@ -198,5 +198,4 @@ def _items(images: Sequence[Path], looks: Sequence[YOLOLabels]) -> DetectionItem
             for position, (image, look) in enumerate(zip(images, looks, strict=True))
         ],
         problems={position: look.problem for position, look in enumerate(looks) if look.problem is not None},
-        dropped={position: look.dropped for position, look in enumerate(looks) if look.dropped},
     )

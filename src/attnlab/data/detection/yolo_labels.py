@@ -38,11 +38,10 @@ class YOLOLabels:
 
     Attributes:
         size: Height and width in pixels, as the file is stored.
-        boxes: (N, 4) float32, x0, y0, x1, y1 in pixels, within the image.
+        boxes: (N, 4) float64, x0, y0, x1, y1 in pixels, not clipped.
         labels: (N,) int64.
         problem: Why the image cannot be used, or None.
         found: Whether there is a file of labels.
-        dropped: How many boxes were left out, since they have no area within the image.
         repeated: How many lines were left out, since they say the same as another.
         confidences: How many lines have a confidence after the box.
     """
@@ -52,7 +51,6 @@ class YOLOLabels:
     labels: np.ndarray
     problem: str | None = None
     found: bool = True
-    dropped: int = 0
     repeated: int = 0
     confidences: int = 0
 
@@ -62,7 +60,7 @@ def look_up_labels(image: Path, file: Path | None, expected: LabelFormat) -> YOL
 
     A line is ``class x y width height``, with the middle of a box; or ``class x y x y x y …``, a polygon,
     whose bounding box is taken. A confidence after a box, as in predictions, is passed over, and so are
-    keypoints. Boxes are clipped to the image. Lines that say the same count once.
+    keypoints. Lines that say the same count once.
 
     Args:
         image: The image file, of which the header alone is read.
@@ -79,20 +77,16 @@ def look_up_labels(image: Path, file: Path | None, expected: LabelFormat) -> YOL
                 "Store it upright, without that entry, e.g. with 'mogrify -auto-orient'."
             )
     except AttnlabError as error:
-        nothing = np.empty((0, 4), np.float32), np.empty(0, np.int64)
+        nothing = np.empty((0, 4)), np.empty(0, np.int64)
         return YOLOLabels((1, 1), *nothing, problem=str(error), found=file is not None)
     first = np.unique(rows, axis=0, return_index=True)[1]
     kept = rows[np.sort(first)]
     height, width = size
-    scale = np.array([width, height, width, height], np.float64)
-    boxes = (kept[:, 1:] * scale).clip(0, scale).astype(np.float32)
-    has_area = (boxes[:, 2:] > boxes[:, :2]).all(1)
     return YOLOLabels(
         size,
-        boxes[has_area],
-        kept[has_area, 0].astype(np.int64),
+        kept[:, 1:] * [width, height, width, height],
+        kept[:, 0].astype(np.int64),
         found=file is not None,
-        dropped=int((~has_area).sum()),
         repeated=len(rows) - len(kept),
         confidences=confidences,
     )

@@ -64,14 +64,7 @@ def _spiked(x: FloatMap, y: FloatMap, tips: int, notch: float) -> FloatMap:
     return np.maximum(from_edge, radius - 1)  # Beyond a sharp tip the edge's line goes on, the form does not.
 
 
-FORMS: dict[str, Form] = {
-    "disc": disc,
-    "ring": ring,
-    "triangle": triangle,
-    "square": square,
-    "star": star,
-    "cross": cross,
-}
+FORMS: dict[str, Form] = {form.__name__: form for form in (disc, ring, triangle, square, star, cross)}
 
 
 @cache

@@ -6,6 +6,9 @@ import hashlib
 import json
 import os
 import re
+import shutil
+import tempfile
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -28,55 +31,65 @@ def stamped_folder(root: str, stamp: dict[str, Any]) -> Path:
     return Path(root) / _hash(stamp)
 
 
-def refuse_foreign(root: str, own_data: str) -> bool:
-    """Refuse a root that holds files of the user's and nothing that attnlab has drawn.
-
-    Hidden files and a README do not count as content.
+def write_once(root: str, stamp: dict[str, Any], write: Callable[[Path], None], own_data: str) -> None:
+    """Make a drawn data set in its `stamped_folder`, unless it is there.
 
     Args:
-        root: Where drawn data sets are to be.
-        own_data: What reads data of one's own, for the error.
-
-    Returns:
-        Whether the root is new: not there, or without content.
+        root: Folder that holds the drawn data sets.
+        stamp: What its content depends on; written into it as ``scenes.json``.
+        write: Writes the data set into an empty folder.
+        own_data: What reads data of one's own, to be named where the root holds such.
 
     Raises:
-        AttnlabError: It is such a folder, or no folder.
+        AttnlabError: The root holds files of the user's, or cannot be written to.
     """
+    is_new = _refuse_foreign(root, own_data)
+    folder = stamped_folder(root, stamp)
+    if folder.is_dir():
+        return
+    try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        # Written beside its place and renamed at the end: what is in its place is complete.
+        temporary = Path(tempfile.mkdtemp(prefix=".drawing-", dir=folder.parent))
+        try:
+            write(temporary)
+            (temporary / STAMP).write_text(json.dumps(stamp, indent=2) + "\n", encoding="utf-8")
+            temporary.chmod(0o755)
+            temporary.rename(folder)
+        finally:
+            shutil.rmtree(temporary, ignore_errors=True)
+        marker = folder.parent / MARKER
+        if is_new and not marker.exists():
+            marker.write_text(_MARKER_TEXT, encoding="utf-8")
+    except OSError as error:
+        if not folder.is_dir():  # Otherwise another run was quicker, with the same scenes.
+            raise AttnlabError(
+                f"Cannot write the drawn scenes into '{root}': {error.strerror or error}. Name another "
+                "folder with --data.root."
+            ) from error
+
+
+def _refuse_foreign(root: str, own_data: str) -> bool:
+    """Refuse a root of the user's own, of files and no drawn data; tell whether it has no content at all."""
+    advice = f"Pictures of your own are read by {own_data}. For drawn ones, leave data.root out, or name"
     folder = Path(root)
     existing = next((path for path in (folder, *folder.absolute().parents) if os.path.lexists(path)), folder)
     if not existing.is_dir() and os.path.lexists(existing):
         raise AttnlabError(
             f"data.root is '{root}', but '{existing}' is a file: scenes are drawn into a folder. "
-            f"{_advice(own_data)}"
+            f"{advice} a new folder."
         )
     try:
         there = sorted(os.listdir(folder)) if existing == folder else []  # noqa: PTH208 (names alone)
     except OSError as error:
         raise AttnlabError(f"Cannot look into data.root '{root}': {error.strerror}.") from error
     content = [name for name in there if not _NO_CONTENT.fullmatch(name)]
-    if not content:
-        return True
-    if MARKER not in there and not any(_is_drawn(folder / name) for name in content):
+    if content and MARKER not in there and not any(_is_drawn(folder / name) for name in content):
         raise AttnlabError(
             f"data.root is '{root}', which holds {listed(content, 5)} and was not made by attnlab: nothing "
-            f"is drawn into a folder of your own. {_advice(own_data)}"
+            f"is drawn into a folder of your own. {advice} a new folder."
         )
-    return False
-
-
-def leave_marker(root: str) -> None:
-    """Mark a root as attnlab's."""
-    marker = Path(root) / MARKER
-    if not marker.exists():
-        marker.write_text(_MARKER_TEXT, encoding="utf-8")
-
-
-def _advice(own_data: str) -> str:
-    return (
-        f"Pictures of your own are read by {own_data}. For drawn ones, leave data.root out, or name a new "
-        "folder."
-    )
+    return not content
 
 
 def _hash(stamp: dict[str, Any]) -> str:

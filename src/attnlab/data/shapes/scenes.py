@@ -94,16 +94,12 @@ class _Placed:
 
 
 def draw_scene(options: SceneOptions, seed: int, *stream: int) -> Scene:
-    """Draw one scene.
+    """Draw one scene, the same for the same arguments, in any order and by any number of processes.
 
     Args:
         options: What it looks like.
         seed: The data set's seed.
-        *stream: Numbers that name the scene, e.g. split and position. A scene depends on nothing else, so
-            scenes can be drawn in any order and by any number of processes.
-
-    Returns:
-        The same scene for the same arguments.
+        *stream: Numbers that name the scene, e.g. split and position.
     """
     painter = _Painter(options, np.random.default_rng([seed, *stream]))
     painter.add_clutter()
@@ -147,13 +143,10 @@ class _Painter:
         return total / 2.5
 
     def texture(self, avoid: FloatMap | None = None) -> tuple[FloatMap, FloatMap]:
-        """Two related colours in stripes, checks, grain or clouds.
+        """Two related colours in stripes, checks, grain or clouds (H, W, 3), and the first of them (3,).
 
         Args:
             avoid: A colour (3,) that the texture must stand out from.
-
-        Returns:
-            The texture (H, W, 3), and its first colour (3,).
         """
         first = self.colour()
         while avoid is not None and np.abs(first - avoid).max() < 0.25:
@@ -218,8 +211,7 @@ class _Painter:
     def place(self) -> _Placed | None:
         """Choose form and place so that at least a third of each earlier object stays visible.
 
-        Returns:
-            The placed object, or None where eight tries found no such place.
+        None is where eight tries found no such place.
         """
         low, high = self.options.object_size
         label = int(self.rng.integers(len(self.options.forms))) + 1
@@ -264,15 +256,14 @@ class _Painter:
 
     def describe(self, item: _Placed, here: NDArray[np.bool_]) -> SceneObject:
         """What is known about an object that is visible at ``here`` (H, W)."""
-        rows, columns = np.flatnonzero(here.any(1)), np.flatnonzero(here.any(0))
+        rows, columns = np.flatnonzero(here.any(1)).tolist(), np.flatnonzero(here.any(0)).tolist()
         inside, area = item.distance < 0, int(here.sum())
-        edges = (inside[0], inside[-1], inside[:, 0], inside[:, -1])
         return SceneObject(
             label=item.label,
             name=self.options.forms[item.label - 1],
-            box=(int(columns[0]), int(rows[0]), int(columns[-1]) + 1, int(rows[-1]) + 1),
+            box=(columns[0], rows[0], columns[-1] + 1, rows[-1] + 1),
             area=area,
-            truncated=any(bool(edge.any()) for edge in edges),
+            truncated=bool(inside[[0, -1]].any() or inside[:, [0, -1]].any()),
             occluded=area < int(inside.sum()),
             difficult=area < max(24, 0.35 * item.area),
         )
