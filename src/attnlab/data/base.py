@@ -15,7 +15,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from attnlab.data.checks import CHECKS, find_bad_files, summary
-from attnlab.data.images import find_images
+from attnlab.data.folders import find_images
 from attnlab.data.sampling import EvalSampler, TrainSampler, run_seed
 from attnlab.errors import AttnlabError
 
@@ -159,7 +159,7 @@ class DataModule(LightningDataModule):
 
         By default, with the files that their ``path`` names.
         """
-        return self.bad_files([item.path for item in items])
+        return self.bad_files([item.path for item in items], None if split == "train" else self.least_size)
 
     @abstractmethod
     def make_dataset(self, split: str, items: Any) -> Dataset[Any]:

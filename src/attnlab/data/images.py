@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from contextlib import suppress
-from glob import glob, has_magic
 from io import BytesIO
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -86,44 +84,6 @@ def read_mask(path: str | Path) -> Tensor:
         raise
     except Exception as error:
         raise AttnlabError(f"Cannot read the mask '{path}': {_first_line(error)}. {FILE_HINT}") from error
-
-
-def find_images(sources: str | Iterable[str]) -> list[Path]:
-    """List picture files.
-
-    Args:
-        sources: Files, folders (searched with all folders below them, but for hidden ones) and patterns
-            such as ``"shots/*.jpg"``.
-
-    Returns:
-        The files, each source's in order of name, none twice.
-
-    Raises:
-        AttnlabError: A source is not there or holds no picture.
-    """
-    found: dict[Path, None] = {}
-    for source in [sources] if isinstance(sources, str) else sources:
-        path = Path(source)
-        if path.is_file():
-            files = [path]
-        elif path.is_dir():
-            files = sorted(file for file in path.rglob("*") if _is_picture(file, path))
-        elif has_magic(source):
-            names = glob(source, recursive=True)  # noqa: PTH207 (Path.glob takes no absolute patterns)
-            files = sorted(Path(name) for name in names if Path(name).is_file())
-        else:
-            raise AttnlabError(f"No such file or folder of images: '{source}'.")
-        if not files:
-            kinds = " ".join(IMAGE_SUFFIXES)
-            raise AttnlabError(f"No images in '{source}'. Looked for files that end in {kinds}.")
-        found.update(dict.fromkeys(files))
-    return list(found)
-
-
-def _is_picture(file: Path, below: Path) -> bool:
-    """Whether it is a file by a picture's suffix, not hidden, nor in a hidden folder below this one."""
-    hidden = any(part.startswith(".") for part in file.relative_to(below).parts)
-    return not hidden and file.suffix.lower() in IMAGE_SUFFIXES and file.is_file()
 
 
 def _decode_plain_jpeg(data: bytes, exif: bool) -> Tensor | None:

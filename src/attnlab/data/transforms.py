@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from random import Random, getrandbits
 from typing import Any
 
@@ -134,7 +135,7 @@ class RandomResizedCropFlip(nn.Module):
             )
         if not 0 < ratio[0] <= ratio[1]:
             raise AttnlabError(f"ratio is {tuple(ratio)}; it must be (smallest, largest), both above 0.")
-        _refuse_flip(flip)
+        refuse_flip(flip)
         self.size = size
         self.scale = scale
         self.ratio = ratio
@@ -229,38 +230,30 @@ def too_small(height: int, width: int, size: int) -> str:
     )
 
 
-def train_recipe(
-    crop_size: int,
-    scale: tuple[float, float],
-    flip: float,
-    mean: tuple[float, float, float],
-    ignore_index: int,
-) -> list[nn.Module]:
-    """The augmentation of the ELA authors' segmentation runs: scale, crop, flip.
+def refuse_replaced(options: Mapping[str, Any], instead: str) -> None:
+    """Refuse options of a recipe that ``train_transforms`` replaces, since they have no meaning then.
 
     Args:
-        crop_size: Side of the square crop in pixels.
-        scale: Smallest and largest scale factor.
-        flip: Probability of a left-right flip, 0..1.
-        mean: Channel means in 0..1, with which images too small for the crop are padded.
-        ignore_index: The value with which masks are padded.
-
-    Returns:
-        Transforms of a dict of an image and a mask, to be applied in turn.
+        options: Value by name; those that are None are not set.
+        instead: The transform that does what they do.
     """
-    _refuse_flip(flip)
-    fill = (round(mean[0] * 255), round(mean[1] * 255), round(mean[2] * 255))
-    return [RandomScaleCrop(crop_size, scale, fill, ignore_index), v2.RandomHorizontalFlip(flip)]
+    for name, value in options.items():
+        if value is not None:
+            raise AttnlabError(
+                f"data.{name} belongs to the recipe that data.train_transforms replaces: leave it out, or "
+                f"put {instead} among the transforms."
+            )
+
+
+def refuse_flip(flip: float) -> None:
+    """Refuse what is no probability, 0..1, of a flip."""
+    if not 0 <= flip <= 1:
+        raise AttnlabError(f"flip is {flip}; it is a probability, 0 to 1.")
 
 
 def _refuse_size(size: int) -> None:
     if size < 1:
         raise AttnlabError(f"crop_size is {size}; it must be at least 1 pixel.")
-
-
-def _refuse_flip(flip: float) -> None:
-    if not 0 <= flip <= 1:
-        raise AttnlabError(f"flip is {flip}; it is a probability, 0 to 1.")
 
 
 def _integer(most: int) -> int:

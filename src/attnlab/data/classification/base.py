@@ -16,7 +16,7 @@ from attnlab.data.classification.sets import EvalSet, LabelledPicture, TrainSet,
 from attnlab.data.names import absent_classes, alike, check_names, differences, shown_alike
 from attnlab.data.sampling import run_seed
 from attnlab.data.sets import PredictSet
-from attnlab.data.transforms import RandomResizedCropFlip, ResizeCentreCrop
+from attnlab.data.transforms import RandomResizedCropFlip, ResizeCentreCrop, refuse_replaced
 from attnlab.errors import AttnlabError
 
 
@@ -79,33 +79,17 @@ class ClassificationDataModule(DataModule):
             check_names(list(classes.values()), "data.classes", case=True)
         self.classes = None if classes is None else dict(classes)
         self.crop_size = self.default_crop_size if crop_size is None else crop_size
-        self.train_transforms = self._training(train_transforms, scale, flip, augment)
+        if train_transforms is None:
+            flip = 0.5 if flip is None else flip
+            crop = RandomResizedCropFlip(self.crop_size, scale or self.default_scale, flip=flip)
+            self.train_transforms: list[nn.Module] = [crop, *(augment or [])]
+        else:
+            given = {"scale": scale, "flip": flip, "augment": augment}
+            refuse_replaced(given, "attnlab.data.transforms.RandomResizedCropFlip")
+            self.train_transforms = list(train_transforms)
         self.eval_transforms = self._evaluation(eval_transforms, eval_resize)
         # Without resizing, a picture can be too small for the crop.
         self.least_size = self.crop_size if eval_transforms is None and eval_resize == "none" else None
-
-    def _training(
-        self,
-        replacement: list[nn.Module] | None,
-        scale: tuple[float, float] | None,
-        flip: float | None,
-        augment: list[nn.Module] | None,
-    ) -> list[nn.Module]:
-        """The recipe, or what replaces it; its options have no meaning then, so none may be set."""
-        if replacement is None:
-            crop = RandomResizedCropFlip(
-                self.crop_size,
-                scale=self.default_scale if scale is None else (scale[0], scale[1]),
-                flip=0.5 if flip is None else flip,
-            )
-            return [crop, *(augment or [])]
-        for name, value in {"scale": scale, "flip": flip, "augment": augment}.items():
-            if value is not None:
-                raise AttnlabError(
-                    f"data.{name} belongs to the recipe that data.train_transforms replaces: leave it out, "
-                    "or put attnlab.data.transforms.RandomResizedCropFlip among the transforms."
-                )
-        return list(replacement)
 
     def _evaluation(self, replacement: list[nn.Module] | None, resize: int | str) -> list[nn.Module]:
         """Resizing and central crop, or what replaces them."""
@@ -132,16 +116,6 @@ class ClassificationDataModule(DataModule):
 
         Raises:
             AttnlabError: The data set is not there.
-        """
-
-    @abstractmethod
-    def items(self, split: str) -> list[LabelledPicture]:
-        """The files of ``"train"``, ``"val"`` or ``"test"``, as listed, whether they are usable or not.
-
-        Labels are indices into ``synsets``.
-
-        Raises:
-            AttnlabError: The data set or the split is not there.
         """
 
     @cached_property
@@ -218,10 +192,6 @@ class ClassificationDataModule(DataModule):
         absent = [name for label, name in enumerate(self.class_names) if label not in shown]
         if absent:
             rank_zero_warn(absent_classes(absent, self.num_classes, "training picture"))
-
-    def problems(self, split: str, items: Sequence[LabelledPicture]) -> dict[int, str]:
-        """What is wrong with the pictures' files, by position."""
-        return self.bad_files([item.path for item in items], None if split == "train" else self.least_size)
 
     def make_dataset(self, split: str, items: Sequence[Any]) -> Dataset[Any]:
         """Training, evaluation or prediction on the items.

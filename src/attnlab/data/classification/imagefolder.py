@@ -12,6 +12,7 @@ from typing import Any
 
 from attnlab.data.classification.base import ClassificationDataModule
 from attnlab.data.classification.sets import LabelledPicture
+from attnlab.data.folders import files_below, is_picture, listing
 from attnlab.data.images import IMAGE_SUFFIXES
 from attnlab.data.names import SPLIT_NAMES, differences, listed, split_called
 from attnlab.errors import AttnlabError
@@ -57,7 +58,7 @@ class ImageFolderDataModule(ClassificationDataModule):
         root, name = Path(self.root), self.folders[split]
         if name not in SPLIT_NAMES or (root / name).is_dir() or not root.is_dir():
             return root / name
-        found = split_called(name, _folders_in(root))
+        found = split_called(name, listing(root)[1])
         if len(found) > 1:
             raise AttnlabError(
                 f"There is no '{root / name}', and {listed(found)} may be meant. Name the folder with "
@@ -113,7 +114,7 @@ class ImageFolderDataModule(ClassificationDataModule):
         folder = self.folder(split)
         if not folder.is_dir():
             raise self._no_folder(split)
-        found = _folders_in(folder)
+        found = listing(folder)[1]
         if not found:
             raise AttnlabError(
                 f"'{folder}' holds no class folders. Expected {folder / '<class>' / '<picture>'}, a folder "
@@ -125,7 +126,7 @@ class ImageFolderDataModule(ClassificationDataModule):
         root, layout = Path(self.root), self._layout()
         if not root.is_dir():
             return AttnlabError(f"There is no folder '{root}'. Set --data.root to the data set: {layout}.")
-        there = _folders_in(root)
+        there = listing(root)[1]
         but = f", but {listed(there)}" if there else ""
         if there and not any(self.folder(split).is_dir() for split in self.folders):
             return AttnlabError(
@@ -149,16 +150,9 @@ def list_pictures(folder: Path) -> tuple[list[str], int]:
     Returns:
         Paths relative to the folder, with ``/`` between the parts, sorted; and the number of other files.
     """
-    found: list[str] = []
-    others = 0
-    top = str(folder)
-    for place, folders, files in os.walk(top, followlinks=True):
-        folders[:] = [name for name in folders if not name.startswith(".")]
-        below = place[len(top) + 1 :].replace(os.sep, "/")
-        pictures = [name for name in files if name.lower().endswith(IMAGE_SUFFIXES) and name[0] != "."]
-        others += len(files) - len(pictures)
-        found += [f"{below}/{name}" for name in pictures] if below else pictures
-    return sorted(found), others
+    files = files_below(folder, hidden=True)
+    pictures = [name for name in files if is_picture(name)]
+    return pictures, len(files) - len(pictures)
 
 
 def shown_names(folders: Iterable[str]) -> dict[str, str]:
@@ -183,19 +177,14 @@ def _word(folder: str) -> str:
     if not _WORDNET_ID.fullmatch(folder):
         return folder
     try:
-        return str(_wordnet().label_name_to_description(folder)).split(",")[0]
+        return str(wordnet().label_name_to_description(folder)).split(",")[0]
     except KeyError:
         return folder
 
 
 @cache
-def _wordnet() -> Any:
+def wordnet() -> Any:
+    """The WordNet ids and words that timm has."""
     from timm.data import ImageNetInfo  # Takes a while to import, and few data sets need it.
 
     return ImageNetInfo()
-
-
-def _folders_in(folder: Path) -> list[str]:
-    with os.scandir(folder) as entries:
-        names = [entry.name for entry in entries if entry.is_dir()]
-    return sorted(name for name in names if not name.startswith(".") and name != "__MACOSX")
