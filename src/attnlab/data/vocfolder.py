@@ -119,7 +119,7 @@ class VOCFolder:
         usual = self.folder / "ImageSets" / self.lists / f"{split}.txt"
         if usual.is_file():
             return usual
-        there = self._lists()
+        there = self._there(f"ImageSets/{self.lists}", (".txt",))
         found = split_called(split, there)
         if len(found) > 1:
             raise AttnlabError(
@@ -139,7 +139,7 @@ class VOCFolder:
         """
         path = self.list_file(split)
         if not path.is_file():
-            known = ", ".join(sorted(self._lists())) or "none"
+            known = ", ".join(sorted(self._there(f"ImageSets/{self.lists}", (".txt",)))) or "none"
             raise AttnlabError(f"No split '{split}': '{path}' is not there. Known: {known}.")
         names = self._names(read_lines(path))
         if not names:
@@ -151,13 +151,6 @@ class VOCFolder:
                 f"{', '.join(twice[:3])}. Each would count twice in the metrics."
             )
         return names
-
-    def _lists(self) -> dict[str, Path]:
-        """The lists that are there, by their names."""
-        folder = self.folder / "ImageSets" / self.lists
-        return {
-            Path(name).stem: folder / name for name in listing(folder)[0] if name.lower().endswith(".txt")
-        }
 
     def image(self, name: str) -> Path:
         """An image's file: VOC's own ``.jpg``, or, in data made after VOC's model, any that is there."""
@@ -177,12 +170,10 @@ class VOCFolder:
         return self._there(folder, suffixes).get(name, usual)
 
     def _there(self, folder: str, suffixes: tuple[str, ...]) -> dict[str, Path]:
-        """The files that end so, in capitals or not, by their names without the suffix; the usual one."""
+        """The files that end so, in capitals or not, by their names without it; of several, the usual one."""
         if folder not in self._listed:
             place = self.folder / folder
-            files = [
-                path for path in map(place.joinpath, listing(place)[0]) if path.suffix.lower() in suffixes
-            ]
+            files = [place / name for name in listing(place)[0] if name.lower().endswith(suffixes)]
             files.sort(key=lambda path: (-suffixes.index(path.suffix.lower()), path.suffix.islower()))
             self._listed[folder] = {path.stem: path for path in files}
         return self._listed[folder]
@@ -198,11 +189,11 @@ class VOCFolder:
         flagged = [_FLAGGED.fullmatch(line) for line in lines]
         if all(flagged) and not any(_plain(line) in images for line in lines):
             return [_plain(match[1]) for match in flagged if match]
-        paths = [None if _plain(line) in images else _TWO_PATHS.fullmatch(line) for line in lines]
-        return [
-            _plain(match[match.lastgroup or 0] if match else line)
-            for line, match in zip(lines, paths, strict=True)
-        ]
+        names = []
+        for line in lines:
+            paths = None if _plain(line) in images else _TWO_PATHS.fullmatch(line)
+            names.append(_plain(paths[paths.lastgroup or 0] if paths else line))
+        return names
 
 
 def _plain(name: str) -> str:
