@@ -127,8 +127,8 @@ class SegmentationDataModule(DataModule):
             AttnlabError: They are masks of 0 and 255 alone.
         """
         if self.check != "full":
-            images = self.bad_files([item.image for item in items])
-            return dict(sorted({**self.bad_files([item.mask for item in items]), **images}.items()))
+            of_masks = self.bad_files([item.mask for item in items])
+            return of_masks | self.bad_files([item.image for item in items])
         new = [item for item in items if item not in self._looks]
         looks = look_at_pairs(new, self.num_classes, self.ignore_index, self.read_mask, self.root)
         self._looks.update(zip(new, looks, strict=True))

@@ -167,12 +167,11 @@ class MaskFolderDataModule(SegmentationDataModule):
             if not self._indices:
                 raise
             raise AttnlabError(f"{error} Or, if they are such, set --data.binary true.") from error
-        missing = {
+        return found | {
             position: f"The image '{item.image}' has no mask: '{item.mask}' is not there."
             for position, item in enumerate(items)
             if not item.mask.is_file()
         }
-        return dict(sorted({**found, **missing}.items()))
 
     def _pairs(self, split: str) -> list[LabelledImage]:
         folders = {}
