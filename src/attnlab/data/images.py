@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from io import BytesIO
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -52,14 +53,9 @@ def read_image(path: str | Path, exif: bool = True) -> Tensor:
     Raises:
         AttnlabError: The file is missing, cut short, damaged, or no picture; the message names it.
     """
-    data = _read_bytes(path)
-    try:
+    with content(path, "image") as data:
         image = _decode_plain_jpeg(data, exif)
         return _decode(data, path, exif) if image is None else image
-    except AttnlabError:
-        raise
-    except Exception as error:  # Decoders raise whatever they like, even SyntaxError, on damaged data.
-        raise AttnlabError(f"Cannot read the image '{path}': {_first_line(error)}. {FILE_HINT}") from error
 
 
 def read_mask(path: str | Path) -> Tensor:
@@ -71,26 +67,45 @@ def read_mask(path: str | Path) -> Tensor:
     Raises:
         AttnlabError: The file is missing or damaged, or stores colours instead of indices.
     """
-    data = _read_bytes(path)
+    with content(path, "mask") as data, Image.open(BytesIO(data)) as picture:
+        if picture.mode not in ("P", "L", "1"):
+            raise AttnlabError(
+                f"The mask '{path}' is a picture of mode {picture.mode}; a mask is a palette or 8-bit grey "
+                "picture whose pixel values are class indices. Convert its colours to indices."
+            )
+        return torch.from_numpy(np.array(picture, dtype=np.uint8))
+
+
+@contextmanager
+def content(path: str | Path, what: str) -> Iterator[bytes]:
+    """A file's bytes; whatever their decoding raises becomes an error that names the file.
+
+    Args:
+        path: The file.
+        what: What it is called: ``"image"`` or ``"mask"``.
+
+    Raises:
+        AttnlabError: The file cannot be opened, or its decoding fails.
+    """
     try:
-        with Image.open(BytesIO(data)) as picture:
-            if picture.mode not in ("P", "L", "1"):
-                raise AttnlabError(
-                    f"The mask '{path}' is a picture of mode {picture.mode}; a mask is a palette or 8-bit "
-                    "grey picture whose pixel values are class indices. Convert its colours to indices."
-                )
-            return torch.from_numpy(np.array(picture, dtype=np.uint8))
+        data = Path(path).read_bytes()
+    except OSError as error:
+        raise AttnlabError(f"Cannot open '{path}': {error.strerror or error}. {FILE_HINT}") from error
+    try:
+        yield data
     except AttnlabError:
         raise
-    except Exception as error:
-        raise AttnlabError(f"Cannot read the mask '{path}': {_first_line(error)}. {FILE_HINT}") from error
+    except Exception as error:  # Decoders raise whatever they like, even SyntaxError, on damaged data.
+        reason = (str(error) or type(error).__name__).splitlines()[0].rstrip(".")
+        if isinstance(error, UnidentifiedImageError):  # Its own text shows a buffer's address.
+            reason = "it is no picture of a known format, or damaged at its start"
+        raise AttnlabError(f"Cannot read the {what} '{path}': {reason}. {FILE_HINT}") from error
 
 
 def _decode_plain_jpeg(data: bytes, exif: bool) -> Tensor | None:
     """Decode an upright grey or RGB JPEG straight into a tensor: the same pixels as Pillow's, sooner.
 
-    Returns:
-        (3, H, W) uint8, or None for what is not such a file, or cannot be decoded: Pillow is to decide.
+    None for what is not such a file, or cannot be decoded: Pillow is to decide.
     """
     header = None if _JPEG_OP is None else _jpeg_header(data)
     if header is None or header.components not in (1, 3) or (exif and header.may_be_turned and _turned(data)):
@@ -153,16 +168,3 @@ def _decode(data: bytes, path: str | Path, exif: bool) -> Tensor:
         if picture.mode != "RGB":
             picture = picture.convert("RGB")
         return torch.from_numpy(np.array(picture)).permute(2, 0, 1)
-
-
-def _read_bytes(path: str | Path) -> bytes:
-    try:
-        return Path(path).read_bytes()
-    except OSError as error:
-        raise AttnlabError(f"Cannot open '{path}': {error.strerror or error}. {FILE_HINT}") from error
-
-
-def _first_line(error: Exception) -> str:
-    if isinstance(error, UnidentifiedImageError):  # Its own text shows a buffer's address.
-        return "it is no picture of a known format, or damaged at its start"
-    return (str(error) or type(error).__name__).splitlines()[0].rstrip(".")

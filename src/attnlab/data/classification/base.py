@@ -72,9 +72,9 @@ class ClassificationDataModule(DataModule):
         **options: Any,
     ) -> None:
         super().__init__(root, batch_size, eval_batch_size, **options)
-        if classes is not None and not classes:
-            raise AttnlabError("data.classes is empty; name at least one class, or leave it out.")
         if classes is not None:
+            if not classes:
+                raise AttnlabError("data.classes is empty; name at least one class, or leave it out.")
             # Case counts: what the folders are called, which a checkpoint remembers, may differ in it alone.
             check_names(list(classes.values()), "data.classes", case=True)
         self.classes = None if classes is None else dict(classes)
@@ -134,11 +134,7 @@ class ClassificationDataModule(DataModule):
 
     @property
     def synsets(self) -> list[str]:
-        """Folders of the classes 0, 1, ….
-
-        Raises:
-            AttnlabError: They are to be read from the data, and it is not there.
-        """
+        """Folders of the classes 0, 1, …."""
         return list(self._known_classes)
 
     @property
@@ -156,23 +152,13 @@ class ClassificationDataModule(DataModule):
         Raises:
             AttnlabError: Also if the data's classes are not those of ``classes``.
         """
-        if stage != "predict":
-            self._compare_classes()
-        super().setup(stage)
-
-    def _compare_classes(self) -> None:
-        """Refuse data of other classes than the option, or the checkpoint that gave it, says."""
-        if self.classes is None:
-            return
-        there = self.data_classes()
-        missing = [folder for folder in self.classes if folder not in there]
-        surplus = [folder for folder in there if folder not in self.classes]
-        if missing or surplus:
+        known = self.classes if stage != "predict" else None
+        if known is not None and (how := differences(known, self.data_classes())):
             raise AttnlabError(
                 f"The data in '{self.root}' has other classes than data.classes (or the checkpoint) says: "
-                f"{differences(missing, surplus)} Set data.root to the data of these, or data.classes "
-                "to null to read them from it."
+                f"{how} Set data.root to the data of these, or data.classes to null to read them from it."
             )
+        super().setup(stage)
 
     def _look_at_classes(self, items: Sequence[LabelledPicture]) -> None:
         """Refuse what cannot be learnt, and say which classes the check has left without a picture."""

@@ -87,12 +87,10 @@ class ImageFolderDataModule(ClassificationDataModule):
         folder = self.folder(split)
         found = self._class_folders(split)
         labels = {name: label for label, name in enumerate(self.synsets)}
-        missing = [name for name in labels if name not in found]
-        surplus = [name for name in found if name not in labels]
-        if missing or surplus:
+        if how := differences(labels, found):
             raise AttnlabError(
-                f"The class folders in '{folder}' are not the {len(labels)} classes of the data set. "
-                f"{differences(missing, surplus)} Every split needs the same class folders."
+                f"The class folders in '{folder}' are not the {len(labels)} classes of the data set. {how} "
+                "Every split needs the same class folders."
             )
         items: list[LabelledPicture] = []
         empty: list[str] = []
@@ -136,7 +134,7 @@ class ImageFolderDataModule(ClassificationDataModule):
             )
         return AttnlabError(
             f"There is no '{self.folder(split)}'{but}. Expected {layout}; other names can be set with "
-            f" --data.{split}_folder."
+            f"--data.{split}_folder."
         )
 
     def _layout(self) -> str:
@@ -156,14 +154,9 @@ def list_pictures(folder: Path) -> tuple[list[str], int]:
 
 
 def shown_names(folders: Iterable[str]) -> dict[str, str]:
-    """Names to show for class folders, no two alike.
+    """Names to show for class folders, by folder, no two alike.
 
-    Args:
-        folders: The folders' names.
-
-    Returns:
-        By folder: for a WordNet id its first word, with the id in brackets where two classes share the
-        word; for all others the folder's name.
+    A WordNet id is shown by its first word, with the id in brackets where two classes share the word.
     """
     names = {folder: _word(folder) for folder in folders}
     count = Counter(names.values())
