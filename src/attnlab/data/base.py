@@ -198,7 +198,7 @@ class DataModule(LightningDataModule):
         return find_images(self.predict_images)
 
     def _usable(self, split: str, items: Any) -> Any:
-        """The items with which nothing is wrong, once that the others may be left out is clear."""
+        """The items with which nothing is wrong, once it is clear that the others may be left out."""
         wrong = self.problems(split, items) if split != "predict" else self.bad_files(items, self.least_size)
         found = dict(sorted(wrong.items()))
         if not found:

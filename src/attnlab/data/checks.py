@@ -39,7 +39,7 @@ def find_bad_files(
     least_size: int | None = None,
     root: str | Path | None = None,
 ) -> dict[int, str]:
-    """Find the picture files that cannot be used.
+    """Find the picture files that cannot be used: what is wrong, by position in ``paths``; see `look_at_all`.
 
     ``"full"`` decodes every file, which takes as long as an epoch's loading without training. Those that were
     found whole are remembered (`CheckMemory`).
@@ -50,17 +50,12 @@ def find_bad_files(
     see is damage between the two ends of a file: a part in the middle that is overwritten or left out. Such
     a file is an error when its turn comes, or, as with any decoder, decodes to wrong pixels.
 
-    In a distributed run each process looks at its share, and all learn of all that is found.
-
     Args:
         paths: The files.
         depth: How closely to look.
         least_size: If given, the pictures, of which then the headers are read too, must be at least so high
             and wide, in pixels.
         root: The data set's folder, which what was found is remembered by; None remembers nothing.
-
-    Returns:
-        What is wrong, by position in ``paths``, of those with which something is.
     """
 
     def look(position: int) -> str | None:
@@ -92,15 +87,13 @@ def look_at_all(
 ) -> dict[int, Found]:
     """Look at things 0 … count - 1, in threads, and in a distributed run each process at its share.
 
-    All processes learn what all have found.
-
     Args:
         count: The number of things.
         look: Says what is to be known of one, e.g. what is wrong with it, or None. Called from many threads.
         title: Stands before a progress bar, which the first process then shows.
 
     Returns:
-        What was said, by position, in rising order, of those of which something was.
+        What was said, in all processes, by position, in rising order, of those of which something was.
     """
     shared = dist.is_available() and dist.is_initialized()
     rank, world = (dist.get_rank(), dist.get_world_size()) if shared else (0, 1)

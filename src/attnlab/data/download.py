@@ -187,7 +187,7 @@ def _extracted_tar(archive: Path, folder: Path) -> Iterator[int]:
     """Unpack, and say after each member how far in the archive it ended, in bytes."""
     with tarfile.open(archive) as tar:
         for member in tar:
-            check_member(archive, member)
+            _refuse_unsafe(archive, member.name, member.isfile() or member.isdir())
             tar.extract(member, folder, filter="data")
             yield member.offset_data + member.size
 
@@ -203,16 +203,8 @@ def _extracted_zip(archive: Path, folder: Path) -> Iterator[int]:
             yield member.header_offset + member.compress_size
 
 
-def check_member(archive: Path, member: tarfile.TarInfo) -> None:
-    """Refuse a member of a tar archive that is neither a file nor a folder within the folder.
-
-    Raises:
-        AttnlabError: It is a link or a device, or its path leads outside.
-    """
-    _refuse_unsafe(archive, member.name, member.isfile() or member.isdir())
-
-
 def _refuse_unsafe(archive: Path, name: str, plain: bool) -> None:
+    """Refuse a member that is neither a file nor a folder, or leads outside."""
     path = PurePosixPath(name)
     if path.is_absolute() or ".." in path.parts or not plain:
         raise AttnlabError(

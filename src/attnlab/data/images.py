@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from io import BytesIO
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import torch
@@ -107,8 +107,8 @@ def _decode_plain_jpeg(data: bytes, exif: bool) -> Tensor | None:
 
     None for what is not such a file, or cannot be decoded: Pillow is to decide.
     """
-    header = None if _JPEG_OP is None else _jpeg_header(data)
-    if header is None or header.components not in (1, 3) or (exif and header.may_be_turned and _turned(data)):
+    components, may_be_turned = (0, False) if _JPEG_OP is None else _jpeg_header(data)
+    if components not in (1, 3) or (exif and may_be_turned and _turned(data)):
         return None
     try:
         return _JPEG_OP(torch.frombuffer(bytearray(data), dtype=torch.uint8), _AS_RGB)
@@ -116,17 +116,13 @@ def _decode_plain_jpeg(data: bytes, exif: bool) -> Tensor | None:
         return None
 
 
-class _JpegHeader(NamedTuple):
-    """What is read of a JPEG's header: its colour components, and whether it may hold an orientation."""
+def _jpeg_header(data: bytes) -> tuple[int, bool]:
+    """A JPEG's number of colour components, and whether it may hold an orientation.
 
-    components: int
-    may_be_turned: bool
-
-
-def _jpeg_header(data: bytes) -> _JpegHeader | None:
-    """Walk through the segments up to the frame's; None if it is no JPEG of 8 bits and Huffman coding."""
+    The number is 0 if it is no JPEG of 8 bits and Huffman coding. The segments up to the frame's are read.
+    """
     if not data.startswith(JPEG_SIGNATURE):
-        return None
+        return 0, False
     position, may_be_turned = 2, False
     while position + 10 <= len(data) and data[position] == 0xFF:
         marker = data[position + 1]
@@ -135,14 +131,14 @@ def _jpeg_header(data: bytes) -> _JpegHeader | None:
             continue
         length = data[position + 2] << 8 | data[position + 3]
         if marker in _HUFFMAN_FRAMES:
-            return _JpegHeader(data[position + 9], may_be_turned) if data[position + 4] == 8 else None
+            return data[position + 9] if data[position + 4] == 8 else 0, may_be_turned
         if marker == 0xE1:
             segment = data[position + 4 : position + 2 + length]
             may_be_turned |= any(mark in segment for mark in _ORIENTATION_MARKS)
         if not (0xE0 <= marker <= 0xEF or marker in _OTHER_SEGMENTS):
-            return None
+            break
         position += 2 + length
-    return None
+    return 0, False
 
 
 def _turned(data: bytes) -> bool:

@@ -19,8 +19,8 @@ SPLIT_NAMES = {
 def alike(names: Iterable[str], case: bool = False) -> list[list[str]]:
     """The names that a reader cannot tell apart, in groups of at least two.
 
-    They differ in nothing but space (around them, or its amount within) and, unless it counts, ``case``, as it
-    always does of single letters: ``A`` and ``a`` are two.
+    They differ in nothing but space (around them, or its amount within) and, unless it counts, ``case``; that
+    of single letters always does: ``A`` and ``a`` are two.
     """
     groups: dict[str, list[str]] = defaultdict(list)
     for name in names:

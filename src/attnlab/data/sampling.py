@@ -74,11 +74,7 @@ def seeded(*entropy: int) -> Iterator[None]:
 class _KeySampler(DistributedSampler[Any]):
     """What all samplers share. Lightning leaves a `DistributedSampler` in place and calls ``set_epoch``.
 
-    Args:
-        dataset: Anything with a length.
-        num_replicas: Number of processes, at least 1.
-        rank: This process, 0 … num_replicas - 1.
-        seed: The run's seed.
+    Its data set is anything with a length, and its seed the run's.
     """
 
     def __init__(self, dataset: Sized, num_replicas: int = 1, rank: int = 0, seed: int = 0) -> None:

@@ -48,10 +48,6 @@ class SampleSet(Dataset[dict[str, Any]]):
     """A data set that is asked by a `SampleKey`, or by a bare index."""
 
     @abstractmethod
-    def __len__(self) -> int:
-        """Number of samples."""
-
-    @abstractmethod
     def sample(self, key: SampleKey) -> dict[str, Any]:
         """What there is to a sample besides its key."""
 

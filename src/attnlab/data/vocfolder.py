@@ -36,13 +36,9 @@ class Named(Protocol):
 
 
 def colour_map(num_classes: int) -> list[list[int]]:
-    """Pascal VOC's colours: the bits of the index, dealt out to red, green and blue from the top bit down.
+    """Pascal VOC's colours, RGB in 0..255, of at most 256 classes.
 
-    Args:
-        num_classes: Number of colours, at most 256.
-
-    Returns:
-        RGB values, 0..255, a class each.
+    They are the bits of the index, dealt out to red, green and blue from the top bit down.
     """
     return [
         [sum((index >> 3 * bit + channel & 1) << 7 - bit for bit in range(3)) for channel in range(3)]
@@ -129,10 +125,7 @@ class VOCFolder:
         return there[found[0]] if found else usual
 
     def names(self, split: str) -> list[str]:
-        """The names of a split's images, in the order of its list.
-
-        Args:
-            split: A list's name, without ``.txt``.
+        """The names of the images of a split, a list's name without ``.txt``, in the list's order.
 
         Raises:
             AttnlabError: There is no such list, it is in an unknown encoding, empty, or names an image twice.

@@ -100,13 +100,11 @@ class ClassificationDataModule(DataModule):
                     "former: put torchvision.transforms.v2.Resize among the transforms instead."
                 )
             return list(replacement)
-        if resize == "none":
-            return [ResizeCentreCrop(None, self.crop_size)]
         if resize == "auto":
-            return [ResizeCentreCrop(round(self.crop_size * self.eval_enlargement), self.crop_size)]
-        if isinstance(resize, str):
+            resize = round(self.crop_size * self.eval_enlargement)
+        elif isinstance(resize, str) and resize != "none":
             raise AttnlabError(f"data.eval_resize is '{resize}'; it must be a number, auto or none.")
-        return [ResizeCentreCrop(resize, self.crop_size)]
+        return [ResizeCentreCrop(None if isinstance(resize, str) else resize, self.crop_size)]
 
     @abstractmethod
     def data_classes(self) -> dict[str, str]:

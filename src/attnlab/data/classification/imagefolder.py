@@ -56,7 +56,7 @@ class ImageFolderDataModule(ClassificationDataModule):
             AttnlabError: Several may be meant.
         """
         root, name = Path(self.root), self.folders[split]
-        if name not in SPLIT_NAMES or (root / name).is_dir() or not root.is_dir():
+        if name not in SPLIT_NAMES or (root / name).is_dir():
             return root / name
         found = split_called(name, listing(root)[1])
         if len(found) > 1:
@@ -112,16 +112,17 @@ class ImageFolderDataModule(ClassificationDataModule):
         folder = self.folder(split)
         if not folder.is_dir():
             raise self._no_folder(split)
-        found = listing(folder)[1]
-        if not found:
-            raise AttnlabError(
-                f"'{folder}' holds no class folders. Expected {folder / '<class>' / '<picture>'}, a folder "
-                "for each class."
-            )
-        return found
+        if found := listing(folder)[1]:
+            return found
+        raise AttnlabError(
+            f"'{folder}' holds no class folders. Expected {folder / '<class>' / '<picture>'}, a folder for "
+            "each class."
+        )
 
     def _no_folder(self, split: str) -> AttnlabError:
-        root, layout = Path(self.root), self._layout()
+        root = Path(self.root)
+        train, val = (root / self.folders[split] / "<class>" / "<picture>" for split in ("train", "val"))
+        layout = f"{train} and {val}"
         if not root.is_dir():
             return AttnlabError(f"There is no folder '{root}'. Set --data.root to the data set: {layout}.")
         there = listing(root)[1]
@@ -137,17 +138,9 @@ class ImageFolderDataModule(ClassificationDataModule):
             f"--data.{split}_folder."
         )
 
-    def _layout(self) -> str:
-        train, val = (Path(self.root) / self.folders[split] for split in ("train", "val"))
-        return f"{train / '<class>' / '<picture>'} and {val / '<class>' / '<picture>'}"
-
 
 def list_pictures(folder: Path) -> tuple[list[str], int]:
-    """The picture files in a folder and in those below it, by their suffixes, without looking at the files.
-
-    Returns:
-        Paths relative to the folder, with ``/`` between the parts, sorted; and the number of other files.
-    """
+    """The paths of `files_below` that are pictures', by their suffixes, and the number of other files."""
     files = files_below(folder, hidden=True)
     pictures = [name for name in files if is_picture(name)]
     return pictures, len(files) - len(pictures)

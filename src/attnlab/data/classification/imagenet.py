@@ -59,11 +59,8 @@ class ImageNetDataModule(ImageFolderDataModule):
         # Validation first: what its devkit may lack shows before the training archive takes its hour.
         if self._archive("val").is_file():
             extract_val(Path(self.root), self.folder("val"))
-        evaluating = self.trainer is not None and self.trainer.state.fn in (
-            TrainerFn.VALIDATING,
-            TrainerFn.TESTING,
-        )
-        if self._archive("train").is_file() and not evaluating:
+        stage = None if self.trainer is None else self.trainer.state.fn
+        if self._archive("train").is_file() and stage not in (TrainerFn.VALIDATING, TrainerFn.TESTING):
             extract_train(Path(self.root), self.folder("train"))
 
     def data_classes(self) -> dict[str, str]:

@@ -14,7 +14,7 @@ from typing import NamedTuple
 
 from lightning.pytorch.utilities import rank_zero_info
 
-from attnlab.data.download import check_member, checksum
+from attnlab.data.download import checksum
 from attnlab.data.progress import Steps
 from attnlab.errors import AttnlabError
 
@@ -172,12 +172,10 @@ def read_devkit(root: Path) -> Devkit:
     meta, truth = _devkit_files(root)
     wnids = _synsets(meta)
     numbers = [int(line) if line.isdecimal() else 0 for line in truth.decode("ascii", "replace").split()]
-    strange = next((number for number in numbers if number not in wnids), None)
-    if strange is not None or not numbers:
-        raise AttnlabError(
-            f"The devkit in '{root}' is damaged: its {_GROUND_TRUTH} "
-            + (f"names a class, {strange}, that its {_META} does not have." if numbers else "is empty.")
-        )
+    strange = [number for number in numbers if number not in wnids]
+    if strange or not numbers:
+        wrong = f"names a class, {strange[0]}, that its {_META} does not have" if strange else "is empty"
+        raise AttnlabError(f"The devkit in '{root}' is damaged: its {_GROUND_TRUTH} {wrong}.")
     return Devkit(sorted(wnids.values()), [wnids[number] for number in numbers])
 
 
@@ -290,8 +288,7 @@ def _alone(folder: Path) -> Iterator[None]:
 
 
 def _matched(archive: Path, member: tarfile.TarInfo, name: re.Pattern[str]) -> re.Match[str]:
-    """The match of a member's name, which must be a file of such a name."""
-    check_member(archive, member)
+    """The match of a member's name, which must be a plain file of such a name, so within any folder."""
     match = name.fullmatch(member.name)
     if match is None or not member.isfile():
         raise AttnlabError(

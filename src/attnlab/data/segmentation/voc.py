@@ -77,11 +77,7 @@ class VOCSegmentationDataModule(SegmentationDataModule):
         self.mirror = mirror
 
     def fetch(self) -> None:
-        """Fetch the data set if asked to.
-
-        Raises:
-            AttnlabError: The download failed; the message says what else can be done.
-        """
+        """Fetch the data set if asked to and it is not there; see `DataModule.fetch`."""
         if not self.download:
             return
         try:
@@ -101,8 +97,8 @@ class VOCSegmentationDataModule(SegmentationDataModule):
             items = self._trained_on(folder)
         else:
             items = labelled_images(folder, self.val_split if split == "val" else self.test_split)
-        if split == "val" and "train" in self.datasets:
-            warn_of_overlap(self._trained_on(folder), items, self.train_split, self.val_split)
+            if split == "val" and "train" in self.datasets:
+                warn_of_overlap(self._trained_on(folder), items, self.train_split, self.val_split)
         if not self._classes_given:
             refuse_ones_own(folder, items, self.year, self.ignore_index)
         return items
