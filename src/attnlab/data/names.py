@@ -70,15 +70,10 @@ def listed(names: Sequence[str], most: int = 8) -> str:
 
 
 def split_called(name: str, there: Iterable[str]) -> list[str]:
-    """What of a folder's or list's names may be meant by the name of a split.
+    """What of the names that are there, of folders or lists, may be meant by the name of a split.
 
-    Args:
-        name: ``"train"``, ``"val"``, ``"test"`` or another.
-        there: The names that are there.
-
-    Returns:
-        ``name`` alone if it is there; else those that are the same but for case; else those by which the
-        split is called elsewhere (`SPLIT_NAMES`), in their order there.
+    It alone if it is there; else those that are the same but for case; else those that the split is called
+    elsewhere (`SPLIT_NAMES`), in their order there.
     """
     there = sorted(there)
     if name in there:

@@ -108,9 +108,7 @@ class ClassificationDataModule(DataModule):
 
     @abstractmethod
     def data_classes(self) -> dict[str, str]:
-        """The classes as the data has them: folder and name to show, in the order of their indices.
-
-        The names to show are unique.
+        """The classes as the data has them: folder and unique name to show, in the order of their indices.
 
         Raises:
             AttnlabError: The data set is not there.
@@ -145,11 +143,7 @@ class ClassificationDataModule(DataModule):
         return {"classes": dict(self._known_classes)}
 
     def setup(self, stage: str | None = None) -> None:
-        """List and check the files of the splits that a stage needs; see `DataModule.setup`.
-
-        Raises:
-            AttnlabError: Also if the data's classes are not those of ``classes``.
-        """
+        """Compare the data's classes with those of ``classes``, and go on; see `DataModule.setup`."""
         known = self.classes if stage != "predict" else None
         if known is not None and (how := differences(known, self.data_classes())):
             raise AttnlabError(
@@ -178,11 +172,7 @@ class ClassificationDataModule(DataModule):
             rank_zero_warn(absent_classes(absent, self.num_classes, "training picture"))
 
     def make_dataset(self, split: str, items: Sequence[Any]) -> Dataset[Any]:
-        """Training, evaluation or prediction on the items.
-
-        Raises:
-            AttnlabError: There is one class only, or two that a reader cannot tell apart.
-        """
+        """Training on items of at least two classes that a reader can tell apart, evaluation, prediction."""
         if split == "predict":
             return PredictSet(items, self.eval_transforms)
         if split == "train":

@@ -236,11 +236,8 @@ def _verify_once(archive: Path) -> None:
 def _extract(archive: Path, folder: Path, fill: Callable[[tarfile.TarFile, Path], Iterable[int]]) -> None:
     """Have a folder filled from a verified archive, under another name until it is complete.
 
-    Args:
-        archive: The archive.
-        folder: The folder. One that is there already is left as it is.
-        fill: Called with the open archive and the folder's name until then; yields how far in the archive, in
-            bytes, it has come.
+    ``fill`` is called with the open archive and the folder's name until then, and yields how far in the
+    archive, in bytes, it has come. A folder that is there already is left as it is.
     """
     if is_filled(folder):
         return

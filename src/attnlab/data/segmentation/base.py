@@ -138,11 +138,7 @@ class SegmentationDataModule(DataModule):
         return {position: look.problem for position, look in enumerate(looks) if look.problem}
 
     def make_dataset(self, split: str, items: list[Any]) -> Dataset[Any]:
-        """Training, evaluation or prediction on the items.
-
-        Raises:
-            AttnlabError: The training masks hold one class alone.
-        """
+        """Training on items of at least two classes, evaluation, or prediction."""
         if split == "predict":
             return PredictSet(items, self.eval_transforms, with_original=True)
         if split == "train":

@@ -155,12 +155,11 @@ def refuse_ones_own(folder: VOCFolder, items: Sequence[LabelledImage], year: str
         found, number = f"Its masks hold the values {listed(shown, 12)}.", max(classes) + 1
     else:
         found, number = "None of its masks could be read.", 2
-    example = ["background", *(f"name{k}" for k in range(1, number))]
-    shown_names = ",".join([*example[:4], *(["…"] if number > 4 else [])])
+    example = ",".join([*["background", "name1", "name2", "name3"][:number], *["…"] * (number > 4)])
     raise AttnlabError(
         f"data.class_names is not set, so the classes would be Pascal VOC's {len(VOC_CLASSES)}, but the data "
         f"in '{folder.folder}' is not Pascal VOC's: {strange}. {found} Name the classes 0, 1, … with "
-        f"--data.class_names '[{shown_names}]', the background's first. (If VOC's classes are meant, give "
+        f"--data.class_names '[{example}]', the background's first. (If VOC's classes are meant, give "
         f"these: '[{','.join(VOC_CLASSES)}]'.)"
     )
 
