@@ -171,9 +171,8 @@ def _strange(folder: VOCFolder, items: Sequence[LabelledImage], year: str) -> st
         return f"its pictures are named otherwise, e.g. '{others[0]}'"
     sample = items[:: max(1, len(items) // 8)]
     # Those that train_aug adds are grey, wherever they come from, but lie beside VOC's own.
-    masks = [folder.folder / "SegmentationClass" / f"{item.name}.png" for item in sample]
-    coloured = [found for mask in masks if mask.is_file() and (found := _has_vocs_colours(mask)) is not None]
-    if not all(coloured):
+    masks = (folder.folder / "SegmentationClass" / f"{item.name}.png" for item in sample)
+    if any(_has_vocs_colours(mask) is False for mask in masks):
         return "its masks do not have VOC's palette"
     for annotation in (folder.annotation(item.name) for item in sample):
         try:
