@@ -16,7 +16,8 @@ from torch import Tensor, nn
 
 from attnlab import checkpoints, data
 from attnlab.data import DataModule
-from attnlab.data.images import find_images, read_image
+from attnlab.data.folders import find_images
+from attnlab.data.images import read_image
 from attnlab.errors import AttnlabError
 from attnlab.task_kinds import DEFAULT_TASK, TASK_KINDS
 from attnlab.tasks import BaseTask

@@ -12,7 +12,7 @@ from PIL import Image
 from attnlab.data import VOCSegmentationDataModule, checks
 from attnlab.data.check_memory import CheckMemory
 from attnlab.data.checks import find_bad_files
-from attnlab.data.segmentation import pairs
+from attnlab.data.segmentation import mask_values
 
 LONG_AGO = 1_000_000_000
 
@@ -40,7 +40,7 @@ def decoded(monkeypatch) -> list[str]:
         return read(path, exif)
 
     monkeypatch.setattr(checks, "read_image", note)
-    monkeypatch.setattr(pairs, "read_image", note)
+    monkeypatch.setattr(mask_values, "read_image", note)
     return names
 
 

@@ -5,7 +5,8 @@ import pytest
 import torch
 from PIL import Image, ImageOps
 
-from attnlab.data.images import find_images, read_image, read_mask
+from attnlab.data.folders import find_images
+from attnlab.data.images import read_image, read_mask
 from attnlab.errors import AttnlabError
 
 RNG = np.random.default_rng(0)

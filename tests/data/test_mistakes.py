@@ -20,7 +20,7 @@ from attnlab.data import (
     VOCDetectionDataModule,
     VOCSegmentationDataModule,
 )
-from attnlab.data.images import find_images
+from attnlab.data.folders import find_images
 from attnlab.data.text_files import read_text
 from attnlab.data.vocfolder import VOCFolder, colour_map
 from attnlab.errors import AttnlabError

@@ -15,7 +15,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from attnlab.data.checks import CHECKS, find_bad_files, summary
-from attnlab.data.images import find_images
+from attnlab.data.folders import find_images
 from attnlab.data.sampling import EvalSampler, TrainSampler, run_seed
 from attnlab.errors import AttnlabError
 
@@ -72,9 +72,6 @@ class DataModule(LightningDataModule):
     task: str | None = None
     least_size: int | None = None
 
-    mean: Triple
-    std: Triple
-
     def __init__(
         self,
         root: str = "data",
@@ -88,11 +85,9 @@ class DataModule(LightningDataModule):
         std: Triple = IMAGENET_STD,
     ) -> None:
         super().__init__()
-        for name, value, least in (
-            ("batch_size", batch_size, 1),
-            ("eval_batch_size", eval_batch_size, 1),
-            ("num_workers", num_workers, 0),
-        ):
+        numbers = {"batch_size": batch_size, "eval_batch_size": eval_batch_size, "num_workers": num_workers}
+        for name, value in numbers.items():
+            least = 0 if name == "num_workers" else 1
             if value < least:
                 raise AttnlabError(f"data.{name} is {value}; it must be at least {least}.")
         if min(std) <= 0:
@@ -149,19 +144,15 @@ class DataModule(LightningDataModule):
     def items(self, split: str) -> Any:
         """What ``"train"``, ``"val"`` or ``"test"`` consists of, as listed, whether it is usable or not.
 
-        Returns:
-            A sequence, of the kind that the task's data sets are made of.
+        It is a sequence, of the kind that the task's data sets are made of.
 
         Raises:
             AttnlabError: The data set or the split is not there.
         """
 
     def problems(self, split: str, items: Any) -> dict[int, str]:
-        """What is wrong with the items of a split that cannot be used, by position, in rising order.
-
-        By default, with the files that their ``path`` names.
-        """
-        return self.bad_files([item.path for item in items])
+        """What is wrong with items, by position; by default, with the files that their ``path`` names."""
+        return self.bad_files([item.path for item in items], None if split == "train" else self.least_size)
 
     @abstractmethod
     def make_dataset(self, split: str, items: Any) -> Dataset[Any]:
@@ -209,9 +200,9 @@ class DataModule(LightningDataModule):
         return find_images(self.predict_images)
 
     def _usable(self, split: str, items: Any) -> Any:
-        """The items with which nothing is wrong, once that the others may be left out is clear."""
-        predicts = split == "predict"
-        found = self.bad_files(items, self.least_size) if predicts else self.problems(split, items)
+        """The items with which nothing is wrong, once it is clear that the others may be left out."""
+        wrong = self.problems(split, items) if split != "predict" else self.bad_files(items, self.least_size)
+        found = dict(sorted(wrong.items()))
         if not found:
             return items
         text = summary(list(found.values()), len(items), f"of the '{split}' images")
@@ -231,12 +222,7 @@ class DataModule(LightningDataModule):
         return self.without(items, set(found))
 
     def bad_files(self, paths: Sequence[Path | str], least_size: int | None = None) -> dict[int, str]:
-        """What is wrong with picture files, by position, as closely as ``check`` says; see `find_bad_files`.
-
-        Args:
-            paths: The files.
-            least_size: The fewest pixels that they must have in height and width.
-        """
+        """What is wrong with picture files, by position, as far as ``check`` says; see `find_bad_files`."""
         if self.check == "none":
             return {}
         return find_bad_files([Path(path) for path in paths], self.check, least_size, self.root)
@@ -261,18 +247,15 @@ class DataModule(LightningDataModule):
     def make_loader(self, split: str) -> DataLoader[Any]:
         """The loader of a split, sharded over the trainer's processes.
 
-        The last, smaller batch of an epoch is dropped in training, unless it is the only one.
-
-        Args:
-            split: ``"train"`` shuffles and augments; all others keep the data set's order.
+        ``"train"`` shuffles and augments, and drops the last, smaller batch of an epoch, unless there is no
+        other; all others keep the data set's order.
         """
-        dataset = self.dataset(split)
         train = split == "train"
         sampler = self.make_sampler(split)
         batch_size = self.batch_size if train else self.eval_batch_size
         on_cuda = self.trainer is not None and self.trainer.strategy.root_device.type == "cuda"
         return DataLoader(
-            dataset,
+            self.dataset(split),
             batch_size=batch_size,
             sampler=sampler,
             num_workers=self.num_workers,
@@ -283,19 +266,19 @@ class DataModule(LightningDataModule):
         )
 
     def train_dataloader(self) -> DataLoader[Any]:
-        """Shuffled, augmented batches of this process's share; see `collate`."""
+        """Shuffled, augmented batches of this process's share; see `collate`, as for the others."""
         return self.make_loader("train")
 
     def val_dataloader(self) -> DataLoader[Any]:
-        """Batches that also carry names; see `collate`."""
+        """Batches in the data set's order."""
         return self.make_loader("val")
 
     def test_dataloader(self) -> DataLoader[Any]:
-        """Batches that also carry names; see `collate`."""
+        """Batches in the data set's order."""
         return self.make_loader("test")
 
     def predict_dataloader(self) -> DataLoader[Any]:
-        """Batches of pictures alone, with their paths; see `collate`."""
+        """Batches of pictures alone, with their paths."""
         return self.make_loader("predict")
 
     def transfer_batch_to_device(self, batch: Any, device: torch.device, dataloader_idx: int) -> Any:
@@ -314,11 +297,7 @@ class DataModule(LightningDataModule):
     def normalise(self, images: Tensor) -> Tensor:
         """Turn uint8 images into normalised ones; float images are taken to be normalised already.
 
-        Args:
-            images: (…, 3, H, W), uint8 in 0..255, or floating point.
-
-        Returns:
-            (…, 3, H, W) in floating point, contiguous, of the trainer's precision.
+        (…, 3, H, W), uint8 in 0..255 or float -> (…, 3, H, W), contiguous, of the trainer's precision.
         """
         if images.dtype == torch.uint8:
             mean = torch.tensor(self.mean, device=images.device).view(3, 1, 1)

@@ -6,8 +6,9 @@ import hashlib
 import os
 import re
 import time
+from collections.abc import Callable, Sequence
+from contextlib import suppress
 from pathlib import Path
-from types import TracebackType
 
 _LINE = re.compile(r"^([0-9a-f]{32}) ([0-9: ]+)\n", re.MULTILINE)
 # What is written within the same tick of a file system's clock has the same date.
@@ -29,16 +30,19 @@ class CheckMemory:
     Use it as a context: what was learnt is written at its end.
 
     Args:
-        root: The data set's folder, which its text is named after.
+        root: The data set's folder, which its text is named after; None remembers nothing.
         what: What is found out, where it is more than whether a file is whole.
     """
 
-    def __init__(self, root: str | Path, what: str = "") -> None:
-        name = hashlib.sha256(os.fsencode(Path(root).absolute())).hexdigest()[:16]
+    def __init__(self, root: str | Path | None, what: str = "") -> None:
+        name = hashlib.sha256(os.fsencode(Path(root or "").absolute())).hexdigest()[:16]
         self.path = cache_folder() / "checked" / f"{name}.txt"
+        self._remembers = root is not None
         self._what = what
-        self._known = dict(_lines(self.path))
+        self._known: dict[str, str] = {}
         self._new: dict[str, str] = {}
+        with suppress(OSError, ValueError):
+            self._known |= _LINE.findall(self.path.read_text(encoding="utf-8"))
 
     def key(self, *files: str | Path) -> str | None:
         """What stands for files as they are now; None for those that are not there or changed just now."""
@@ -53,37 +57,22 @@ class CheckMemory:
             parts.append(f"{os.path.abspath(file)}\n{stat.st_size}\n{stat.st_mtime_ns}")  # noqa: PTH100
         return hashlib.sha256(os.fsencode("\n".join(parts))).hexdigest()[:32]
 
-    def recall(self, key: str | None) -> str | None:
-        """What was found out about the files of a key, or None."""
-        return None if key is None else self._known.get(key)
-
-    def keep(self, key: str | None, text: str) -> None:
-        """Remember what was found out about the files of a key: digits, colons and spaces."""
-        if key is not None:
-            self._new[key] = text
+    def found(self, files: Sequence[str | Path], look: Callable[[], str]) -> str:
+        """What a look at files finds, or has found: digits, colons and spaces. What it raises is not kept."""
+        key = self.key(*files) if self._remembers else None
+        if key is None:
+            return look()
+        if key not in self._known:
+            self._known[key] = self._new[key] = look()
+        return self._known[key]
 
     def __enter__(self) -> CheckMemory:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         if not self._new:
             return
-        lines = "".join(f"{key} {text}\n" for key, text in self._new.items())
-        try:
+        with suppress(OSError):  # A read-only home: the next run looks again.
             self.path.parent.mkdir(parents=True, exist_ok=True)
             with self.path.open("a", encoding="utf-8") as file:
-                file.write(lines)
-        except OSError:
-            pass  # A read-only home: the next run looks again.
-        self._known |= self._new
-        self._new = {}
-
-
-def _lines(path: Path) -> list[tuple[str, str]]:
-    try:
-        text = path.read_text(encoding="utf-8")
-    except (OSError, ValueError):
-        return []
-    return _LINE.findall(text)
+                file.write("".join(f"{key} {text}\n" for key, text in self._new.items()))

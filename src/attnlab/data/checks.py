@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Literal, TypeVar
 
@@ -40,7 +39,7 @@ def find_bad_files(
     least_size: int | None = None,
     root: str | Path | None = None,
 ) -> dict[int, str]:
-    """Find the picture files that cannot be used.
+    """Find the picture files that cannot be used: what is wrong, by position in ``paths``; see `look_at_all`.
 
     ``"full"`` decodes every file, which takes as long as an epoch's loading without training. Those that were
     found whole are remembered (`CheckMemory`).
@@ -51,47 +50,35 @@ def find_bad_files(
     see is damage between the two ends of a file: a part in the middle that is overwritten or left out. Such
     a file is an error when its turn comes, or, as with any decoder, decodes to wrong pixels.
 
-    In a distributed run each process looks at its share, and all learn of all that is found.
-
     Args:
         paths: The files.
         depth: How closely to look.
         least_size: If given, the pictures, of which then the headers are read too, must be at least so high
             and wide, in pixels.
         root: The data set's folder, which what was found is remembered by; None remembers nothing.
-
-    Returns:
-        What is wrong, by position in ``paths``, of those with which something is.
     """
 
     def look(position: int) -> str | None:
         path = paths[position]
         try:
-            size = sized(path)
+            size = size_of(path)
         except AttnlabError as error:
             return str(error).removesuffix(FILE_HINT).rstrip()
         if size is not None and least_size is not None and min(size) < least_size:
             return f"The image '{path}': {too_small(*size, least_size)}"
         return None
 
-    def sized(path: Path) -> tuple[int, int] | None:
+    def size_of(path: Path) -> tuple[int, int] | None:
         """Height and width of a picture that is whole; None where they are not asked for."""
-        if depth == "full" and memory is not None:
-            key = memory.key(path)
-            known = memory.recall(key)
-            if known is not None:
-                height, width = map(int, known.split())
-            else:
-                height, width = _decoded_size(path)
-                memory.keep(key, f"{height} {width}")
-            return height, width
-        if depth == "full" or not _looks_whole(path):
+        if depth == "full":
+            height, width = memory.found([path], lambda: "{} {}".format(*_decoded_size(path))).split()
+            return int(height), int(width)
+        if not _looks_whole(path):
             return _decoded_size(path)
-        return None if least_size is None else _size(path)
+        return None if least_size is None else _stated_size(path)
 
-    memory = None if depth == "quick" or root is None else CheckMemory(root)
     title = f"Checking {len(paths)} files" if len(paths) > MANY_FILES else None
-    with memory or nullcontext():
+    with CheckMemory(root if depth == "full" else None) as memory:
         return look_at_all(len(paths), look, title)
 
 
@@ -100,15 +87,13 @@ def look_at_all(
 ) -> dict[int, Found]:
     """Look at things 0 … count - 1, in threads, and in a distributed run each process at its share.
 
-    All processes learn what all have found.
-
     Args:
         count: The number of things.
         look: Says what is to be known of one, e.g. what is wrong with it, or None. Called from many threads.
         title: Stands before a progress bar, which the first process then shows.
 
     Returns:
-        What was said, by position, in rising order, of those of which something was.
+        What was said, in all processes, by position, in rising order, of those of which something was.
     """
     shared = dist.is_available() and dist.is_initialized()
     rank, world = (dist.get_rank(), dist.get_world_size()) if shared else (0, 1)
@@ -121,12 +106,12 @@ def look_at_all(
         return {position: what for position, what in said if what is not None}
 
     found: dict[int, Found] = {}
-    shows = title is not None and rank == 0
-    with ThreadPoolExecutor() as pool, _progress(title or "", len(share), shows) as advance:
+    with ThreadPoolExecutor() as pool, Steps(shown=title is not None and rank == 0) as progress:
+        task = progress.add_task(title or "", total=len(share))
         # Decoders release the interpreter's lock, so threads do.
         for part, said in zip(parts, pool.map(look_at, parts), strict=True):
             found |= said
-            advance(len(part))
+            progress.advance(task, len(part))
     if shared:
         of_all: list[dict[int, Found]] = [{} for _ in range(world)]
         dist.all_gather_object(of_all, found)
@@ -141,17 +126,6 @@ def summary(problems: Sequence[str], total: int, what: str, shown: int = 5) -> s
     if len(problems) > shown:
         lines.append(f"  … and {len(problems) - shown} more.")
     return "\n".join(lines)
-
-
-@contextmanager
-def _progress(title: str, total: int, shows: bool) -> Iterator[Callable[[int], None]]:
-    """A bar on the terminal, if it is to be shown; yields what moves it on by a number of steps."""
-    if not shows:
-        yield lambda steps: None
-        return
-    with Steps() as progress:
-        task = progress.add_task(title, total=total)
-        yield lambda steps: progress.advance(task, steps)
 
 
 def _decoded_size(path: Path) -> tuple[int, int]:
@@ -186,7 +160,7 @@ def _filled_up(path: Path) -> bool:
     )
 
 
-def _size(path: Path) -> tuple[int, int]:
+def _stated_size(path: Path) -> tuple[int, int]:
     """Height and width that a picture's header names."""
     try:
         with Image.open(path) as picture:

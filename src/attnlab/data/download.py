@@ -10,7 +10,7 @@ import urllib.error
 import urllib.request
 import zipfile
 import zlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from http.client import HTTPException
 from pathlib import Path, PurePosixPath
 from typing import NamedTuple
@@ -24,7 +24,6 @@ TIMEOUT_SECONDS = 30.0
 """How long a server may keep silent."""
 
 _CHUNK = 1 << 18
-_BLOCK = 1 << 22
 
 
 class Archive(NamedTuple):
@@ -48,7 +47,7 @@ ARCHIVES = {
     ],
     "2012": [Archive("VOCtrainval_11-May-2012.tar", "voc2012/", "6cd6e144f989b92b3379bac3b3de84fd")],
 }
-
+"""The official archives of Pascal VOC by release; those of 2007's test have masks and boxes."""
 
 COCO_ARCHIVES = {
     "annotations": Archive(
@@ -61,11 +60,7 @@ COCO_ARCHIVES = {
 
 
 def refuse_idle_mirror(mirror: str | None, download: bool) -> None:
-    """Refuse a mirror from which nothing would be fetched.
-
-    Raises:
-        AttnlabError: There is a mirror, and ``download`` is off.
-    """
+    """Refuse a mirror from which nothing would be fetched, since ``download`` is off."""
     if mirror is not None and not download:
         raise AttnlabError("data.mirror is set, but data.download is off: nothing would be fetched from it.")
 
@@ -80,36 +75,12 @@ def how_to_get_voc(year: str) -> str:
 
 
 def download_voc(root: str | Path, year: str, mirror: str | None = None) -> Path:
-    """Fetch and unpack a release of Pascal VOC; see `install`.
-
-    Args:
-        root: The folder that is to hold ``VOCdevkit``.
-        year: ``"2007"`` (both archives: test has masks and boxes) or ``"2012"``.
-        mirror: Address of a folder with the archives, instead of the official host.
-
-    Returns:
-        The release's folder, ``<root>/VOCdevkit/VOC<year>``.
-
-    Raises:
-        AttnlabError: As for `install`.
-    """
+    """Fetch and unpack a release of Pascal VOC to ``<root>/VOCdevkit/VOC<year>``; see `install`."""
     return install(root, f"VOCdevkit/VOC{year}", ARCHIVES[year], OFFICIAL_HOST, mirror)
 
 
 def download_coco(root: str | Path, folder: str, mirror: str | None = None) -> Path:
-    """Fetch and unpack a part of COCO 2017; see `install`.
-
-    Args:
-        root: The folder that is to hold it.
-        folder: ``"annotations"``, ``"train2017"`` (19 GB) or ``"val2017"``.
-        mirror: Address of a folder with the archives, instead of the official host.
-
-    Returns:
-        The part's folder, ``<root>/<folder>``.
-
-    Raises:
-        AttnlabError: As for `install`.
-    """
+    """Fetch and unpack a part of COCO 2017, ``annotations`` or a folder of images; see `install`."""
     return install(root, folder, [COCO_ARCHIVES[folder]], COCO_HOST, mirror)
 
 
@@ -123,13 +94,10 @@ def install(
 
     Args:
         root: Where the folder is to be.
-        folder: Its path in the archives and below ``root``.
+        folder: Its path in the archives and below ``root``; returned.
         archives: What to fetch.
         host: Where the archives' own folders are.
         mirror: Address of a folder with the archives, instead of the host.
-
-    Returns:
-        The folder, ``<root>/<folder>``.
 
     Raises:
         AttnlabError: No connection, a server's refusal, a wrong checksum, no room, an unsafe archive, or the
@@ -141,9 +109,10 @@ def install(
         raise AttnlabError(f"'{target}' is there, but not complete. Move it away to have it fetched anew.")
     try:
         root.mkdir(parents=True, exist_ok=True)
-        files = [
-            fetch(_address(archive, host, mirror), root / archive.name, archive.md5) for archive in archives
-        ]
+        files = []
+        for name, place, md5 in archives:
+            source = host + place if mirror is None else f"{mirror.rstrip('/')}/"
+            files.append(fetch(source + name, root / name, md5))
         with tempfile.TemporaryDirectory(prefix=".unpacking-", dir=root) as temporary:
             for file in files:
                 unpack(file, Path(temporary))
@@ -164,11 +133,8 @@ def fetch(url: str, path: Path, md5: str) -> Path:
 
     Args:
         url: Where it is.
-        path: Where it is to go. A file that is there is not fetched again, but verified.
+        path: Where it is to go; returned. A file that is there is not fetched again, but verified.
         md5: Its checksum.
-
-    Returns:
-        The path.
 
     Raises:
         AttnlabError: The transfer failed, and what arrived is kept for the next attempt; or the checksum is
@@ -205,49 +171,40 @@ def unpack(archive: Path, folder: Path) -> None:
     Raises:
         AttnlabError: It holds a link, a device, or a path that leads outside; or it is damaged.
     """
-    if archive.suffix == ".zip":
-        return _unpack_zip(archive, folder)
+    extract = _extracted_zip if archive.suffix == ".zip" else _extracted_tar
     try:
-        with tarfile.open(archive) as tar, Steps(in_bytes=True) as progress:
+        with Steps(in_bytes=True) as progress:
             task = progress.add_task(f"Unpacking {archive.name}", total=archive.stat().st_size)
-            for member in tar:
-                check_member(archive, member)
-                tar.extract(member, folder, filter="data")
-                progress.update(task, completed=member.offset_data + member.size)
-    except tarfile.TarError as error:
+            for position in extract(archive, folder):
+                progress.update(task, completed=position)
+    except (tarfile.TarError, zipfile.BadZipFile, zlib.error, EOFError, RuntimeError) as error:
         raise AttnlabError(
             f"'{archive}' cannot be unpacked: {error}. Remove it and fetch it again."
         ) from error
 
 
-def _unpack_zip(archive: Path, folder: Path) -> None:
-    try:
-        with zipfile.ZipFile(archive) as file, Steps(in_bytes=True) as progress:
-            members = file.infolist()
-            size = sum(member.compress_size for member in members)
-            task = progress.add_task(f"Unpacking {archive.name}", total=size)
-            for member in members:
-                # The upper half holds the Unix mode, of which the archive need not have any.
-                kind = stat.S_IFMT(member.external_attr >> 16)
-                _refuse_unsafe(archive, member.filename, kind in (0, stat.S_IFREG, stat.S_IFDIR))
-                file.extract(member, folder)
-                progress.advance(task, member.compress_size)
-    except (zipfile.BadZipFile, zlib.error, EOFError, RuntimeError) as error:
-        raise AttnlabError(
-            f"'{archive}' cannot be unpacked: {error}. Remove it and fetch it again."
-        ) from error
+def _extracted_tar(archive: Path, folder: Path) -> Iterator[int]:
+    """Unpack, and say after each member how far in the archive it ended, in bytes."""
+    with tarfile.open(archive) as tar:
+        for member in tar:
+            _refuse_unsafe(archive, member.name, member.isfile() or member.isdir())
+            tar.extract(member, folder, filter="data")
+            yield member.offset_data + member.size
 
 
-def check_member(archive: Path, member: tarfile.TarInfo) -> None:
-    """Refuse a member of a tar archive that is neither a file nor a folder within the folder.
-
-    Raises:
-        AttnlabError: It is a link or a device, or its path leads outside.
-    """
-    _refuse_unsafe(archive, member.name, member.isfile() or member.isdir())
+def _extracted_zip(archive: Path, folder: Path) -> Iterator[int]:
+    """The same of a zip archive."""
+    with zipfile.ZipFile(archive) as file:
+        for member in file.infolist():
+            # The upper half holds the Unix mode, of which the archive need not have any.
+            kind = stat.S_IFMT(member.external_attr >> 16)
+            _refuse_unsafe(archive, member.filename, kind in (0, stat.S_IFREG, stat.S_IFDIR))
+            file.extract(member, folder)
+            yield member.header_offset + member.compress_size
 
 
 def _refuse_unsafe(archive: Path, name: str, plain: bool) -> None:
+    """Refuse a member that is neither a file nor a folder, or leads outside."""
     path = PurePosixPath(name)
     if path.is_absolute() or ".." in path.parts or not plain:
         raise AttnlabError(
@@ -258,29 +215,21 @@ def _refuse_unsafe(archive: Path, name: str, plain: bool) -> None:
 
 def checksum(path: Path) -> str:
     """The MD5 of a file, in hexadecimal digits, with a progress bar."""
-    digest = hashlib.md5(usedforsecurity=False)
-    with path.open("rb") as file, Steps(in_bytes=True) as progress:
-        task = progress.add_task(f"Verifying {path.name}", total=path.stat().st_size)
-        while block := file.read(_BLOCK):
-            digest.update(block)
-            progress.advance(task, len(block))
-    return digest.hexdigest()
-
-
-def _address(archive: Archive, host: str, mirror: str | None) -> str:
-    if mirror is None:
-        return host + archive.folder + archive.name
-    return f"{mirror.rstrip('/')}/{archive.name}"
+    with (
+        Steps(in_bytes=True) as progress,
+        progress.open(path, "rb", description=f"Verifying {path.name}") as f,
+    ):
+        return hashlib.file_digest(f, lambda: hashlib.md5(usedforsecurity=False)).hexdigest()  # type: ignore[arg-type]
 
 
 def _transfer(url: str, part: Path) -> None:
     """Append to ``part`` what it lacks of the file at ``url``; go on after a cut, so long as bytes arrive."""
     while True:
-        before = _size(part)
+        before = part.stat().st_size if part.exists() else 0
         try:
             return _transfer_once(url, part, before)
         except (HTTPException, TimeoutError, ConnectionError):
-            if _size(part) <= before:
+            if not part.exists() or part.stat().st_size <= before:
                 raise
 
 
@@ -306,7 +255,3 @@ def _transfer_once(url: str, part: Path, have: int) -> None:
             arrived = file.tell()
     if total is not None and arrived < total:
         raise ConnectionError(f"the connection ended after {arrived} of {total} bytes")
-
-
-def _size(path: Path) -> int:
-    return path.stat().st_size if path.exists() else 0

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from contextlib import suppress
-from glob import glob, has_magic
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from io import BytesIO
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import torch
@@ -54,14 +53,9 @@ def read_image(path: str | Path, exif: bool = True) -> Tensor:
     Raises:
         AttnlabError: The file is missing, cut short, damaged, or no picture; the message names it.
     """
-    data = _read_bytes(path)
-    try:
+    with content(path, "image") as data:
         image = _decode_plain_jpeg(data, exif)
         return _decode(data, path, exif) if image is None else image
-    except AttnlabError:
-        raise
-    except Exception as error:  # Decoders raise whatever they like, even SyntaxError, on damaged data.
-        raise AttnlabError(f"Cannot read the image '{path}': {_first_line(error)}. {FILE_HINT}") from error
 
 
 def read_mask(path: str | Path) -> Tensor:
@@ -73,67 +67,48 @@ def read_mask(path: str | Path) -> Tensor:
     Raises:
         AttnlabError: The file is missing or damaged, or stores colours instead of indices.
     """
-    data = _read_bytes(path)
-    try:
-        with Image.open(BytesIO(data)) as picture:
-            if picture.mode not in ("P", "L", "1"):
-                raise AttnlabError(
-                    f"The mask '{path}' is a picture of mode {picture.mode}; a mask is a palette or 8-bit "
-                    "grey picture whose pixel values are class indices. Convert its colours to indices."
-                )
-            return torch.from_numpy(np.array(picture, dtype=np.uint8))
-    except AttnlabError:
-        raise
-    except Exception as error:
-        raise AttnlabError(f"Cannot read the mask '{path}': {_first_line(error)}. {FILE_HINT}") from error
+    with content(path, "mask") as data, Image.open(BytesIO(data)) as picture:
+        if picture.mode not in ("P", "L", "1"):
+            raise AttnlabError(
+                f"The mask '{path}' is a picture of mode {picture.mode}; a mask is a palette or 8-bit grey "
+                "picture whose pixel values are class indices. Convert its colours to indices."
+            )
+        return torch.from_numpy(np.array(picture, dtype=np.uint8))
 
 
-def find_images(sources: str | Iterable[str]) -> list[Path]:
-    """List picture files.
+@contextmanager
+def content(path: str | Path, what: str) -> Iterator[bytes]:
+    """A file's bytes; whatever their decoding raises becomes an error that names the file.
 
     Args:
-        sources: Files, folders (searched with all folders below them, but for hidden ones) and patterns
-            such as ``"shots/*.jpg"``.
-
-    Returns:
-        The files, each source's in order of name, none twice.
+        path: The file.
+        what: What it is called: ``"image"`` or ``"mask"``.
 
     Raises:
-        AttnlabError: A source is not there or holds no picture.
+        AttnlabError: The file cannot be opened, or its decoding fails.
     """
-    found: dict[Path, None] = {}
-    for source in [sources] if isinstance(sources, str) else sources:
-        path = Path(source)
-        if path.is_file():
-            files = [path]
-        elif path.is_dir():
-            files = sorted(file for file in path.rglob("*") if _is_picture(file, path))
-        elif has_magic(source):
-            names = glob(source, recursive=True)  # noqa: PTH207 (Path.glob takes no absolute patterns)
-            files = sorted(Path(name) for name in names if Path(name).is_file())
-        else:
-            raise AttnlabError(f"No such file or folder of images: '{source}'.")
-        if not files:
-            kinds = " ".join(IMAGE_SUFFIXES)
-            raise AttnlabError(f"No images in '{source}'. Looked for files that end in {kinds}.")
-        found.update(dict.fromkeys(files))
-    return list(found)
-
-
-def _is_picture(file: Path, below: Path) -> bool:
-    """Whether it is a file by a picture's suffix, not hidden, nor in a hidden folder below this one."""
-    hidden = any(part.startswith(".") for part in file.relative_to(below).parts)
-    return not hidden and file.suffix.lower() in IMAGE_SUFFIXES and file.is_file()
+    try:
+        data = Path(path).read_bytes()
+    except OSError as error:
+        raise AttnlabError(f"Cannot open '{path}': {error.strerror or error}. {FILE_HINT}") from error
+    try:
+        yield data
+    except AttnlabError:
+        raise
+    except Exception as error:  # Decoders raise whatever they like, even SyntaxError, on damaged data.
+        reason = (str(error) or type(error).__name__).splitlines()[0].rstrip(".")
+        if isinstance(error, UnidentifiedImageError):  # Its own text shows a buffer's address.
+            reason = "it is no picture of a known format, or damaged at its start"
+        raise AttnlabError(f"Cannot read the {what} '{path}': {reason}. {FILE_HINT}") from error
 
 
 def _decode_plain_jpeg(data: bytes, exif: bool) -> Tensor | None:
     """Decode an upright grey or RGB JPEG straight into a tensor: the same pixels as Pillow's, sooner.
 
-    Returns:
-        (3, H, W) uint8, or None for what is not such a file, or cannot be decoded: Pillow is to decide.
+    None for what is not such a file, or cannot be decoded: Pillow is to decide.
     """
-    header = None if _JPEG_OP is None else _jpeg_header(data)
-    if header is None or header.components not in (1, 3) or (exif and header.may_be_turned and _turned(data)):
+    components, may_be_turned = (0, False) if _JPEG_OP is None else _jpeg_header(data)
+    if components not in (1, 3) or (exif and may_be_turned and _turned(data)):
         return None
     try:
         return _JPEG_OP(torch.frombuffer(bytearray(data), dtype=torch.uint8), _AS_RGB)
@@ -141,17 +116,13 @@ def _decode_plain_jpeg(data: bytes, exif: bool) -> Tensor | None:
         return None
 
 
-class _JpegHeader(NamedTuple):
-    """What is read of a JPEG's header: its colour components, and whether it may hold an orientation."""
+def _jpeg_header(data: bytes) -> tuple[int, bool]:
+    """A JPEG's number of colour components, and whether it may hold an orientation.
 
-    components: int
-    may_be_turned: bool
-
-
-def _jpeg_header(data: bytes) -> _JpegHeader | None:
-    """Walk through the segments up to the frame's; None if it is no JPEG of 8 bits and Huffman coding."""
+    The number is 0 if it is no JPEG of 8 bits and Huffman coding. The segments up to the frame's are read.
+    """
     if not data.startswith(JPEG_SIGNATURE):
-        return None
+        return 0, False
     position, may_be_turned = 2, False
     while position + 10 <= len(data) and data[position] == 0xFF:
         marker = data[position + 1]
@@ -160,14 +131,14 @@ def _jpeg_header(data: bytes) -> _JpegHeader | None:
             continue
         length = data[position + 2] << 8 | data[position + 3]
         if marker in _HUFFMAN_FRAMES:
-            return _JpegHeader(data[position + 9], may_be_turned) if data[position + 4] == 8 else None
+            return data[position + 9] if data[position + 4] == 8 else 0, may_be_turned
         if marker == 0xE1:
             segment = data[position + 4 : position + 2 + length]
             may_be_turned |= any(mark in segment for mark in _ORIENTATION_MARKS)
         if not (0xE0 <= marker <= 0xEF or marker in _OTHER_SEGMENTS):
-            return None
+            break
         position += 2 + length
-    return None
+    return 0, False
 
 
 def _turned(data: bytes) -> bool:
@@ -193,16 +164,3 @@ def _decode(data: bytes, path: str | Path, exif: bool) -> Tensor:
         if picture.mode != "RGB":
             picture = picture.convert("RGB")
         return torch.from_numpy(np.array(picture)).permute(2, 0, 1)
-
-
-def _read_bytes(path: str | Path) -> bytes:
-    try:
-        return Path(path).read_bytes()
-    except OSError as error:
-        raise AttnlabError(f"Cannot open '{path}': {error.strerror or error}. {FILE_HINT}") from error
-
-
-def _first_line(error: Exception) -> str:
-    if isinstance(error, UnidentifiedImageError):  # Its own text shows a buffer's address.
-        return "it is no picture of a known format, or damaged at its start"
-    return (str(error) or type(error).__name__).splitlines()[0].rstrip(".")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 
 from attnlab.errors import AttnlabError
 
@@ -17,15 +17,10 @@ SPLIT_NAMES = {
 
 
 def alike(names: Iterable[str], case: bool = False) -> list[list[str]]:
-    """The names that a reader cannot tell apart.
+    """The names that a reader cannot tell apart, in groups of at least two.
 
-    Args:
-        names: Names of classes.
-        case: Whether capitals tell names apart. Single letters always are: ``A`` and ``a`` are two.
-
-    Returns:
-        Groups of at least two names that differ in nothing but space (around them, or its amount within) and,
-        unless it counts, case.
+    They differ in nothing but space (around them, or its amount within) and, unless it counts, ``case``; that
+    of single letters always does: ``A`` and ``a`` are two.
     """
     groups: dict[str, list[str]] = defaultdict(list)
     for name in names:
@@ -35,12 +30,7 @@ def alike(names: Iterable[str], case: bool = False) -> list[list[str]]:
 
 
 def check_names(names: Sequence[str], option: str, case: bool = False) -> None:
-    """Refuse names that do not tell classes apart.
-
-    Args:
-        names: Names of the classes 0, 1, ….
-        option: The option that they come from.
-        case: As for `alike`.
+    """Refuse names of the classes 0, 1, …, from an option, that do not tell them apart; see `alike`.
 
     Raises:
         AttnlabError: There are none, one is empty, or two are alike.
@@ -65,13 +55,7 @@ def shown_alike(groups: Sequence[Sequence[str]]) -> str:
 
 
 def absent_classes(absent: Sequence[str], total: int, where: str) -> str:
-    """The warning about classes that are never shown in training.
-
-    Args:
-        absent: Their names.
-        total: Number of all classes.
-        where: What they are not in, e.g. ``"training mask"``.
-    """
+    """The warning about classes, out of ``total``, that are in no training mask, or what ``where`` says."""
     are = "classes are" if len(absent) > 1 else "class is"
     return (
         f"{len(absent)} of {total} {are} in no {where}, and cannot be learnt: {listed(absent)}. Leave out "
@@ -86,15 +70,10 @@ def listed(names: Sequence[str], most: int = 8) -> str:
 
 
 def split_called(name: str, there: Iterable[str]) -> list[str]:
-    """What of a folder's or list's names may be meant by the name of a split.
+    """What of the names that are there, of folders or lists, may be meant by the name of a split.
 
-    Args:
-        name: ``"train"``, ``"val"``, ``"test"`` or another.
-        there: The names that are there.
-
-    Returns:
-        ``name`` alone if it is there; else those that are the same but for case; else those by which the
-        split is called elsewhere (`SPLIT_NAMES`), in their order there.
+    It alone if it is there; else those that are the same but for case; else those that the split is called
+    elsewhere (`SPLIT_NAMES`), in their order there.
     """
     there = sorted(there)
     if name in there:
@@ -109,7 +88,9 @@ def split_called(name: str, there: Iterable[str]) -> list[str]:
     return [other for call in calls for other in by_lower.get(call + (match[2] if match else ""), [])]
 
 
-def differences(missing: Sequence[str], surplus: Sequence[str]) -> str:
-    """A sentence for each kind of difference between two sets of classes, with the first names."""
+def differences(expected: Collection[str], there: Collection[str]) -> str:
+    """A sentence for each kind of difference between two sets of classes, with the first names; or none."""
+    missing = [name for name in expected if name not in there]
+    surplus = [name for name in there if name not in expected]
     parts = (("Missing", missing), ("Not expected", surplus))
     return " ".join(f"{what}: {listed(names)}." for what, names in parts if names)

@@ -32,6 +32,7 @@ class Steps(Progress):
         in_bytes: Steps are bytes, not things.
         console: Where it is shown.
         clock: Seconds from any start.
+        shown: Whether it is shown at all.
     """
 
     def __init__(
@@ -39,29 +40,24 @@ class Steps(Progress):
         in_bytes: bool = False,
         console: Console | None = None,
         clock: Callable[[], float] = time.monotonic,
+        shown: bool = True,
     ) -> None:
         console = console or Console(stderr=True)
         counted: tuple[ProgressColumn, ...] = (MofNCompleteColumn(),)
-        columns = (DownloadColumn(), TransferSpeedColumn()) if in_bytes else counted
         super().__init__(
             TextColumn("{task.description}"),
             BarColumn(),
-            *columns,
+            *((DownloadColumn(), TransferSpeedColumn()) if in_bytes else counted),
             TimeRemainingColumn(),
             console=console,
             transient=in_bytes,
-            disable=not console.is_terminal,
+            get_time=clock,
+            disable=not (shown and console.is_terminal),
         )
+        self._speaks = shown and not console.is_terminal
         self._unit, self._in = (1_000_000, " MB") if in_bytes else (1, "")
-        self._clock = clock
-        self._began: dict[TaskID, float] = {}
+        # Seconds from a task's begin to what was said of it last.
         self._said: dict[TaskID, float] = {}
-
-    def add_task(self, description: str, *args: Any, **options: Any) -> TaskID:
-        """Begin; as rich's own."""
-        task = super().add_task(description, *args, **options)
-        self._began[task] = self._said[task] = self._clock()
-        return task
 
     def update(self, task_id: TaskID, **options: Any) -> None:
         """Say how far it is; as rich's own."""
@@ -74,15 +70,14 @@ class Steps(Progress):
         self._say(task_id)
 
     def _say(self, task_id: TaskID) -> None:
-        if not self.disable:
+        if not self._speaks:
             return
-        now, task = self._clock(), self.tasks[self.task_ids.index(task_id)]
-        ends = task.total is not None and task.completed >= task.total
-        spoken = self._said[task_id] > self._began[task_id]
-        if now - self._said[task_id] < EVERY_SECONDS and not (ends and spoken):
+        task = self.tasks[self.task_ids.index(task_id)]
+        now, said = task.elapsed or 0.0, self._said.get(task_id, 0.0)
+        if now - said < EVERY_SECONDS and not (task.finished and said):
             return
         self._said[task_id] = now
         done, total = (f"{(value or 0) / self._unit:.0f}" for value in (task.completed, task.total))
         of = f" of {total}{self._in} ({task.percentage:.0f}%)" if task.total else self._in
-        after = f", {timedelta(seconds=round(now - self._began[task_id]))}" if ends else ""
+        after = f", {timedelta(seconds=round(now))}" if task.finished else ""
         self.console.print(f"{task.description}: {done}{of}{after}", highlight=False, soft_wrap=True)

@@ -15,7 +15,6 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 from numpy.random.mtrand import get_bit_generator, set_bit_generator
-from numpy.typing import NDArray
 from torch.utils.data import DistributedSampler
 
 from attnlab.errors import AttnlabError
@@ -52,12 +51,9 @@ def run_seed() -> int:
 def seeded(*entropy: int) -> Iterator[None]:
     """Run a block under random numbers of its own, leaving the process's as they were.
 
-    Seeds torch's CPU generator, ``random`` and NumPy's global generator, the three that transforms draw from.
-    Such blocks do not nest.
-
-    Args:
-        *entropy: Non-negative numbers that name the stream, e.g. seed, epoch and index. Streams of different
-            names are independent.
+    Seeds torch's CPU generator, ``random`` and NumPy's global generator, the three that transforms draw from,
+    by the non-negative numbers that name the stream, e.g. seed, epoch and index. Streams of different names
+    are independent. Such blocks do not nest.
     """
     words = np.random.SeedSequence(entropy).generate_state(3)
     python_state, numpy_stream = random.getstate(), get_bit_generator()
@@ -76,13 +72,9 @@ def seeded(*entropy: int) -> Iterator[None]:
 
 
 class _KeySampler(DistributedSampler[Any]):
-    """What both samplers share. Lightning leaves a `DistributedSampler` in place and calls ``set_epoch``.
+    """What all samplers share. Lightning leaves a `DistributedSampler` in place and calls ``set_epoch``.
 
-    Args:
-        dataset: Anything with a length.
-        num_replicas: Number of processes, at least 1.
-        rank: This process, 0 … num_replicas - 1.
-        seed: The run's seed.
+    Its data set is anything with a length, and its seed the run's.
     """
 
     def __init__(self, dataset: Sized, num_replicas: int = 1, rank: int = 0, seed: int = 0) -> None:
@@ -106,9 +98,8 @@ class TrainSampler(_KeySampler):
         return self._share(torch.randperm(self.length, generator=self._generator()).tolist(), self.epoch)
 
     def _generator(self) -> torch.Generator:
-        generator = torch.Generator()
-        generator.manual_seed(int(np.random.SeedSequence((self.seed, self.epoch)).generate_state(1)[0]))
-        return generator
+        seed = np.random.SeedSequence((self.seed, self.epoch)).generate_state(1)[0]
+        return torch.Generator().manual_seed(int(seed))
 
 
 class AspectGroupedSampler(TrainSampler):
@@ -120,10 +111,7 @@ class AspectGroupedSampler(TrainSampler):
     wide as it is high.
 
     Args:
-        dataset: Anything with a length.
-        num_replicas: Number of processes, at least 1.
-        rank: This process, 0 … num_replicas - 1.
-        seed: The run's seed.
+        *args: As of `TrainSampler`.
         batch_size: Samples a process and step.
         aspects: Width over height of each sample.
 
@@ -131,23 +119,14 @@ class AspectGroupedSampler(TrainSampler):
         AttnlabError: There are more or fewer ratios than samples.
     """
 
-    def __init__(
-        self,
-        dataset: Sized,
-        num_replicas: int = 1,
-        rank: int = 0,
-        seed: int = 0,
-        *,
-        batch_size: int,
-        aspects: Sequence[float],
-    ) -> None:
-        super().__init__(dataset, num_replicas, rank, seed)
+    def __init__(self, *args: Any, batch_size: int, aspects: Sequence[float]) -> None:
+        super().__init__(*args)
         if len(aspects) != self.length:
             raise AttnlabError(
                 f"The aspect ratios of {len(aspects)} images were given for a data set of {self.length}."
             )
         self.wide = np.asarray(aspects, np.float64) >= 1
-        self.step = batch_size * num_replicas
+        self.step = batch_size * self.num_replicas
 
     def __iter__(self) -> Iterator[SampleKey]:
         generator = self._generator()
@@ -158,13 +137,11 @@ class AspectGroupedSampler(TrainSampler):
         parts = [order[:whole][groups], order[:whole][~groups]]
         full = [part[: len(part) // self.step * self.step] for part in parts]
         rest = [part[len(taken) :] for part, taken in zip(parts, full, strict=True)]
-        batches = np.concatenate([*full, self._dealt(np.concatenate(rest))]).reshape(-1, self.step)
+        # So that each process is dealt consecutive entries of that batch.
+        dealt = np.concatenate(rest).reshape(self.num_replicas, -1).T.flatten()
+        batches = np.concatenate([*full, dealt]).reshape(-1, self.step)
         shuffled = batches[torch.randperm(len(batches), generator=generator).numpy()]
         return self._share([*shuffled.flatten().tolist(), *order[whole:].tolist()], self.epoch)
-
-    def _dealt(self, batch: NDArray[np.int64]) -> NDArray[np.int64]:
-        """Reorder a batch of all processes so that each process is dealt consecutive entries of it."""
-        return batch.reshape(self.num_replicas, -1).T.flatten()
 
 
 class EvalSampler(_KeySampler):

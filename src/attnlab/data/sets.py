@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from abc import abstractmethod
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
@@ -43,7 +44,19 @@ class PackedStrings(Sequence[str]):
         return os.fsdecode(self._block[start : self._ends[index]].tobytes())
 
 
-class PredictSet(Dataset[dict[str, Any]]):
+class SampleSet(Dataset[dict[str, Any]]):
+    """A data set that is asked by a `SampleKey`, or by a bare index."""
+
+    @abstractmethod
+    def sample(self, key: SampleKey) -> dict[str, Any]:
+        """What there is to a sample besides its key."""
+
+    def __getitem__(self, key: int | SampleKey) -> dict[str, Any]:
+        key = SampleKey.of(key)
+        return {**self.sample(key), "index": key.index, "counted": key.counted}
+
+
+class PredictSet(SampleSet):
     """Pictures about which nothing is known.
 
     Args:
@@ -62,16 +75,11 @@ class PredictSet(Dataset[dict[str, Any]]):
     def __len__(self) -> int:
         return len(self.paths)
 
-    def __getitem__(self, key: int | SampleKey) -> dict[str, Any]:
-        key = SampleKey.of(key)
+    def sample(self, key: SampleKey) -> dict[str, Any]:
+        """A picture and its path."""
         path = self.paths[key.index]
         original = read_image(path)
-        sample = {
-            "image": seen(original, self.transforms, key.index, path),
-            "path": path,
-            "index": key.index,
-            "counted": key.counted,
-        }
+        sample = {"image": seen(original, self.transforms, key.index, path), "path": path}
         return {**sample, "original": original} if self.with_original else sample
 
 

@@ -31,21 +31,12 @@ def read_text(path: str | Path) -> str:
 
 
 def read_lines(path: str | Path) -> list[str]:
-    """The lines of a text file without the space around them, and without empty ones.
-
-    Raises:
-        AttnlabError: As for `read_text`.
-    """
-    lines = (line.strip() for line in read_text(path).splitlines())
-    return [line for line in lines if line]
+    """The lines of a text file without the space around them, and without empty ones; see `read_text`."""
+    return [line.strip() for line in read_text(path).splitlines() if line.strip()]
 
 
 def decode_text(data: bytes, path: str | Path) -> str:
-    """Turn a file's bytes into text: UTF-8, or what a byte order mark at its start says.
-
-    Args:
-        data: The content.
-        path: What an error calls the file.
+    """Turn the bytes of a file into text: UTF-8, or what a byte order mark at their start says.
 
     Raises:
         AttnlabError: It is neither, e.g. Latin-1, whose bytes alone do not tell which letters are meant, or

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from random import Random, getrandbits
 from typing import Any
 
@@ -61,14 +62,9 @@ class RandomScaleCrop(v2.Transform):
         top, rows, before_y, out_rows = self._along(height, factor)
         left, columns, before_x, out_columns = self._along(width, factor)
         after_x, after_y = self.size - out_columns - before_x, self.size - out_rows - before_y
-        return {
-            "top": top,
-            "left": left,
-            "height": rows,
-            "width": columns,
-            "out": [out_rows, out_columns],
-            "pad": [before_x, before_y, after_x, after_y],
-        }
+        window = {"top": top, "left": left, "height": rows, "width": columns}
+        pad = [before_x, before_y, after_x, after_y]
+        return {**window, "out": [out_rows, out_columns], "pad": pad}
 
     def _along(self, length: int, factor: float) -> tuple[int, int, int, int]:
         """One axis: the window's start and length, the padding before its content, the content's length."""
@@ -134,23 +130,14 @@ class RandomResizedCropFlip(nn.Module):
             )
         if not 0 < ratio[0] <= ratio[1]:
             raise AttnlabError(f"ratio is {tuple(ratio)}; it must be (smallest, largest), both above 0.")
-        _refuse_flip(flip)
+        refuse_flip(flip)
         self.size = size
         self.scale = scale
         self.ratio = ratio
         self.flip = flip
 
     def window(self, height: int, width: int, rng: Random) -> tuple[int, int, int, int]:
-        """Draw a window in a picture of this size.
-
-        Args:
-            height: Of the picture, in pixels.
-            width: Of the picture, in pixels.
-            rng: What to draw from.
-
-        Returns:
-            Its top, left, height and width, in pixels.
-        """
+        """Draw a window in a picture of this size: its top, left, height and width, in pixels."""
         low, high = math.log(self.ratio[0]), math.log(self.ratio[1])
         for _ in range(10):
             area = height * width * rng.uniform(*self.scale)
@@ -166,12 +153,7 @@ class RandomResizedCropFlip(nn.Module):
         return (height - rows) // 2, (width - columns) // 2, rows, columns
 
     def forward(self, image: Tensor, rng: Random | None = None) -> Tensor:
-        """Cut, resize and flip an image (3, H, W) to (3, size, size).
-
-        Args:
-            image: The picture.
-            rng: What to draw from; None means the module ``random``.
-        """
+        """Cut, resize and flip an image (3, H, W) to (3, size, size); by default, drawing from ``random``."""
         rng = Random(getrandbits(64)) if rng is None else rng
         plain = image.as_subclass(Tensor)
         top, left, rows, columns = self.window(plain.shape[-2], plain.shape[-1], rng)
@@ -209,11 +191,10 @@ class ResizeCentreCrop(nn.Module):
         """
         out = image.as_subclass(Tensor)
         height, width = out.shape[-2:]
-        if self.resize is not None:
-            shorter = min(height, width)
-            if self.resize != shorter:
-                height, width = self.resize * height // shorter, self.resize * width // shorter
-                out = _resize(out, height, width)
+        shorter = min(height, width)
+        if self.resize not in (None, shorter):
+            height, width = self.resize * height // shorter, self.resize * width // shorter
+            out = _resize(out, height, width)
         if min(height, width) < self.size:
             raise AttnlabError(too_small(height, width, self.size))
         top, left = round((height - self.size) / 2), round((width - self.size) / 2)
@@ -229,38 +210,30 @@ def too_small(height: int, width: int, size: int) -> str:
     )
 
 
-def train_recipe(
-    crop_size: int,
-    scale: tuple[float, float],
-    flip: float,
-    mean: tuple[float, float, float],
-    ignore_index: int,
-) -> list[nn.Module]:
-    """The augmentation of the ELA authors' segmentation runs: scale, crop, flip.
+def refuse_replaced(options: Mapping[str, Any], instead: str) -> None:
+    """Refuse options of a recipe that ``train_transforms`` replaces, since they have no meaning then.
 
     Args:
-        crop_size: Side of the square crop in pixels.
-        scale: Smallest and largest scale factor.
-        flip: Probability of a left-right flip, 0..1.
-        mean: Channel means in 0..1, with which images too small for the crop are padded.
-        ignore_index: The value with which masks are padded.
-
-    Returns:
-        Transforms of a dict of an image and a mask, to be applied in turn.
+        options: Value by name; those that are None are not set.
+        instead: The transform that does what they do.
     """
-    _refuse_flip(flip)
-    fill = (round(mean[0] * 255), round(mean[1] * 255), round(mean[2] * 255))
-    return [RandomScaleCrop(crop_size, scale, fill, ignore_index), v2.RandomHorizontalFlip(flip)]
+    for name, value in options.items():
+        if value is not None:
+            raise AttnlabError(
+                f"data.{name} belongs to the recipe that data.train_transforms replaces: leave it out, or "
+                f"put {instead} among the transforms."
+            )
+
+
+def refuse_flip(flip: float) -> None:
+    """Refuse what is no probability, 0..1, of a flip."""
+    if not 0 <= flip <= 1:
+        raise AttnlabError(f"flip is {flip}; it is a probability, 0 to 1.")
 
 
 def _refuse_size(size: int) -> None:
     if size < 1:
         raise AttnlabError(f"crop_size is {size}; it must be at least 1 pixel.")
-
-
-def _refuse_flip(flip: float) -> None:
-    if not 0 <= flip <= 1:
-        raise AttnlabError(f"flip is {flip}; it is a probability, 0 to 1.")
 
 
 def _integer(most: int) -> int:
@@ -288,15 +261,9 @@ def _interleaved(image: Tensor) -> Tensor:
 
 
 def _resize_nearest(mask: Tensor, height: int, width: int) -> Tensor:
-    """Take the value at the nearest pixel centre: in line with bilinear, unlike ``mode="nearest"``, and fast.
+    """(…, H, W) -> (…, height, width) of the values at the nearest pixel centres.
 
-    Args:
-        mask: (…, H, W).
-        height: Rows to make.
-        width: Columns to make.
-
-    Returns:
-        (…, height, width).
+    That is in line with bilinear resizing, unlike ``mode="nearest"``, and fast.
     """
     # NumPy's take needs a tenth of the time of torch's index_select on bytes.
     array = mask.as_subclass(Tensor).numpy()

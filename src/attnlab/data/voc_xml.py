@@ -14,12 +14,9 @@ _DEEPEST = 32
 
 
 class VOCObject(NamedTuple):
-    """An object of an annotation.
+    """An object of an annotation: its class; x0, y0, x1, y1; whether scores pass over it.
 
-    Attributes:
-        name: Its class.
-        box: x0, y0, x1, y1 in pixels that count from 0, the maxima exclusive.
-        difficult: Whether scores pass over it.
+    The box is in pixels that count from 0, the maxima exclusive.
     """
 
     name: str
@@ -28,12 +25,7 @@ class VOCObject(NamedTuple):
 
 
 class VOCAnnotation(NamedTuple):
-    """An annotation file.
-
-    Attributes:
-        size: Height and width of the image in pixels, as stated.
-        objects: The objects, without their parts, in the file's order.
-    """
+    """An annotation file: the image's height and width in pixels, as stated; its objects, without parts."""
 
     size: tuple[int, int]
     objects: list[VOCObject]
@@ -58,13 +50,10 @@ def read_annotation(path: str | Path) -> VOCAnnotation:
 
 
 def parse(data: bytes) -> ElementTree.Element:
-    """Parse XML that has no document type.
+    """Parse XML that has no document type, and give its root element.
 
     Entities are declared within a document type, so without one there is nothing to expand and nothing to
     fetch; the time is linear in the length.
-
-    Returns:
-        The root element.
 
     Raises:
         ValueError: There is a document type, or elements are nested more than 32 deep.

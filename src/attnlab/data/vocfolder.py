@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import os
 import re
-from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable, Sequence
-from functools import cached_property
+from collections import Counter
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Protocol
 
 from lightning.pytorch.utilities import rank_zero_warn
 
+from attnlab.data.folders import listing
 from attnlab.data.images import IMAGE_SUFFIXES
 from attnlab.data.names import listed, split_called
 from attnlab.data.text_files import read_lines
@@ -30,41 +29,25 @@ NEEDED_FOLDERS = {
 
 
 class Named(Protocol):
-    """What has the name of an image."""
+    """What has the name of an image, as it stands in a list."""
 
     @property
-    def name(self) -> str:
-        """The name, as it stands in a list."""
-        ...
+    def name(self) -> str: ...  # noqa: D102
 
 
 def colour_map(num_classes: int) -> list[list[int]]:
-    """Pascal VOC's colours: the bits of the index, dealt out to red, green and blue from the top bit down.
+    """Pascal VOC's colours, RGB in 0..255, of at most 256 classes.
 
-    Args:
-        num_classes: Number of colours, at most 256.
-
-    Returns:
-        RGB values, 0..255, a class each.
+    They are the bits of the index, dealt out to red, green and blue from the top bit down.
     """
-    colours = []
-    for index in range(num_classes):
-        channels = [0, 0, 0]
-        for bit in range(8):
-            channels[bit % 3] |= (index >> bit & 1) << (7 - bit // 3)
-        colours.append(channels)
-    return colours
+    return [
+        [sum((index >> 3 * bit + channel & 1) << 7 - bit for bit in range(3)) for channel in range(3)]
+        for index in range(num_classes)
+    ]
 
 
 def warn_of_overlap(trained_on: Iterable[Named], items: Sequence[Named], train: str, val: str) -> None:
-    """Warn if images that are validated on are trained on, too.
-
-    Args:
-        trained_on: The images of training.
-        items: Those of validation.
-        train: What training's list is called.
-        val: What that of validation is called.
-    """
+    """Warn if images that are validated on, those of the list ``val``, are trained on too."""
     shared = {item.name for item in items} & {item.name for item in trained_on}
     if shared:
         rank_zero_warn(
@@ -78,12 +61,14 @@ class VOCFolder:
 
     Args:
         folder: The folder that holds ``JPEGImages``, ``ImageSets`` and the masks or annotations.
-        lists: The folder in ``ImageSets`` with the split lists.
+        lists: The folder in ``ImageSets`` with the split lists: ``"Segmentation"``, or ``"Main"`` for
+            detection.
     """
 
     def __init__(self, folder: Path, lists: str = "Segmentation") -> None:
         self.folder = folder
         self.lists = lists
+        self._listed: dict[str, dict[str, Path]] = {}
 
     @classmethod
     def find(
@@ -95,8 +80,7 @@ class VOCFolder:
             root: Where to look.
             year: The release that is looked for.
             how_to_get: The last sentence of the error, for when it is not there.
-            lists: The folder in ``ImageSets`` with the split lists: ``"Segmentation"``, or ``"Main"`` for
-                detection.
+            lists: As of the class.
             itself: Whether the root may be the folder itself.
 
         Raises:
@@ -123,18 +107,15 @@ class VOCFolder:
         return cls(folder, lists)
 
     def list_file(self, split: str) -> Path:
-        """Where the list of a split is, or would be.
-
-        A list that is called otherwise is found: ``valid.txt`` for ``val``, ``Train.TXT`` for ``train``.
+        """Where the list of a split is, ``valid.txt`` for ``val``, ``Train.TXT`` for ``train``, or would be.
 
         Raises:
             AttnlabError: Several may be meant.
         """
-        folder = self.folder / "ImageSets" / self.lists
-        usual = folder / f"{split}.txt"
+        usual = self.folder / "ImageSets" / self.lists / f"{split}.txt"
         if usual.is_file():
             return usual
-        there = {path.stem: path for path in _files(folder) if path.suffix.lower() == ".txt"}
+        there = self._there(f"ImageSets/{self.lists}", (".txt",))
         found = split_called(split, there)
         if len(found) > 1:
             raise AttnlabError(
@@ -144,20 +125,15 @@ class VOCFolder:
         return there[found[0]] if found else usual
 
     def names(self, split: str) -> list[str]:
-        """The names of a split's images, in the order of its list.
-
-        Args:
-            split: A list's name, without ``.txt``.
+        """The names of the images of a split, a list's name without ``.txt``, in the list's order.
 
         Raises:
             AttnlabError: There is no such list, it is in an unknown encoding, empty, or names an image twice.
         """
         path = self.list_file(split)
         if not path.is_file():
-            known = sorted(file.stem for file in _files(path.parent) if file.suffix.lower() == ".txt")
-            raise AttnlabError(
-                f"No split '{split}': '{path}' is not there. Known: {', '.join(known) or 'none'}."
-            )
+            known = ", ".join(sorted(self._there(f"ImageSets/{self.lists}", (".txt",)))) or "none"
+            raise AttnlabError(f"No split '{split}': '{path}' is not there. Known: {known}.")
         names = self._names(read_lines(path))
         if not names:
             raise AttnlabError(f"The split list '{path}' is empty.")
@@ -171,26 +147,29 @@ class VOCFolder:
 
     def image(self, name: str) -> Path:
         """An image's file: VOC's own ``.jpg``, or, in data made after VOC's model, any that is there."""
-        found = self._images.get(name)
-        return found[0] if found else self.folder / "JPEGImages" / f"{name}.jpg"
+        return self._file("JPEGImages", name, IMAGE_SUFFIXES)
 
-    def masks(self, folder: str) -> Callable[[str], Path]:
-        """Finds an image's mask, by its name, in one of the folders with masks."""
-        stored = _by_stem(self.folder / folder, (".png",))
-        return lambda name: stored.get(name, [self.folder / folder / f"{name}.png"])[0]
+    def mask(self, name: str, folder: str = "SegmentationClass") -> Path:
+        """The file of an image's mask, in one of the folders with masks."""
+        return self._file(folder, name, (".png",))
 
     def annotation(self, name: str) -> Path:
         """The file of an image's boxes."""
-        found = self._annotations.get(name)
-        return found[0] if found else self.folder / "Annotations" / f"{name}.xml"
+        return self._file("Annotations", name, (".xml",))
 
-    @cached_property
-    def _images(self) -> dict[str, list[Path]]:
-        return _by_stem(self.folder / "JPEGImages", IMAGE_SUFFIXES)
+    def _file(self, folder: str, name: str, suffixes: tuple[str, ...]) -> Path:
+        """The file of a name, or, where there is none, the one that there usually is."""
+        usual = self.folder / folder / f"{name}{suffixes[0]}"
+        return self._there(folder, suffixes).get(name, usual)
 
-    @cached_property
-    def _annotations(self) -> dict[str, list[Path]]:
-        return _by_stem(self.folder / "Annotations", (".xml",))
+    def _there(self, folder: str, suffixes: tuple[str, ...]) -> dict[str, Path]:
+        """The files that end so, in capitals or not, by their names without it; of several, the usual one."""
+        if folder not in self._listed:
+            place = self.folder / folder
+            files = [place / name for name in listing(place)[0] if name.lower().endswith(suffixes)]
+            files.sort(key=lambda path: (-suffixes.index(path.suffix.lower()), path.suffix.islower()))
+            self._listed[folder] = {path.stem: path for path in files}
+        return self._listed[folder]
 
     def _names(self, lines: list[str]) -> list[str]:
         """The images that the lines of a list are about.
@@ -199,40 +178,21 @@ class VOCFolder:
         of one class as VOC has them, a name and 1, 0 or -1. "photo 1" may be either: the list is of the
         latter kind if all lines end so and none of them, as a whole, is an image.
         """
+        images = self._there("JPEGImages", IMAGE_SUFFIXES)
         flagged = [_FLAGGED.fullmatch(line) for line in lines]
-        if all(flagged) and not any(_plain(line) in self._images for line in lines):
+        if all(flagged) and not any(_plain(line) in images for line in lines):
             return [_plain(match[1]) for match in flagged if match]
-        return [self._name(line) for line in lines]
-
-    def _name(self, line: str) -> str:
-        paths = _TWO_PATHS.fullmatch(line)
-        return _plain(line if paths is None or _plain(line) in self._images else paths[paths.lastgroup or 0])
+        names = []
+        for line in lines:
+            paths = None if _plain(line) in images else _TWO_PATHS.fullmatch(line)
+            names.append(_plain(paths[paths.lastgroup or 0] if paths else line))
+        return names
 
 
 def _plain(name: str) -> str:
     """A name without the folders before it and an image's suffix."""
     path = Path(name.replace("\\", "/"))
     return path.stem if path.suffix.lower() in IMAGE_SUFFIXES else path.name
-
-
-def _files(folder: Path) -> list[Path]:
-    """The files in a folder, by name, without hidden ones, such as macOS leaves beside others' files."""
-    if not folder.is_dir():
-        return []
-    with os.scandir(folder) as entries:
-        names = [entry.name for entry in entries if not entry.name.startswith(".") and entry.is_file()]
-    return [folder / name for name in sorted(names)]
-
-
-def _by_stem(folder: Path, suffixes: tuple[str, ...]) -> dict[str, list[Path]]:
-    """The files that end so, in capitals or not, by their names without the suffix; the usual one first."""
-    found: dict[str, list[Path]] = defaultdict(list)
-    for path in _files(folder):
-        if path.suffix.lower() in suffixes:
-            found[path.stem].append(path)
-    for paths in found.values():
-        paths.sort(key=lambda path: (suffixes.index(path.suffix.lower()), path.suffix.lower() != path.suffix))
-    return dict(found)
 
 
 _SUFFIX = "|".join(re.escape(suffix) for suffix in IMAGE_SUFFIXES)

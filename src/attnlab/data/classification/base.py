@@ -16,7 +16,7 @@ from attnlab.data.classification.sets import EvalSet, LabelledPicture, TrainSet,
 from attnlab.data.names import absent_classes, alike, check_names, differences, shown_alike
 from attnlab.data.sampling import run_seed
 from attnlab.data.sets import PredictSet
-from attnlab.data.transforms import RandomResizedCropFlip, ResizeCentreCrop
+from attnlab.data.transforms import RandomResizedCropFlip, ResizeCentreCrop, refuse_replaced
 from attnlab.errors import AttnlabError
 
 
@@ -74,40 +74,24 @@ class ClassificationDataModule(DataModule):
         **options: Any,
     ) -> None:
         super().__init__(root, batch_size, eval_batch_size, **options)
-        if classes is not None and not classes:
-            raise AttnlabError("data.classes is empty; name at least one class, or leave it out.")
         if classes is not None:
+            if not classes:
+                raise AttnlabError("data.classes is empty; name at least one class, or leave it out.")
             # Case counts: what the folders are called, which a checkpoint remembers, may differ in it alone.
             check_names(list(classes.values()), "data.classes", case=True)
         self.classes = None if classes is None else dict(classes)
         self.crop_size = self.default_crop_size if crop_size is None else crop_size
-        self.train_transforms = self._training(train_transforms, scale, flip, augment)
+        if train_transforms is None:
+            flip = 0.5 if flip is None else flip
+            crop = RandomResizedCropFlip(self.crop_size, scale or self.default_scale, flip=flip)
+            self.train_transforms: list[nn.Module] = [crop, *(augment or [])]
+        else:
+            given = {"scale": scale, "flip": flip, "augment": augment}
+            refuse_replaced(given, "attnlab.data.transforms.RandomResizedCropFlip")
+            self.train_transforms = list(train_transforms)
         self.eval_transforms = self._evaluation(eval_transforms, eval_resize)
         # Without resizing, a picture can be too small for the crop.
         self.least_size = self.crop_size if eval_transforms is None and eval_resize == "none" else None
-
-    def _training(
-        self,
-        replacement: list[nn.Module] | None,
-        scale: tuple[float, float] | None,
-        flip: float | None,
-        augment: list[nn.Module] | None,
-    ) -> list[nn.Module]:
-        """The recipe, or what replaces it; its options have no meaning then, so none may be set."""
-        if replacement is None:
-            crop = RandomResizedCropFlip(
-                self.crop_size,
-                scale=self.default_scale if scale is None else (scale[0], scale[1]),
-                flip=0.5 if flip is None else flip,
-            )
-            return [crop, *(augment or [])]
-        for name, value in {"scale": scale, "flip": flip, "augment": augment}.items():
-            if value is not None:
-                raise AttnlabError(
-                    f"data.{name} belongs to the recipe that data.train_transforms replaces: leave it out, "
-                    "or put attnlab.data.transforms.RandomResizedCropFlip among the transforms."
-                )
-        return list(replacement)
 
     def _evaluation(self, replacement: list[nn.Module] | None, resize: int | str) -> list[nn.Module]:
         """Resizing and central crop, or what replaces them."""
@@ -118,32 +102,18 @@ class ClassificationDataModule(DataModule):
                     "former: put torchvision.transforms.v2.Resize among the transforms instead."
                 )
             return list(replacement)
-        if resize == "none":
-            return [ResizeCentreCrop(None, self.crop_size)]
         if resize == "auto":
-            return [ResizeCentreCrop(round(self.crop_size * self.eval_enlargement), self.crop_size)]
-        if isinstance(resize, str):
+            resize = round(self.crop_size * self.eval_enlargement)
+        elif isinstance(resize, str) and resize != "none":
             raise AttnlabError(f"data.eval_resize is '{resize}'; it must be a number, auto or none.")
-        return [ResizeCentreCrop(resize, self.crop_size)]
+        return [ResizeCentreCrop(None if isinstance(resize, str) else resize, self.crop_size)]
 
     @abstractmethod
     def data_classes(self) -> dict[str, str]:
-        """The classes as the data has them: folder and name to show, in the order of their indices.
-
-        The names to show are unique.
+        """The classes as the data has them: folder and unique name to show, in the order of their indices.
 
         Raises:
             AttnlabError: The data set is not there.
-        """
-
-    @abstractmethod
-    def items(self, split: str) -> list[LabelledPicture]:
-        """The files of ``"train"``, ``"val"`` or ``"test"``, as listed, whether they are usable or not.
-
-        Labels are indices into ``synsets``.
-
-        Raises:
-            AttnlabError: The data set or the split is not there.
         """
 
     @cached_property
@@ -162,11 +132,7 @@ class ClassificationDataModule(DataModule):
 
     @property
     def synsets(self) -> list[str]:
-        """Folders of the classes 0, 1, ….
-
-        Raises:
-            AttnlabError: They are to be read from the data, and it is not there.
-        """
+        """Folders of the classes 0, 1, …."""
         return list(self._known_classes)
 
     @property
@@ -179,28 +145,14 @@ class ClassificationDataModule(DataModule):
         return {"classes": dict(self._known_classes)}
 
     def setup(self, stage: str | None = None) -> None:
-        """List and check the files of the splits that a stage needs; see `DataModule.setup`.
-
-        Raises:
-            AttnlabError: Also if the data's classes are not those of ``classes``.
-        """
-        if stage != "predict":
-            self._compare_classes()
-        super().setup(stage)
-
-    def _compare_classes(self) -> None:
-        """Refuse data of other classes than the option, or the checkpoint that gave it, says."""
-        if self.classes is None:
-            return
-        there = self.data_classes()
-        missing = [folder for folder in self.classes if folder not in there]
-        surplus = [folder for folder in there if folder not in self.classes]
-        if missing or surplus:
+        """Compare the data's classes with those of ``classes``, and go on; see `DataModule.setup`."""
+        known = self.classes if stage != "predict" else None
+        if known is not None and (how := differences(known, self.data_classes())):
             raise AttnlabError(
                 f"The data in '{self.root}' has other classes than data.classes (or the checkpoint) says: "
-                f"{differences(missing, surplus)} Set data.root to the data of these, or data.classes "
-                "to null to read them from it."
+                f"{how} Set data.root to the data of these, or data.classes to null to read them from it."
             )
+        super().setup(stage)
 
     def _look_at_classes(self, items: Sequence[LabelledPicture]) -> None:
         """Refuse what cannot be learnt, and say which classes the check has left without a picture."""
@@ -221,16 +173,8 @@ class ClassificationDataModule(DataModule):
         if absent:
             rank_zero_warn(absent_classes(absent, self.num_classes, "training picture"))
 
-    def problems(self, split: str, items: Sequence[LabelledPicture]) -> dict[int, str]:
-        """What is wrong with the pictures' files, by position."""
-        return self.bad_files([item.path for item in items], None if split == "train" else self.least_size)
-
     def make_dataset(self, split: str, items: Sequence[Any]) -> Dataset[Any]:
-        """Training, evaluation or prediction on the items.
-
-        Raises:
-            AttnlabError: There is one class only, or two that a reader cannot tell apart.
-        """
+        """Training on items of at least two classes that a reader can tell apart, evaluation, prediction."""
         if split == "predict":
             return PredictSet(items, self.eval_transforms)
         if split == "train":

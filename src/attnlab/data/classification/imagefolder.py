@@ -12,6 +12,7 @@ from typing import Any
 
 from attnlab.data.classification.base import ClassificationDataModule
 from attnlab.data.classification.sets import LabelledPicture
+from attnlab.data.folders import files_below, is_picture, listing
 from attnlab.data.images import IMAGE_SUFFIXES
 from attnlab.data.names import SPLIT_NAMES, differences, listed, split_called
 from attnlab.errors import AttnlabError
@@ -55,9 +56,9 @@ class ImageFolderDataModule(ClassificationDataModule):
             AttnlabError: Several may be meant.
         """
         root, name = Path(self.root), self.folders[split]
-        if name not in SPLIT_NAMES or (root / name).is_dir() or not root.is_dir():
+        if name not in SPLIT_NAMES or (root / name).is_dir():
             return root / name
-        found = split_called(name, _folders_in(root))
+        found = split_called(name, listing(root)[1])
         if len(found) > 1:
             raise AttnlabError(
                 f"There is no '{root / name}', and {listed(found)} may be meant. Name the folder with "
@@ -86,12 +87,10 @@ class ImageFolderDataModule(ClassificationDataModule):
         folder = self.folder(split)
         found = self._class_folders(split)
         labels = {name: label for label, name in enumerate(self.synsets)}
-        missing = [name for name in labels if name not in found]
-        surplus = [name for name in found if name not in labels]
-        if missing or surplus:
+        if how := differences(labels, found):
             raise AttnlabError(
-                f"The class folders in '{folder}' are not the {len(labels)} classes of the data set. "
-                f"{differences(missing, surplus)} Every split needs the same class folders."
+                f"The class folders in '{folder}' are not the {len(labels)} classes of the data set. {how} "
+                "Every split needs the same class folders."
             )
         items: list[LabelledPicture] = []
         empty: list[str] = []
@@ -113,19 +112,20 @@ class ImageFolderDataModule(ClassificationDataModule):
         folder = self.folder(split)
         if not folder.is_dir():
             raise self._no_folder(split)
-        found = _folders_in(folder)
-        if not found:
-            raise AttnlabError(
-                f"'{folder}' holds no class folders. Expected {folder / '<class>' / '<picture>'}, a folder "
-                "for each class."
-            )
-        return found
+        if found := listing(folder)[1]:
+            return found
+        raise AttnlabError(
+            f"'{folder}' holds no class folders. Expected {folder / '<class>' / '<picture>'}, a folder for "
+            "each class."
+        )
 
     def _no_folder(self, split: str) -> AttnlabError:
-        root, layout = Path(self.root), self._layout()
+        root = Path(self.root)
+        train, val = (root / self.folders[split] / "<class>" / "<picture>" for split in ("train", "val"))
+        layout = f"{train} and {val}"
         if not root.is_dir():
             return AttnlabError(f"There is no folder '{root}'. Set --data.root to the data set: {layout}.")
-        there = _folders_in(root)
+        there = listing(root)[1]
         but = f", but {listed(there)}" if there else ""
         if there and not any(self.folder(split).is_dir() for split in self.folders):
             return AttnlabError(
@@ -135,41 +135,21 @@ class ImageFolderDataModule(ClassificationDataModule):
             )
         return AttnlabError(
             f"There is no '{self.folder(split)}'{but}. Expected {layout}; other names can be set with "
-            f" --data.{split}_folder."
+            f"--data.{split}_folder."
         )
-
-    def _layout(self) -> str:
-        train, val = (Path(self.root) / self.folders[split] for split in ("train", "val"))
-        return f"{train / '<class>' / '<picture>'} and {val / '<class>' / '<picture>'}"
 
 
 def list_pictures(folder: Path) -> tuple[list[str], int]:
-    """The picture files in a folder and in those below it, by their suffixes, without looking at the files.
-
-    Returns:
-        Paths relative to the folder, with ``/`` between the parts, sorted; and the number of other files.
-    """
-    found: list[str] = []
-    others = 0
-    top = str(folder)
-    for place, folders, files in os.walk(top, followlinks=True):
-        folders[:] = [name for name in folders if not name.startswith(".")]
-        below = place[len(top) + 1 :].replace(os.sep, "/")
-        pictures = [name for name in files if name.lower().endswith(IMAGE_SUFFIXES) and name[0] != "."]
-        others += len(files) - len(pictures)
-        found += [f"{below}/{name}" for name in pictures] if below else pictures
-    return sorted(found), others
+    """The paths of `files_below` that are pictures', by their suffixes, and the number of other files."""
+    files = files_below(folder, hidden=True)
+    pictures = [name for name in files if is_picture(name)]
+    return pictures, len(files) - len(pictures)
 
 
 def shown_names(folders: Iterable[str]) -> dict[str, str]:
-    """Names to show for class folders, no two alike.
+    """Names to show for class folders, by folder, no two alike.
 
-    Args:
-        folders: The folders' names.
-
-    Returns:
-        By folder: for a WordNet id its first word, with the id in brackets where two classes share the
-        word; for all others the folder's name.
+    A WordNet id is shown by its first word, with the id in brackets where two classes share the word.
     """
     names = {folder: _word(folder) for folder in folders}
     count = Counter(names.values())
@@ -183,19 +163,14 @@ def _word(folder: str) -> str:
     if not _WORDNET_ID.fullmatch(folder):
         return folder
     try:
-        return str(_wordnet().label_name_to_description(folder)).split(",")[0]
+        return str(wordnet().label_name_to_description(folder)).split(",")[0]
     except KeyError:
         return folder
 
 
 @cache
-def _wordnet() -> Any:
+def wordnet() -> Any:
+    """The WordNet ids and words that timm has."""
     from timm.data import ImageNetInfo  # Takes a while to import, and few data sets need it.
 
     return ImageNetInfo()
-
-
-def _folders_in(folder: Path) -> list[str]:
-    with os.scandir(folder) as entries:
-        names = [entry.name for entry in entries if entry.is_dir()]
-    return sorted(name for name in names if not name.startswith(".") and name != "__MACOSX")

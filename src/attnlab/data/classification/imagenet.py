@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import os
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 from lightning.pytorch.trainer.states import TrainerFn
 
-from attnlab.data.classification.imagefolder import ImageFolderDataModule, shown_names
+from attnlab.data.classification.imagefolder import ImageFolderDataModule, shown_names, wordnet
 from attnlab.data.classification.imagenet_archive import (
     DEVKIT_ARCHIVE,
     TRAIN_ARCHIVE,
@@ -23,7 +22,7 @@ from attnlab.data.classification.imagenet_archive import (
     read_devkit,
 )
 from attnlab.data.classification.sets import LabelledPicture
-from attnlab.data.images import IMAGE_SUFFIXES
+from attnlab.data.folders import is_picture, listing
 from attnlab.data.names import listed
 from attnlab.errors import AttnlabError
 
@@ -60,11 +59,8 @@ class ImageNetDataModule(ImageFolderDataModule):
         # Validation first: what its devkit may lack shows before the training archive takes its hour.
         if self._archive("val").is_file():
             extract_val(Path(self.root), self.folder("val"))
-        evaluating = self.trainer is not None and self.trainer.state.fn in (
-            TrainerFn.VALIDATING,
-            TrainerFn.TESTING,
-        )
-        if self._archive("train").is_file() and not evaluating:
+        stage = None if self.trainer is None else self.trainer.state.fn
+        if self._archive("train").is_file() and stage not in (TrainerFn.VALIDATING, TrainerFn.TESTING):
             extract_train(Path(self.root), self.folder("train"))
 
     def data_classes(self) -> dict[str, str]:
@@ -78,7 +74,7 @@ class ImageNetDataModule(ImageFolderDataModule):
                 return shown_names(self._devkit.wnids)
             archives = any(self._archive(split).is_file() for split in ("train", "val"))
             if self.extract and archives and not is_filled(self.folder("val")):
-                return shown_names(_all_synsets())
+                return shown_names(sorted(wordnet().label_names()))
         return super().data_classes()
 
     def items(self, split: str) -> list[LabelledPicture]:
@@ -92,7 +88,7 @@ class ImageNetDataModule(ImageFolderDataModule):
             return super().items(split)
         folder = self.folder(split)
         labels = {wnid: label for label, wnid in enumerate(self.synsets)}
-        wnids = {name: self._devkit.wnid(name) for name in _listing(folder)[0]}
+        wnids = {name: self._devkit.wnid(name) for name in listing(folder)[0] if is_picture(name)}
         strange = sorted(set(wnids.values()) - set(labels))
         if strange:
             count = sum(wnid not in labels for wnid in wnids.values())
@@ -115,7 +111,8 @@ class ImageNetDataModule(ImageFolderDataModule):
     def _is_flat(self, split: str) -> bool:
         """Whether a split's images lie in its folder itself."""
         folder = self.folder(split)
-        pictures, folders = _listing(folder)
+        files, folders = listing(folder)
+        pictures = [name for name in files if is_picture(name)]
         numbered = [name for name in pictures if name.startswith("ILSVRC2012_val_")]
         if numbered and folders:
             raise AttnlabError(
@@ -139,19 +136,3 @@ class ImageNetDataModule(ImageFolderDataModule):
             f"{super()._no_folder(split)} Or put the official archives {archives} into '{self.root}' and set "
             f"--data.extract true. {WHERE_FROM}."
         )
-
-
-def _listing(folder: Path) -> tuple[list[str], list[str]]:
-    """Names of the pictures and of the folders in a folder, sorted; none if it is not there."""
-    if not folder.is_dir():
-        return [], []
-    with os.scandir(folder) as entries:
-        there = sorted((entry.name, entry.is_dir()) for entry in entries if not entry.name.startswith("."))
-    pictures = [name for name, is_dir in there if not is_dir and name.lower().endswith(IMAGE_SUFFIXES)]
-    return pictures, [name for name, is_dir in there if is_dir]
-
-
-def _all_synsets() -> list[str]:
-    from timm.data import ImageNetInfo  # Takes long, and few data sets need it.
-
-    return sorted(ImageNetInfo().label_names())

@@ -6,7 +6,7 @@ import io
 import re
 import shutil
 import tarfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from importlib import import_module
 from pathlib import Path
@@ -14,7 +14,7 @@ from typing import NamedTuple
 
 from lightning.pytorch.utilities import rank_zero_info
 
-from attnlab.data.download import check_member, checksum
+from attnlab.data.download import checksum
 from attnlab.data.progress import Steps
 from attnlab.errors import AttnlabError
 
@@ -91,14 +91,11 @@ def extract_train(root: Path, folder: Path) -> None:
     Raises:
         AttnlabError: The archive is missing, has a wrong checksum or an unsafe member, or there is no room.
     """
-    if is_filled(folder):
-        return
-    archive = _archive(root, TRAIN_ARCHIVE)
 
-    def fill(tar: tarfile.TarFile, part: Path, done: Callable[[int], None]) -> None:
+    def fill(tar: tarfile.TarFile, part: Path) -> Iterator[int]:
         classes = [(_matched(archive, member, _CLASS_TAR)[1], member) for member in tar]
         left = [(wnid, member) for wnid, member in classes if not (part / wnid).is_dir()]
-        _check_room(archive, part, sum(member.size for _, member in left))
+        _check_room(archive, part, [member for _, member in left])
         for wnid, member in left:
             unfinished = part / f"{wnid}.part"
             unfinished.mkdir(exist_ok=True)
@@ -106,34 +103,33 @@ def extract_train(root: Path, folder: Path) -> None:
             with tarfile.open(fileobj=tar.extractfile(member), mode="r:") as class_tar:
                 for image in class_tar:
                     _matched(archive, image, name)
-                    _place(class_tar, image, unfinished)
-                    done(member.offset_data + image.offset_data + image.size)
+                    if not _is_whole(unfinished / image.name, image):
+                        _place(class_tar, image, unfinished)
+                    yield member.offset_data + image.offset_data + image.size
             unfinished.rename(part / wnid)
 
+    archive = root / TRAIN_ARCHIVE
     _extract(archive, folder, fill)
 
 
 def extract_val(root: Path, folder: Path) -> None:
-    """Extract ``ILSVRC2012_img_val.tar``, a flat archive, to ``<folder>/<wnid>/…``.
+    """Extract ``ILSVRC2012_img_val.tar``, a flat archive, as `extract_train` does the training images.
 
-    The devkit's ground truth says which class an image is of. All goes to ``<folder>.part``, which is renamed
-    at the end. Interrupted at any moment, the next call goes on. A folder that is there already is left as it
-    is.
+    The devkit's ground truth says which class an image is of.
 
     Args:
         root: Where the archive and the devkit lie, and stay.
         folder: Where the classes' folders are to go.
 
     Raises:
-        AttnlabError: The archive or the devkit is missing, has a wrong checksum or an unsafe member, the two
-            do not agree, scipy is missing, or there is no room.
+        AttnlabError: As for `extract_train`; or the devkit is missing or damaged, it and the archive do not
+            agree, or scipy is missing.
     """
     if is_filled(folder):
         return
-    archive = _archive(root, VAL_ARCHIVE)
     devkit = read_devkit(root)
 
-    def fill(tar: tarfile.TarFile, part: Path, done: Callable[[int], None]) -> None:
+    def fill(tar: tarfile.TarFile, part: Path) -> Iterator[int]:
         images = [member for member in tar if _matched(archive, member, _VAL_IMAGE)]
         if len(images) != len(devkit.val_wnids):
             raise AttnlabError(
@@ -141,12 +137,13 @@ def extract_val(root: Path, folder: Path) -> None:
                 f"{len(devkit.val_wnids)}: they do not belong together."
             )
         placed = [(image, part / devkit.wnid(image.name)) for image in images]
-        left = [(image, target) for image, target in placed if not _is_whole(target / image.name, image.size)]
-        _check_room(archive, part, sum(image.size for image, _ in left))
+        left = [(image, target) for image, target in placed if not _is_whole(target / image.name, image)]
+        _check_room(archive, part, [image for image, _ in left])
         for image, target in left:
             _place(tar, image, target)
-            done(image.offset_data + image.size)
+            yield image.offset_data + image.size
 
+    archive = root / VAL_ARCHIVE
     _extract(archive, folder, fill)
 
 
@@ -161,21 +158,13 @@ def part_of(folder: Path) -> Path:
     return folder.with_name(f"{folder.name}.part")
 
 
-def has_devkit(root: Path) -> bool:
-    """Whether the devkit is there, as an archive or unpacked."""
-    return (root / DEVKIT_DATA).is_dir() or (root / DEVKIT_ARCHIVE).is_file()
-
-
 def read_devkit(root: Path) -> Devkit:
-    """Read the devkit, from its unpacked folder ``ILSVRC2012_devkit_t12`` or its archive.
-
-    Args:
-        root: Where that lies.
+    """Read the devkit in a folder, from its unpacked ``ILSVRC2012_devkit_t12`` or its archive.
 
     Raises:
         AttnlabError: It is not there, has a wrong checksum or cannot be understood, or scipy is missing.
     """
-    if not has_devkit(root):
+    if not ((root / DEVKIT_DATA).is_dir() or (root / DEVKIT_ARCHIVE).is_file()):
         raise AttnlabError(
             f"Neither '{root / DEVKIT_ARCHIVE}' nor '{root / DEVKIT_DATA}' is there. The classes of the "
             f"validation images are in this devkit: put it there. {WHERE_FROM}."
@@ -183,12 +172,10 @@ def read_devkit(root: Path) -> Devkit:
     meta, truth = _devkit_files(root)
     wnids = _synsets(meta)
     numbers = [int(line) if line.isdecimal() else 0 for line in truth.decode("ascii", "replace").split()]
-    strange = next((number for number in numbers if number not in wnids), None)
-    if strange is not None or not numbers:
-        raise AttnlabError(
-            f"The devkit in '{root}' is damaged: its {_GROUND_TRUTH} "
-            + (f"names a class, {strange}, that its {_META} does not have." if numbers else "is empty.")
-        )
+    strange = [number for number in numbers if number not in wnids]
+    if strange or not numbers:
+        wrong = f"names a class, {strange[0]}, that its {_META} does not have" if strange else "is empty"
+        raise AttnlabError(f"The devkit in '{root}' is damaged: its {_GROUND_TRUTH} {wrong}.")
     return Devkit(sorted(wnids.values()), [wnids[number] for number in numbers])
 
 
@@ -201,15 +188,12 @@ def _devkit_files(root: Path) -> tuple[bytes, bytes]:
         except OSError as error:
             raise AttnlabError(f"The devkit in '{folder}' is not complete: {error}.") from error
     _verify(archive)
-    contents = []
     try:
         with tarfile.open(archive, "r:gz") as tar:
-            for name in (_META, _GROUND_TRUTH):
-                file = tar.extractfile(f"{DEVKIT_DATA}/{name}")
-                contents.append(file.read() if file else b"")
+            meta, truth = (tar.extractfile(f"{DEVKIT_DATA}/{name}") for name in (_META, _GROUND_TRUTH))
+            return meta.read() if meta else b"", truth.read() if truth else b""
     except (tarfile.TarError, OSError, EOFError, KeyError) as error:
         raise AttnlabError(f"'{archive}' cannot be read: {error}.") from error
-    return contents[0], contents[1]
 
 
 def _synsets(meta: bytes) -> dict[int, str]:
@@ -226,12 +210,6 @@ def _synsets(meta: bytes) -> dict[int, str]:
         return {int(row["ILSVRC2012_ID"]): str(row["WNID"]) for row in rows if int(row["num_children"]) == 0}
     except Exception as error:  # A damaged file makes the reader raise errors of many kinds.
         raise AttnlabError(f"The devkit's {_META} cannot be understood: {error}.") from error
-
-
-def _archive(root: Path, name: str) -> Path:
-    if not (root / name).is_file():
-        raise AttnlabError(f"'{root / name}' is not there: put it there. {WHERE_FROM}.")
-    return root / name
 
 
 def _verify(archive: Path) -> None:
@@ -255,17 +233,16 @@ def _verify_once(archive: Path) -> None:
         note.write_text(text)
 
 
-def _extract(
-    archive: Path, folder: Path, fill: Callable[[tarfile.TarFile, Path, Callable[[int], None]], None]
-) -> None:
+def _extract(archive: Path, folder: Path, fill: Callable[[tarfile.TarFile, Path], Iterable[int]]) -> None:
     """Have a folder filled from a verified archive, under another name until it is complete.
 
-    Args:
-        archive: The archive.
-        folder: The folder.
-        fill: Called with the open archive, the folder's name until then, and what is to be told how far in
-            the archive, in bytes, it has come.
+    ``fill`` is called with the open archive and the folder's name until then, and yields how far in the
+    archive, in bytes, it has come. A folder that is there already is left as it is.
     """
+    if is_filled(folder):
+        return
+    if not archive.is_file():
+        raise AttnlabError(f"'{archive}' is not there: put it there. {WHERE_FROM}.")
     try:
         with _alone(folder):
             if is_filled(folder):  # By the run that this one waited for.
@@ -275,7 +252,8 @@ def _extract(
             part.mkdir(parents=True, exist_ok=True)
             with tarfile.open(archive, "r:") as tar, Steps(in_bytes=True) as progress:
                 task = progress.add_task(f"Extracting {archive.name}", total=archive.stat().st_size)
-                fill(tar, part, lambda offset: progress.update(task, completed=offset))
+                for position in fill(tar, part):
+                    progress.update(task, completed=position)
             part.rename(folder.resolve())
     except tarfile.TarError as error:
         raise AttnlabError(f"'{archive}' cannot be read: {error}. Copy or fetch it again.") from error
@@ -288,10 +266,7 @@ def _extract(
 
 @contextmanager
 def _alone(folder: Path) -> Iterator[None]:
-    """Wait until no other run is extracting to the folder.
-
-    Runs that are started together, and the nodes of one run, often share a disk.
-    """
+    """Wait until no other run, or node of this one, is extracting to the folder: they may share a disk."""
     if fcntl is None:
         yield
         return
@@ -310,8 +285,7 @@ def _alone(folder: Path) -> Iterator[None]:
 
 
 def _matched(archive: Path, member: tarfile.TarInfo, name: re.Pattern[str]) -> re.Match[str]:
-    """The match of a member's name, which must be a file of such a name."""
-    check_member(archive, member)
+    """The match of a member's name, which must be a plain file of such a name, so within any folder."""
     match = name.fullmatch(member.name)
     if match is None or not member.isfile():
         raise AttnlabError(
@@ -320,22 +294,19 @@ def _matched(archive: Path, member: tarfile.TarInfo, name: re.Pattern[str]) -> r
     return match
 
 
-def _is_whole(path: Path, size: int) -> bool:
-    return path.is_file() and path.stat().st_size == size
+def _is_whole(path: Path, member: tarfile.TarInfo) -> bool:
+    return path.is_file() and path.stat().st_size == member.size
 
 
 def _place(tar: tarfile.TarFile, image: tarfile.TarInfo, folder: Path) -> None:
-    """Extract an image, if it is not there, under another name until it is complete."""
-    path = folder / image.name
-    if _is_whole(path, image.size):
-        return
+    """Extract an image under another name until it is complete."""
     unfinished = image.replace(name=f"{image.name}.part", deep=False)
     tar.extract(unfinished, folder, set_attrs=False, filter="data")
-    (folder / unfinished.name).replace(path)
+    (folder / unfinished.name).replace(folder / image.name)
 
 
-def _check_room(archive: Path, folder: Path, needed: int) -> None:
-    free = shutil.disk_usage(folder).free
+def _check_room(archive: Path, folder: Path, members: Iterable[tarfile.TarInfo]) -> None:
+    needed, free = sum(member.size for member in members), shutil.disk_usage(folder).free
     if free < needed:
         raise AttnlabError(
             f"What is left of '{archive}' takes {needed / 1e9:.1f} GB, but the disk of '{folder}' has "

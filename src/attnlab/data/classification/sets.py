@@ -9,12 +9,11 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-from torch import nn
-from torch.utils.data import Dataset
+from torch import Tensor, nn
 
 from attnlab.data.images import read_image
 from attnlab.data.sampling import SampleKey
-from attnlab.data.sets import PackedStrings, changed, marks, seen, stacked
+from attnlab.data.sets import PackedStrings, SampleSet, changed, marks, seen, stacked
 from attnlab.data.transforms import RandomResizedCropFlip
 from attnlab.errors import AttnlabError
 
@@ -33,44 +32,7 @@ class LabelledPicture(NamedTuple):
     label: int
 
 
-class TrainSet(Dataset[dict[str, Any]]):
-    """Pictures, augmented, with their labels.
-
-    Args:
-        items: The files.
-        transforms: Applied in turn to the image (tv_tensors.Image).
-        seed: The run's seed. A sample's random numbers depend on it, the epoch and the index alone.
-    """
-
-    def __init__(self, items: Sequence[LabelledPicture], transforms: Sequence[nn.Module], seed: int) -> None:
-        self.names = PackedStrings(item.name for item in items)
-        self.paths = PackedStrings(str(item.path) for item in items)
-        self.labels = np.array([item.label for item in items], np.int64)
-        self.transforms = list(transforms)
-        self.seed = seed
-
-    def __len__(self) -> int:
-        return len(self.labels)
-
-    def __getitem__(self, key: int | SampleKey) -> dict[str, Any]:
-        key = SampleKey.of(key)
-        image = read_image(self.paths[key.index])
-        stream = (self.seed, key.epoch, key.index)
-        transforms = self.transforms
-        if transforms and isinstance(transforms[0], RandomResizedCropFlip):
-            # Spares the usual recipe, of this alone, the seeding of three libraries' generators.
-            image = transforms[0](image, Random("{} {} {}".format(*stream)))
-            transforms = transforms[1:]
-        return {
-            "image": changed(image, transforms, stream),
-            "label": int(self.labels[key.index]),
-            "index": key.index,
-            "counted": key.counted,
-            "name": self.names[key.index],
-        }
-
-
-class EvalSet(Dataset[dict[str, Any]]):
+class EvalSet(SampleSet):
     """Pictures as the network is to see them, with their labels.
 
     Args:
@@ -87,16 +49,38 @@ class EvalSet(Dataset[dict[str, Any]]):
     def __len__(self) -> int:
         return len(self.labels)
 
-    def __getitem__(self, key: int | SampleKey) -> dict[str, Any]:
-        key = SampleKey.of(key)
-        path = self.paths[key.index]
-        return {
-            "image": seen(read_image(path), self.transforms, key.index, path),
-            "label": int(self.labels[key.index]),
-            "index": key.index,
-            "counted": key.counted,
-            "name": self.names[key.index],
-        }
+    def sample(self, key: SampleKey) -> dict[str, Any]:
+        """A picture, its class and its name."""
+        image, label = self.image(key, self.paths[key.index]), int(self.labels[key.index])
+        return {"image": image, "label": label, "name": self.names[key.index]}
+
+    def image(self, key: SampleKey, path: str) -> Tensor:
+        """The picture after the transforms."""
+        return seen(read_image(path), self.transforms, key.index, path)
+
+
+class TrainSet(EvalSet):
+    """Pictures, augmented, with their labels.
+
+    Args:
+        items: The files.
+        transforms: Applied in turn to the image (tv_tensors.Image).
+        seed: The run's seed. A sample's random numbers depend on it, the epoch and the index alone.
+    """
+
+    def __init__(self, items: Sequence[LabelledPicture], transforms: Sequence[nn.Module], seed: int) -> None:
+        super().__init__(items, transforms)
+        self.seed = seed
+
+    def image(self, key: SampleKey, path: str) -> Tensor:
+        """The picture after the transforms, with the random numbers of the key."""
+        image, transforms = read_image(path), self.transforms
+        stream = (self.seed, key.epoch, key.index)
+        if transforms and isinstance(transforms[0], RandomResizedCropFlip):
+            # Spares the usual recipe, of this alone, the seeding of three libraries' generators.
+            image = transforms[0](image, Random("{} {} {}".format(*stream)))
+            transforms = transforms[1:]
+        return changed(image, transforms, stream)
 
 
 def collate(samples: list[dict[str, Any]], option: str) -> dict[str, Any]:

@@ -208,11 +208,10 @@ class COCODetectionDataModule(DetectionDataModule):
         there, known = file.categories, self._categories
         if there == known or (not there and not file.items.annotated):
             return
-        missing = [f"{k} {name}" for k, name in known.items() if there.get(k) != name]
-        surplus = [f"{k} {name}" for k, name in there.items() if known.get(k) != name]
+        numbered = [[f"{number} {name}" for number, name in names.items()] for names in (known, there)]
         source = "the other split has" if self.classes is None else "data.classes (or the checkpoint) says"
         raise AttnlabError(
-            f"'{file.path}' has other categories than {source}. {differences(missing, surplus)} Every split "
+            f"'{file.path}' has other categories than {source}. {differences(*numbered)} Every split "
             "needs the same ids and names."
         )
 

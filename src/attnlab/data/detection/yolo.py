@@ -120,9 +120,7 @@ class YOLODetectionDataModule(DetectionDataModule):
             )
         if there is None or there == known:
             return
-        missing = [name for name in known if name not in there]
-        surplus = [name for name in there if name not in known]
-        how = differences(missing, surplus) or f"The order differs: {listed(there)}, and {listed(known)}."
+        how = differences(known, there) or f"The order differs: {listed(there)}, and {listed(known)}."
         raise AttnlabError(
             f"'{file.path}' has other names than data.class_names (or the checkpoint) says. {how} Leave "
             "data.class_names out to take the file's."

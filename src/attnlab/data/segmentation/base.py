@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from abc import abstractmethod
 from collections.abc import Callable
 from functools import partial
 from typing import Any, Literal
 
 from lightning.pytorch.utilities import rank_zero_warn
-from torch import Tensor, nn
+from torch import nn
 from torch.utils.data import Dataset
 from torchvision.transforms import v2
 
@@ -16,14 +15,7 @@ from attnlab.data.base import Check, DataModule
 from attnlab.data.images import read_mask
 from attnlab.data.names import check_names
 from attnlab.data.sampling import run_seed
-from attnlab.data.segmentation.mask_values import (
-    binary_masks,
-    refuse_binary,
-    refuse_single_class,
-    sampled_values,
-    warnings_about,
-)
-from attnlab.data.segmentation.pairs import Look, look_at_pairs
+from attnlab.data.segmentation.mask_values import Look, MaskCensus, look_at_pairs, sampled_values
 from attnlab.data.segmentation.sets import (
     EvalSet,
     LabelledImage,
@@ -33,7 +25,7 @@ from attnlab.data.segmentation.sets import (
     collate_train,
 )
 from attnlab.data.sets import PredictSet
-from attnlab.data.transforms import train_recipe
+from attnlab.data.transforms import RandomScaleCrop, refuse_flip, refuse_replaced
 from attnlab.data.vocfolder import colour_map
 from attnlab.errors import AttnlabError
 
@@ -111,46 +103,24 @@ class SegmentationDataModule(DataModule):
         self.class_names = list(class_names)
         self.num_classes = len(self.class_names)
         self.palette = colour_map(self.num_classes)
-        self.train_transforms = self._training(train_transforms, crop_size, scale, flip)
-        self.crop_size = None if train_transforms is not None else (crop_size or self.default_crop_size)
-        if eval_transforms is not None:
-            self.eval_transforms = list(eval_transforms)
+        self.crop_size: int | None = None
+        if train_transforms is None:
+            self.crop_size = self.default_crop_size if crop_size is None else crop_size
+            self.train_transforms = self._recipe(self.crop_size, scale, 0.5 if flip is None else flip)
         else:
-            self.eval_transforms = [] if eval_size is None else [v2.Resize(eval_size, antialias=True)]
+            given = {"crop_size": crop_size, "scale": scale, "flip": flip}
+            refuse_replaced(given, "attnlab.data.transforms.RandomScaleCrop")
+            self.train_transforms = list(train_transforms)
+        resize: list[nn.Module] = [] if eval_size is None else [v2.Resize(eval_size, antialias=True)]
+        self.eval_transforms = resize if eval_transforms is None else list(eval_transforms)
         self._looks: dict[LabelledImage, Look] = {}
 
-    def _training(
-        self,
-        replacement: list[nn.Module] | None,
-        crop_size: int | None,
-        scale: tuple[float, float] | None,
-        flip: float | None,
-    ) -> list[nn.Module]:
-        """The recipe, or what replaces it; its options have no meaning then, so none may be set."""
-        if replacement is None:
-            return train_recipe(
-                crop_size=self.default_crop_size if crop_size is None else crop_size,
-                scale=self.default_scale if scale is None else scale,
-                flip=0.5 if flip is None else flip,
-                mean=self.mean,
-                ignore_index=self.ignore_index,
-            )
-        given = {"crop_size": crop_size, "scale": scale, "flip": flip}
-        for name, value in given.items():
-            if value is not None:
-                raise AttnlabError(
-                    f"data.{name} belongs to the recipe that data.train_transforms replaces: leave it out, "
-                    "or put attnlab.data.transforms.RandomScaleCrop among the transforms."
-                )
-        return list(replacement)
-
-    @abstractmethod
-    def items(self, split: str) -> list[LabelledImage]:
-        """The images and masks of ``"train"``, ``"val"`` or ``"test"``, as listed, usable or not.
-
-        Raises:
-            AttnlabError: The data set or the split is not there.
-        """
+    def _recipe(self, crop_size: int, scale: tuple[float, float] | None, flip: float) -> list[nn.Module]:
+        """The augmentation of the ELA authors' segmentation runs: scale, crop, flip."""
+        refuse_flip(flip)
+        red, green, blue = (round(channel * 255) for channel in self.mean)
+        crop = RandomScaleCrop(crop_size, scale or self.default_scale, (red, green, blue), self.ignore_index)
+        return [crop, v2.RandomHorizontalFlip(flip)]
 
     def problems(self, split: str, items: list[LabelledImage]) -> dict[int, str]:
         """What is wrong with images and masks, by position.
@@ -159,27 +129,23 @@ class SegmentationDataModule(DataModule):
             AttnlabError: They are masks of 0 and 255 alone.
         """
         if self.check != "full":
-            images = self.bad_files([item.image for item in items])
-            return dict(sorted({**self.bad_files([item.mask for item in items]), **images}.items()))
+            of_masks = self.bad_files([item.mask for item in items])
+            return of_masks | self.bad_files([item.image for item in items])
         new = [item for item in items if item not in self._looks]
         looks = look_at_pairs(new, self.num_classes, self.ignore_index, self.read_mask, self.root)
         self._looks.update(zip(new, looks, strict=True))
         looks = [self._looks[item] for item in items]
         # Before its files are complained of: of binary masks, some may be 255 all over.
-        refuse_binary([look.values for look in looks], self.ignore_index, split)
+        MaskCensus([look.values for look in looks], self.ignore_index).refuse_binary(split)
         return {position: look.problem for position, look in enumerate(looks) if look.problem}
 
     def make_dataset(self, split: str, items: list[Any]) -> Dataset[Any]:
-        """Training, evaluation or prediction on the items.
-
-        Raises:
-            AttnlabError: The training masks hold one class alone.
-        """
+        """Training on items of at least two classes, evaluation, or prediction."""
         if split == "predict":
             return PredictSet(items, self.eval_transforms, with_original=True)
         if split == "train":
             self._look_at_values(items)
-            return TrainSet(items, self.train_transforms, run_seed(), self.read_mask)
+            return TrainSet(items, self.train_transforms, self.read_mask, run_seed())
         return EvalSet(items, self.eval_transforms, self.read_mask)
 
     def collate(self, split: str) -> Callable[[list[Any]], Any]:
@@ -189,12 +155,12 @@ class SegmentationDataModule(DataModule):
     def _look_at_values(self, items: list[LabelledImage]) -> None:
         """Say what is wrong with the training masks as a whole."""
         if self.check == "full":
-            values = [self._looks[item].values for item in items]
-            refuse_single_class(values, self.class_names, self.ignore_index)
-            texts = warnings_about(values, self.class_names, self.ignore_index)
+            census = MaskCensus([self._looks[item].values for item in items], self.ignore_index)
+            census.refuse_single_class(self.class_names)
+            texts = census.warnings(self.class_names)
         else:
             sample = sampled_values([item.mask for item in items], self.read_mask)
-            binary = binary_masks(sample, self.ignore_index)
+            binary = MaskCensus(sample, self.ignore_index).binary()
             texts = [f"Of the training masks {len(sample)} were looked at: {binary}"] if binary else []
         for text in texts:
             rank_zero_warn(text)
@@ -208,12 +174,7 @@ class SegmentationDataModule(DataModule):
         if "mask" in batch:
             batch["mask"] = batch["mask"].long()
         if "size" in batch and len(batch["image"]) > 1:
-            _blank_padding(batch["image"], batch["size"])
+            for image, (height, width) in zip(batch["image"], batch["size"].tolist(), strict=True):
+                image[:, height:] = 0
+                image[:, :, width:] = 0
         return batch
-
-
-def _blank_padding(images: Tensor, sizes: Tensor) -> None:
-    """Set to 0, in place, what lies outside each image's height and width (B, 2)."""
-    for image, (height, width) in zip(images, sizes.tolist(), strict=True):
-        image[:, height:] = 0
-        image[:, :, width:] = 0

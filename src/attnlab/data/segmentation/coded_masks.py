@@ -13,10 +13,10 @@ from typing import Literal
 
 import numpy as np
 import torch
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 from torch import Tensor
 
-from attnlab.data.images import FILE_HINT
+from attnlab.data.images import content
 from attnlab.data.names import listed
 from attnlab.data.text_files import read_text
 from attnlab.errors import AttnlabError
@@ -86,23 +86,8 @@ class CodedMaskReader:
         return np.where(known[places] == codes, classes[places], np.int16(-1))
 
     def _codes(self, path: Path) -> np.ndarray:
-        try:
-            data = Path(path).read_bytes()
-        except OSError as error:
-            raise AttnlabError(f"Cannot open '{path}': {error.strerror or error}. {FILE_HINT}") from error
-        try:
-            with Image.open(BytesIO(data)) as picture:
-                return self._codes_of(picture, path)
-        except AttnlabError:
-            raise
-        except UnidentifiedImageError as error:  # Its own text shows a buffer's address.
-            raise AttnlabError(
-                f"Cannot read the mask '{path}': it is no picture of a known format, or damaged at its "
-                f"start. {FILE_HINT}"
-            ) from error
-        except Exception as error:  # Decoders raise whatever they like on damaged data.
-            reason = (str(error) or type(error).__name__).splitlines()[0].rstrip(".")
-            raise AttnlabError(f"Cannot read the mask '{path}': {reason}. {FILE_HINT}") from error
+        with content(path, "mask") as data, Image.open(BytesIO(data)) as picture:
+            return self._codes_of(picture, path)
 
     def _codes_of(self, picture: Image.Image, path: Path) -> np.ndarray:
         """The pixels as numbers: (H, W), uint8 or int32."""

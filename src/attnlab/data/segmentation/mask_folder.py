@@ -140,7 +140,8 @@ class MaskFolderDataModule(SegmentationDataModule):
             split = "val"
         if split == "test" or (self.val_share is None and SPLIT in self.images):
             return self._pairs(split)
-        if SPLIT in self.images and (val := self._folder("images", "val")) is not None:
+        val = split_folder(Path(self.root), self.images, "val", self.folders["val"] or "")
+        if SPLIT in self.images and val is not None:
             raise AttnlabError(
                 f"data.val_share is {self.val_share}, but '{val}' is there to validate on: leave one out."
             )
@@ -167,26 +168,18 @@ class MaskFolderDataModule(SegmentationDataModule):
             if not self._indices:
                 raise
             raise AttnlabError(f"{error} Or, if they are such, set --data.binary true.") from error
-        missing = {
+        return found | {
             position: f"The image '{item.image}' has no mask: '{item.mask}' is not there."
             for position, item in enumerate(items)
             if not item.mask.is_file()
         }
-        return dict(sorted({**found, **missing}.items()))
 
     def _pairs(self, split: str) -> list[LabelledImage]:
-        folders = {}
-        for kind in ("images", "masks"):
-            folder = self._folder(kind, split)
-            if folder is None:
-                raise self._no_folder(kind, split)
-            folders[kind] = folder
-        items, surplus = pairs_in(folders["images"], folders["masks"], self.image_suffix, self.mask_suffix)
+        images, masks = self._folder("images", split), self._folder("masks", split)
+        items, surplus = pairs_in(images, masks, self.image_suffix, self.mask_suffix)
         if surplus:
-            text = (
-                f"{len(surplus)} masks in '{folders['masks']}' have no image in '{folders['images']}', e.g. "
-                f"{listed([mask.name for mask in surplus], 3)}."
-            )
+            some = listed([mask.name for mask in surplus], 3)
+            text = f"{len(surplus)} masks in '{masks}' have no image in '{images}', e.g. {some}."
             if self.on_bad_image == "error":
                 raise AttnlabError(
                     f"{text} Add the images, take the masks away, or leave them out with --data.on_bad_image "
@@ -197,23 +190,19 @@ class MaskFolderDataModule(SegmentationDataModule):
                 rank_zero_warn(f"{text} They are left out.")
         return items
 
-    def _folder(self, kind: str, split: str) -> Path | None:
+    def _folder(self, kind: str, split: str) -> Path:
+        """The folder of a split's ``images`` or ``masks``, which must be there."""
+        root, name = Path(self.root), self.folders[split] or ""
         pattern = self.images if kind == "images" else self.masks
-        return split_folder(Path(self.root), pattern, split, self.folders[split] or "")
-
-    def _no_folder(self, kind: str, split: str) -> AttnlabError:
-        pattern = self.images if kind == "images" else self.masks
-        folder = Path(self.root) / pattern.replace(SPLIT, self.folders[split] or "")
-        above = next((place for place in folder.parents if place.is_dir()), Path())
-        share = (
-            ", or have a share of the training images validated on with --data.val_share, e.g. 0.2"
-            if (kind, split) == ("images", "val")
-            else ""
-        )
-        return AttnlabError(
-            f"There is no folder '{folder}' with the {kind} of the '{split}' split. In '{above}' there are: "
+        if folder := split_folder(root, pattern, split, name):
+            return folder
+        usual = root / pattern.replace(SPLIT, name)
+        above = next((place for place in usual.parents if place.is_dir()), Path())
+        share = ", or have a share of the training images validated on with --data.val_share, e.g. 0.2"
+        raise AttnlabError(
+            f"There is no folder '{usual}' with the {kind} of the '{split}' split. In '{above}' there are: "
             f"{listed(names_in(above), 12) or 'none'}. Set --data.root, --data.{kind} or "
-            f"--data.{split}_folder{share}."
+            f"--data.{split}_folder{share if (kind, split) == ('images', 'val') else ''}."
         )
 
 

@@ -1,141 +1,186 @@
-"""What the masks of a split hold, taken together: the mistakes that no mask shows by itself."""
+"""What masks hold: each beside its image, decoded in full, and those of a split taken together."""
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 import torch
 
-from attnlab.data.images import read_mask
-from attnlab.data.names import absent_classes
+from attnlab.data.check_memory import CheckMemory
+from attnlab.data.checks import look_at_all
+from attnlab.data.images import FILE_HINT, read_image, read_mask
+from attnlab.data.names import absent_classes, listed
+from attnlab.data.segmentation.sets import LabelledImage, MaskReader
 from attnlab.errors import AttnlabError
 
 Values = Mapping[int, int]
-"""Number of pixels by mask value, of a mask or of several."""
+"""Number of pixels by mask value."""
 
-_MUCH = 0.5
-"""Share of ignored pixels from which on a training set is spoken of."""
-
-_MANY = 0.1
-"""Share of masks of 0 and 255 alone from which on a training set is spoken of."""
-
-_SAMPLE = 16
+# Share of ignored pixels, and of masks of 0 and 255 alone, from which on a training set is spoken of.
+_MUCH, _MANY = 0.5, 0.1
 
 
-def values_of(mask: torch.Tensor) -> dict[int, int]:
+class Look(NamedTuple):
+    """What was found out about an image and its mask.
+
+    Attributes:
+        problem: What is wrong with them, or None.
+        values: Number of pixels by mask value.
+    """
+
+    problem: str | None
+    values: Values
+
+
+def look_at_pairs(
+    items: Sequence[LabelledImage], num_classes: int, ignore_index: int, reader: MaskReader, root: str | Path
+) -> list[Look]:
+    """Decode every image and mask, compare their sizes, and count the masks' values.
+
+    In a distributed run each process looks at its share and all learn of all that is found. What was found
+    whole is remembered (`CheckMemory`) by the data set's folder.
+    """
+
+    def look(position: int) -> Look:
+        item = items[position]
+        try:
+            found = memory.found((item.image, item.mask), lambda: _counted(item, reader))
+        except AttnlabError as error:
+            return Look(str(error).removesuffix(FILE_HINT).rstrip(), {})
+        pairs = (pair.split(":") for pair in found.split())
+        values = {int(value): int(count) for value, count in pairs}
+        return Look(_wrong_values(item.mask, values, num_classes, ignore_index), values)
+
+    with CheckMemory(root, getattr(reader, "__qualname__", repr(reader))) as memory:
+        return list(look_at_all(len(items), look).values())
+
+
+def _counted(item: LabelledImage, reader: MaskReader) -> str:
+    """The mask's values with their number of pixels, as `CheckMemory` keeps them: ``0:112 15:8``.
+
+    Raises:
+        AttnlabError: One of the two cannot be read, or their sizes differ.
+    """
+    size = read_image(item.image, exif=False).shape[-2:]
+    mask = reader(item.mask)
+    if mask.shape == size:
+        return " ".join(f"{value}:{count}" for value, count in values_of(mask).items())
+    by = [f"{width} x {height}" for height, width in (mask.shape, size)]
+    text = f"The mask '{item.mask}' is {by[0]}, its image '{item.image}' is {by[1]} pixels."
+    if read_image(item.image).shape[-2:] == mask.shape:
+        text += (
+            " They agree once the image is turned as its EXIF orientation says, which is not done for "
+            "images with masks: store it upright, without that entry."
+        )
+    raise AttnlabError(text)
+
+
+def _wrong_values(mask: Path, values: Values, num_classes: int, ignore_index: int) -> str | None:
+    strange = [value for value in values if value >= num_classes and value != ignore_index]
+    if strange:
+        return (
+            f"The mask '{mask}' holds the values {listed([str(value) for value in strange])}; with "
+            f"{num_classes} classes it may hold 0..{num_classes - 1} and {ignore_index} (ignore)."
+        )
+    if set(values) == {ignore_index}:
+        return f"The mask '{mask}' holds {ignore_index} (ignore) alone: nothing to learn or score."
+    return None
+
+
+def values_of(mask: torch.Tensor) -> Values:
     """Number of pixels by value, of a mask (H, W) uint8."""
     counts = torch.bincount(mask.flatten(), minlength=256)
     return {value: int(counts[value]) for value in counts.nonzero().flatten().tolist()}
 
 
-def sampled_values(
-    masks: Sequence[Path], reader: Callable[[Path], torch.Tensor] = read_mask, most: int = _SAMPLE
-) -> list[dict[int, int]]:
+def sampled_values(masks: Sequence[Path], reader: MaskReader = read_mask, most: int = 16) -> list[Values]:
     """The values of a few masks, evenly spread over all; those that cannot be read are passed over."""
     found = []
-    for position in range(0, len(masks), max(1, len(masks) // most)):
+    for mask in masks[:: max(1, len(masks) // most)]:
         try:
-            found.append(values_of(reader(masks[position])))
+            found.append(values_of(reader(mask)))
         except AttnlabError:
             continue
     return found
 
 
-def binary_masks(masks: Sequence[Values], ignore_index: int) -> str | None:
-    """What to say of masks that hold nothing but 0 and the ignored value, as most labelling tools write them.
+class MaskCensus:
+    """What masks hold, taken together: the mistakes that no mask shows by itself.
 
     Args:
         masks: The values of each mask.
-        ignore_index: The value that does not count.
-
-    Returns:
-        The sentence, or None if there is another value, or no ignored one.
+        ignore_index: The value of pixels that do not count.
     """
-    total = _total(masks)
-    if set(total) != {0, ignore_index}:
-        return None
-    return (
-        f"they hold nothing but 0 and {ignore_index}, and {ignore_index} is no class: it means 'ignore', so "
-        f"that {_percent(total, ignore_index)} of their pixels count neither in training nor in scores. They "
-        f"look like binary masks of 0 and {ignore_index}: store 1 instead of {ignore_index}."
-    )
 
+    def __init__(self, masks: Sequence[Values], ignore_index: int) -> None:
+        self.masks = masks
+        self.ignore_index = ignore_index
+        self.total: Counter[int] = Counter()
+        for values in masks:
+            self.total.update(values)
+        self._ignored = self.total[ignore_index] / max(1, self.total.total())
 
-def refuse_binary(masks: Sequence[Values], ignore_index: int, split: str) -> None:
-    """Refuse masks that hold nothing but 0 and the ignored value: one class is all that they can show.
+    def binary(self) -> str | None:
+        """What to say of masks of nothing but 0 and the ignored value, as most labelling tools write them.
 
-    Args:
-        masks: The values of each mask of a split.
-        ignore_index: The value that does not count.
-        split: ``"train"``, ``"val"`` or ``"test"``.
-
-    Raises:
-        AttnlabError: They are such.
-    """
-    binary = binary_masks(masks, ignore_index)
-    if binary is not None:
-        way_out = "" if split == "train" else " If that is meant, turn the check off with --data.check none."
-        raise AttnlabError(f"The {len(masks)} '{split}' masks cannot be right: {binary}{way_out}")
-
-
-def refuse_single_class(masks: Sequence[Values], class_names: Sequence[str], ignore_index: int) -> None:
-    """Refuse training masks of one class: the network that always says it is perfect.
-
-    That is an error and no warning, since nothing that comes of such a run means anything.
-
-    Args:
-        masks: The values of each mask, each of them valid.
-        class_names: Names of the classes 0, 1, ….
-        ignore_index: The value that does not count.
-
-    Raises:
-        AttnlabError: The masks are such.
-    """
-    total = _total(masks)
-    classes = sorted(set(total) - {ignore_index})
-    if len(classes) == 1:
-        ignored = f" ({ignore_index}, 'ignore', in {_percent(total, ignore_index)})" * (ignore_index in total)
-        raise AttnlabError(
-            f"Nothing can be learnt from the {len(masks)} 'train' masks: all of their pixels{ignored} are of "
-            f"the class {classes[0]}, {class_names[classes[0]]}, so a network that always says so is "
-            "perfect. Masks hold the index of a class in each pixel, 0, 1, …: look at how they were written, "
-            "and at the list of the training images."
+        Returns:
+            The sentence, or None if there is another value, or no ignored one.
+        """
+        ignored = self.ignore_index
+        if set(self.total) != {0, ignored}:
+            return None
+        return (
+            f"they hold nothing but 0 and {ignored}, and {ignored} is no class: it means 'ignore', so that "
+            f"{self._ignored:.1%} of their pixels count neither in training nor in scores. They look like "
+            f"binary masks of 0 and {ignored}: store 1 instead of {ignored}."
         )
 
+    def refuse_binary(self, split: str) -> None:
+        """Refuse masks of a split that are binary: one class is all that they can show.
 
-def warnings_about(masks: Sequence[Values], class_names: Sequence[str], ignore_index: int) -> list[str]:
-    """What a user should know of training masks before the first step, a line each.
+        Raises:
+            AttnlabError: They are such.
+        """
+        binary = self.binary()
+        if binary is not None:
+            way_out = " If that is meant, turn the check off with --data.check none." * (split != "train")
+            number = len(self.masks)
+            raise AttnlabError(f"The {number} '{split}' masks cannot be right: {binary}{way_out}")
 
-    Args:
-        masks: The values of each mask, each of them valid.
-        class_names: Names of the classes 0, 1, ….
-        ignore_index: The value that does not count.
-    """
-    total = _total(masks)
-    texts = []
-    absent = [name for label, name in enumerate(class_names) if label not in total]
-    if absent:
-        texts.append(absent_classes(absent, len(class_names), "training mask"))
-    share = total[ignore_index] / max(1, total.total())
-    binary = sum(set(values) == {0, ignore_index} for values in masks)
-    if share > _MUCH or binary > _MANY * len(masks):
-        some = f", and {binary} of {len(masks)} masks hold nothing but 0 and {ignore_index}" if binary else ""
-        texts.append(
-            f"{_percent(total, ignore_index)} of the training masks' pixels are {ignore_index}{some}: this "
-            f"value means 'ignore', and counts neither in training nor in scores. If {ignore_index} stands "
-            "for an object there, store its class instead."
-        )
-    return texts
+    def refuse_single_class(self, class_names: Sequence[str]) -> None:
+        """Refuse training masks of one class: the network that always says it is perfect.
 
+        That is an error and no warning, since nothing that comes of such a run means anything.
 
-def _total(masks: Iterable[Values]) -> Counter[int]:
-    total: Counter[int] = Counter()
-    for values in masks:
-        total.update(values)
-    return total
+        Raises:
+            AttnlabError: The masks are such.
+        """
+        classes = sorted(set(self.total) - {self.ignore_index})
+        if len(classes) == 1:
+            ignored = f" ({self.ignore_index}, 'ignore', in {self._ignored:.1%})" * (self._ignored > 0)
+            raise AttnlabError(
+                f"Nothing can be learnt from the {len(self.masks)} 'train' masks: all of their pixels"
+                f"{ignored} are of the class {classes[0]}, {class_names[classes[0]]}, so a network that "
+                "always says so is perfect. Masks hold the index of a class in each pixel, 0, 1, …: look at "
+                "how they were written, and at the list of the training images."
+            )
 
-
-def _percent(total: Counter[int], value: int) -> str:
-    return f"{total[value] / max(1, total.total()):.1%}"
+    def warnings(self, class_names: Sequence[str]) -> list[str]:
+        """What a user should know of valid training masks before the first step."""
+        texts = []
+        absent = [name for label, name in enumerate(class_names) if label not in self.total]
+        if absent:
+            texts.append(absent_classes(absent, len(class_names), "training mask"))
+        ignored, number = self.ignore_index, len(self.masks)
+        binary = sum(set(values) == {0, ignored} for values in self.masks)
+        if self._ignored > _MUCH or binary > _MANY * number:
+            some = f", and {binary} of {number} masks hold nothing but 0 and {ignored}" if binary else ""
+            texts.append(
+                f"{self._ignored:.1%} of the training masks' pixels are {ignored}{some}: this value means "
+                f"'ignore', and counts neither in training nor in scores. If {ignored} stands for an object "
+                "there, store its class instead."
+            )
+        return texts

@@ -8,12 +8,12 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
-from torch.utils.data import Dataset, default_collate
+from torch.utils.data import default_collate
 from torchvision import tv_tensors
 
 from attnlab.data.images import read_image, read_mask
 from attnlab.data.sampling import SampleKey, seeded
-from attnlab.data.sets import marks, seen, stacked
+from attnlab.data.sets import SampleSet, marks, seen, stacked
 from attnlab.errors import AttnlabError
 
 MaskReader = Callable[[Path], Tensor]
@@ -34,51 +34,7 @@ class LabelledImage(NamedTuple):
     mask: Path
 
 
-class TrainSet(Dataset[dict[str, Any]]):
-    """Images and masks, augmented together.
-
-    Args:
-        items: The files.
-        transforms: Applied in turn to a dict of ``image`` (tv_tensors.Image) and ``mask`` (tv_tensors.Mask).
-        seed: The run's seed. A sample's random numbers depend on it, the epoch and the index alone.
-        reader: Reads the masks.
-    """
-
-    def __init__(
-        self,
-        items: Sequence[LabelledImage],
-        transforms: Sequence[nn.Module],
-        seed: int,
-        reader: MaskReader = read_mask,
-    ) -> None:
-        self.items = items
-        self.transforms = transforms
-        self.seed = seed
-        self.reader = reader
-
-    def __len__(self) -> int:
-        return len(self.items)
-
-    def __getitem__(self, key: int | SampleKey) -> dict[str, Any]:
-        key = SampleKey.of(key)
-        item = self.items[key.index]
-        sample: Any = {
-            "image": tv_tensors.Image(read_image(item.image, exif=False)),
-            "mask": tv_tensors.Mask(self.reader(item.mask)),
-        }
-        with seeded(self.seed, key.epoch, key.index):
-            for transform in self.transforms:
-                sample = transform(sample)
-        return {
-            "image": sample["image"].as_subclass(Tensor),
-            "mask": sample["mask"].as_subclass(Tensor),
-            "index": key.index,
-            "counted": key.counted,
-            "name": item.name,
-        }
-
-
-class EvalSet(Dataset[dict[str, Any]]):
+class EvalSet(SampleSet):
     """Images as the network is to see them, and their masks at the size they were made.
 
     Args:
@@ -88,10 +44,7 @@ class EvalSet(Dataset[dict[str, Any]]):
     """
 
     def __init__(
-        self,
-        items: Sequence[LabelledImage],
-        transforms: Sequence[nn.Module],
-        reader: MaskReader = read_mask,
+        self, items: Sequence[LabelledImage], transforms: Sequence[nn.Module], reader: MaskReader = read_mask
     ) -> None:
         self.items = items
         self.transforms = transforms
@@ -100,17 +53,40 @@ class EvalSet(Dataset[dict[str, Any]]):
     def __len__(self) -> int:
         return len(self.items)
 
-    def __getitem__(self, key: int | SampleKey) -> dict[str, Any]:
-        key = SampleKey.of(key)
+    def sample(self, key: SampleKey) -> dict[str, Any]:
+        """An image, its mask and their name."""
         item = self.items[key.index]
-        image = read_image(item.image, exif=False)
-        return {
-            "image": seen(image, self.transforms, key.index, item.image),
-            "mask": self.reader(item.mask),
-            "index": key.index,
-            "counted": key.counted,
-            "name": item.name,
-        }
+        image, mask = self.pair(key, read_image(item.image, exif=False), self.reader(item.mask))
+        return {"image": image, "mask": mask, "name": item.name}
+
+    def pair(self, key: SampleKey, image: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
+        """Image and mask after the transforms."""
+        return seen(image, self.transforms, key.index, self.items[key.index].image), mask
+
+
+class TrainSet(EvalSet):
+    """Images and masks, augmented together.
+
+    Args:
+        items: The files.
+        transforms: Applied in turn to a dict of ``image`` (tv_tensors.Image) and ``mask`` (tv_tensors.Mask).
+        reader: Reads the masks.
+        seed: The run's seed. A sample's random numbers depend on it, the epoch and the index alone.
+    """
+
+    def __init__(
+        self, items: Sequence[LabelledImage], transforms: Sequence[nn.Module], reader: MaskReader, seed: int
+    ) -> None:
+        super().__init__(items, transforms, reader)
+        self.seed = seed
+
+    def pair(self, key: SampleKey, image: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
+        """Image and mask after the transforms, with the random numbers of the key."""
+        both: Any = {"image": tv_tensors.Image(image), "mask": tv_tensors.Mask(mask)}
+        with seeded(self.seed, key.epoch, key.index):
+            for transform in self.transforms:
+                both = transform(both)
+        return both["image"].as_subclass(Tensor), both["mask"].as_subclass(Tensor)
 
 
 def collate_train(samples: list[dict[str, Any]]) -> dict[str, Any]:

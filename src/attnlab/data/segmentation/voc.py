@@ -1,18 +1,27 @@
-"""Pascal VOC's segmentation data, and data of one's own in its layout."""
+"""Pascal VOC's segmentation data, and data of one's own in its layout; the two are told apart."""
 
 from __future__ import annotations
 
+import re
+from collections.abc import Sequence
+from pathlib import Path
 from typing import Any, Literal
 
+from PIL import Image
+
 from attnlab.data.download import download_voc, how_to_get_voc, refuse_idle_mirror
+from attnlab.data.names import listed
 from attnlab.data.segmentation.base import SegmentationDataModule
+from attnlab.data.segmentation.mask_values import MaskCensus, sampled_values
 from attnlab.data.segmentation.sets import LabelledImage
-from attnlab.data.segmentation.voc_own import refuse_ones_own
-from attnlab.data.vocfolder import VOC_CLASSES, VOCFolder, warn_of_overlap
+from attnlab.data.voc_xml import read_annotation
+from attnlab.data.vocfolder import VOC_CLASSES, VOCFolder, colour_map, warn_of_overlap
 from attnlab.errors import AttnlabError
 
 _AUG_LISTS = ("train_aug", "trainaug")
 _AUG_MASKS = "SegmentationClassAug"
+# The years in which VOC 2012's pictures were gathered.
+_OFFICIAL_NAMES = {"2007": re.compile(r"\d{6}"), "2012": re.compile(r"20(0[789]|1[012])_\d{6}")}
 
 
 class VOCSegmentationDataModule(SegmentationDataModule):
@@ -68,11 +77,7 @@ class VOCSegmentationDataModule(SegmentationDataModule):
         self.mirror = mirror
 
     def fetch(self) -> None:
-        """Fetch the data set if asked to.
-
-        Raises:
-            AttnlabError: The download failed; the message says what else can be done.
-        """
+        """Fetch the data set if asked to and it is not there; see `DataModule.fetch`."""
         if not self.download:
             return
         try:
@@ -92,10 +97,10 @@ class VOCSegmentationDataModule(SegmentationDataModule):
             items = self._trained_on(folder)
         else:
             items = labelled_images(folder, self.val_split if split == "val" else self.test_split)
-        if split == "val" and "train" in self.datasets:
-            warn_of_overlap(self._trained_on(folder), items, self.train_split, self.val_split)
+            if split == "val" and "train" in self.datasets:
+                warn_of_overlap(self._trained_on(folder), items, self.train_split, self.val_split)
         if not self._classes_given:
-            refuse_ones_own(folder, items, self.year, self.class_names, self.ignore_index)
+            refuse_ones_own(folder, items, self.year, self.ignore_index)
         return items
 
     def _folder(self) -> VOCFolder:
@@ -117,17 +122,74 @@ class VOCSegmentationDataModule(SegmentationDataModule):
 
 
 def labelled_images(folder: VOCFolder, split: str, masks: str = "SegmentationClass") -> list[LabelledImage]:
-    """The images of a split and their masks, in the order of its list.
+    """The images of a split and their masks, there or not, in its list's order; see `VOCFolder.names`."""
+    return [LabelledImage(name, folder.image(name), folder.mask(name, masks)) for name in folder.names(split)]
 
-    Whether their files are there is not looked at.
+
+def refuse_ones_own(folder: VOCFolder, items: Sequence[LabelledImage], year: str, ignore_index: int) -> None:
+    """Refuse data for which VOC's classes stand, since none were given, and that is not VOC's.
+
+    VOC's pictures are named by year and number; its masks have its palette; and where there are annotations,
+    they name its classes. Other people's data in these folders may share one of these, hardly all three.
 
     Args:
-        folder: The data set.
-        split: A list's name, without ``.txt``.
-        masks: The folder with the masks.
+        folder: Where the data lies.
+        items: Its images and masks, those of one split.
+        year: The release that it should be.
+        ignore_index: The mask value that is no class.
 
     Raises:
-        AttnlabError: As for `VOCFolder.names`.
+        AttnlabError: It is data of somebody else. The message says what its masks hold.
     """
-    stored = folder.masks(masks)
-    return [LabelledImage(name, folder.image(name), stored(name)) for name in folder.names(split)]
+    strange = _strange(folder, items, year)
+    if strange is None:
+        return
+    census = MaskCensus(sampled_values([item.mask for item in items], most=64), ignore_index)
+    values = sorted(census.total)
+    binary = census.binary()
+    classes = [value for value in values if value != ignore_index]
+    if binary is not None:
+        found, number = f"As to its masks, {binary}", 2
+    elif classes:
+        shown = [f"{value} (ignore)" if value == ignore_index else str(value) for value in values]
+        found, number = f"Its masks hold the values {listed(shown, 12)}.", max(classes) + 1
+    else:
+        found, number = "None of its masks could be read.", 2
+    example = ",".join([*["background", "name1", "name2", "name3"][:number], *["…"] * (number > 4)])
+    raise AttnlabError(
+        f"data.class_names is not set, so the classes would be Pascal VOC's {len(VOC_CLASSES)}, but the data "
+        f"in '{folder.folder}' is not Pascal VOC's: {strange}. {found} Name the classes 0, 1, … with "
+        f"--data.class_names '[{example}]', the background's first. (If VOC's classes are meant, give "
+        f"these: '[{','.join(VOC_CLASSES)}]'.)"
+    )
+
+
+def _strange(folder: VOCFolder, items: Sequence[LabelledImage], year: str) -> str | None:
+    """What shows that the data is not VOC's; None if nothing does."""
+    others = [item.name for item in items if not _OFFICIAL_NAMES[year].fullmatch(item.name)]
+    if others:
+        return f"its pictures are named otherwise, e.g. '{others[0]}'"
+    sample = items[:: max(1, len(items) // 8)]
+    # Those that train_aug adds are grey, wherever they come from, but lie beside VOC's own.
+    masks = (folder.folder / "SegmentationClass" / f"{item.name}.png" for item in sample)
+    if any(_has_vocs_colours(mask) is False for mask in masks):
+        return "its masks do not have VOC's palette"
+    for annotation in (folder.annotation(item.name) for item in sample):
+        try:
+            names = [entry.name for entry in read_annotation(annotation).objects]
+        except AttnlabError:  # Segmentation needs none.
+            continue
+        if strange := next((name for name in names if name not in VOC_CLASSES), None):
+            return f"'{annotation}' names the class '{strange}'"
+    return None
+
+
+def _has_vocs_colours(mask: Path) -> bool | None:
+    """Whether a mask's first colours are VOC's; None if it cannot be read."""
+    colours = [channel for colour in colour_map(len(VOC_CLASSES)) for channel in colour]
+    try:
+        with Image.open(mask) as picture:
+            palette = picture.getpalette() if picture.mode == "P" else None
+    except Exception:  # What cannot be opened is found, and said, by the check of the files.
+        return None
+    return palette is not None and palette[: len(colours)] == colours
