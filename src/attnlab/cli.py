@@ -9,10 +9,11 @@ from errno import EACCES, EDQUOT, EEXIST, EFBIG, ENOSPC, ENOTDIR, EPERM, EROFS
 from pathlib import Path
 
 from attnlab import __version__
-from attnlab.errors import AttnlabError
+from attnlab.errors import AttnlabError, unknown
 
 TRAINER_COMMANDS = ("fit", "validate", "test", "predict")
 OWN_COMMANDS = ("attention", "profile")
+CANNOT_WRITE = (ENOSPC, EDQUOT, EFBIG, EROFS, EACCES, EPERM, ENOTDIR, EEXIST)
 
 HELP = """\
 usage: python main.py COMMAND [options]
@@ -80,16 +81,12 @@ def _run(command: str, arguments: list[str]) -> None:
     elif command in OWN_COMMANDS:
         from attnlab.commands import run
 
-        status = run(arguments)
-        if status:
-            raise SystemExit(status)
+        run(arguments)
     elif command in TRAINER_COMMANDS:
         from attnlab.lightning_cli import AttnlabCLI
 
         AttnlabCLI.run_command(arguments)
     else:
-        from attnlab.errors import unknown
-
         raise unknown("command", command, (*TRAINER_COMMANDS, *OWN_COMMANDS), "See python main.py --help.")
 
 
@@ -101,16 +98,7 @@ def _readable(error: BaseException) -> str | None:
         if isinstance(cause, AttnlabError):
             return _own_text(cause)
         cause = cause.__cause__ or cause.__context__
-    if isinstance(error, OSError) and error.errno in (
-        ENOSPC,
-        EDQUOT,
-        EFBIG,
-        EROFS,
-        EACCES,
-        EPERM,
-        ENOTDIR,
-        EEXIST,
-    ):
+    if isinstance(error, OSError) and error.errno in CANNOT_WRITE:
         where = f" ({error.filename})" if error.filename else ""
         return (
             f"Cannot write: {error.strerror}{where}. Free some space or choose another folder, for logs and "

@@ -28,6 +28,10 @@ examples:
   main.py attention sites torchvision/resnet18 timm/regnety_004 smp/Unet:resnet18 --markdown
 """
 
+_AT_HELP = "placement, module name or pattern; may be repeated"
+# Left out of the arguments where it is not given.
+_SEVERAL: Any = {"action": "append", "default": argparse.SUPPRESS}
+
 _PROFILE_HELP = """\
 NETWORK is torchvision/NAME, timm/NAME or smp/ARCHITECTURE:ENCODER. Networks come before --attention.
 
@@ -39,14 +43,11 @@ examples:
 """
 
 
-def run(argv: Sequence[str]) -> int:
+def run(argv: Sequence[str]) -> None:
     """Run one command.
 
     Args:
         argv: The words after ``main.py``, e.g. ``["attention", "show", "ela_b"]`` or ``["profile", ...]``.
-
-    Returns:
-        The exit status, 0.
 
     Raises:
         AttnlabError: If the command cannot work; its message is for the user.
@@ -55,7 +56,6 @@ def run(argv: Sequence[str]) -> int:
     arguments = _parser().parse_args(list(argv))
     arguments.command = shlex.join(["python", "main.py", *argv])
     arguments.run(arguments)
-    return 0
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -71,16 +71,15 @@ def _parser() -> argparse.ArgumentParser:
         "held for the backward pass, time of a forward and of a backward pass.",
         formatter_class=_Help,
     )
-    listing.add_argument("--channels", type=int, default=64, help="channels of the map")
-    listing.add_argument("--size", type=int, default=56, help="its height and width")
-    listing.add_argument("--batch", type=int, default=1, help="maps in a batch, for memory and times")
-    listing.add_argument(
-        "--sort", default="name", help="name, year, parameters, macs, memory, forward or backward"
-    )
-    listing.add_argument("--rounds", type=int, default=5, help="rounds in which each module is timed once")
-    listing.add_argument("--no-time", action="store_true", help="count only, without times")
-    listing.add_argument("--device", choices=("cpu", "cuda"), default="cpu", help="where times are taken")
-    listing.add_argument("--markdown", action="store_true", help="print a Markdown table")
+    add = listing.add_argument
+    add("--channels", type=int, default=64, help="channels of the map")
+    add("--size", type=int, default=56, help="its height and width")
+    add("--batch", type=int, default=1, help="maps in a batch, for memory and times")
+    add("--sort", default="name", help="name, year, parameters, macs, memory, forward or backward")
+    add("--rounds", type=int, default=5, help="rounds in which each module is timed once")
+    add("--no-time", action="store_true", help="count only, without times")
+    add("--device", choices=("cpu", "cuda"), default="cpu", help="where times are taken")
+    add("--markdown", action="store_true", help="print a Markdown table")
     listing.set_defaults(run=_list)
 
     show = commands.add_parser("show", help="one module: paper, formula, each option, YAML to copy")
@@ -94,27 +93,14 @@ def _parser() -> argparse.ArgumentParser:
         epilog=_SITES_HELP,
         formatter_class=_Help,
     )
-    sites.add_argument("networks", metavar="NETWORK", nargs="+", help="one network, or several for a summary")
-    sites.add_argument("--attention", default="ela_b", metavar="NAME", help="a name of `attention list`")
-    sites.add_argument(
-        "--at",
-        action="append",
-        default=argparse.SUPPRESS,
-        metavar="PLACE",
-        help="placement, module name or pattern; may be repeated (default: auto)",
-    )
-    sites.add_argument("--mode", default="replace", help="replace, residual or rezero")
-    sites.add_argument(
-        "--option",
-        action="append",
-        default=argparse.SUPPRESS,
-        metavar="KEY=VALUE",
-        help="option of the attention; may be repeated",
-    )
-    sites.add_argument(
-        "--size", type=int, default=224, help="height and width of the image whose cost is counted"
-    )
-    sites.add_argument("--markdown", action="store_true", help="print the summary as a Markdown table")
+    add = sites.add_argument
+    add("networks", metavar="NETWORK", nargs="+", help="one network, or several for a summary")
+    add("--attention", default="ela_b", metavar="NAME", help="a name of `attention list`")
+    add("--at", **_SEVERAL, metavar="PLACE", help=f"{_AT_HELP} (default: auto)")
+    add("--mode", default="replace", help="replace, residual or rezero")
+    add("--option", **_SEVERAL, metavar="KEY=VALUE", help="option of the attention; may be repeated")
+    add("--size", type=int, default=224, help="height and width of the image whose cost is counted")
+    add("--markdown", action="store_true", help="print the summary as a Markdown table")
     sites.set_defaults(run=_sites)
     _add_profile(rooms.add_parser)
     return parser
@@ -129,99 +115,53 @@ def _add_profile(add_parser: Callable[..., argparse.ArgumentParser]) -> None:
         epilog=_PROFILE_HELP,
         formatter_class=_Help,
     )
-    add = profile.add_argument
-    add(
-        "networks",
-        metavar="NETWORK",
-        nargs="*",
-        default=argparse.SUPPRESS,
-        help="networks, without pretrained weights; one table each",
+
+    def add(*names: str, **options: Any) -> None:
+        # What has no default here is left out of the arguments where it is not given.
+        profile.add_argument(*names, **{"default": argparse.SUPPRESS, **options})
+
+    def switch(name: str, meaning: str) -> None:
+        profile.add_argument(name, action="store_true", help=meaning)
+
+    networks = "networks, without pretrained weights; one table each"
+    add("networks", metavar="NETWORK", nargs="*", help=networks)
+    configs = "the network of a training YAML, and its attention, placement and mode; may be repeated"
+    add("--config", action="append", metavar="FILE", help=configs)
+    attentions = (
+        "names of `attention list`, with options as NAME:KEY=VALUE[,KEY=VALUE], or all; none is always there "
+        "(default: none se eca cbam ca sa ela_t ela_b ela_s ela_l; for --config, the YAML's own)"
     )
-    add(
-        "--config",
-        action="append",
-        default=argparse.SUPPRESS,
-        metavar="FILE",
-        help="the network of a training YAML, and its attention, placement and mode; may be repeated",
+    add("--attention", nargs="+", metavar="NAME", help=attentions)
+    own = "or the YAML's own)"
+    add("--at", action="append", metavar="PLACE", help=f"{_AT_HELP} (default: auto, {own}")
+    add("--mode", help=f"replace, residual or rezero (default: replace, {own}")
+    classes = (
+        "number of classes (default: the library's own; for --config 1000 in classification; 21 in "
+        "segmentation and for smp)"
     )
-    add(
-        "--attention",
-        nargs="+",
-        default=argparse.SUPPRESS,
-        metavar="NAME",
-        help="names of `attention list`, with options as NAME:KEY=VALUE[,KEY=VALUE], or all; none is always "
-        "there (default: none se eca cbam ca sa ela_t ela_b ela_s ela_l; for --config, the YAML's own)",
-    )
-    add(
-        "--at",
-        action="append",
-        default=argparse.SUPPRESS,
-        metavar="PLACE",
-        help="placement, module name or pattern; may be repeated (default: auto, or the YAML's own)",
-    )
-    add(
-        "--mode",
-        default=argparse.SUPPRESS,
-        help="replace, residual or rezero (default: replace, or the YAML's own)",
-    )
-    add(
-        "--classes",
-        type=int,
-        default=argparse.SUPPRESS,
-        metavar="K",
-        help="number of classes (default: the library's own; for --config 1000 in classification; 21 in "
-        "segmentation and for smp)",
-    )
+    add("--classes", type=int, metavar="K", help=classes)
     add("--size", type=int, default=224, metavar="PIXELS", help="height and width of the images")
-    add(
-        "--batch",
-        type=int,
-        default=argparse.SUPPRESS,
-        metavar="N",
-        help="images in a batch; MACs are those of one image, memory and time are divided by N (default: 2 "
-        "where times are taken on the CPU, else 16)",
+    batch = (
+        "images in a batch; MACs are those of one image, memory and time are divided by N (default: 2 where "
+        "times are taken on the CPU, else 16)"
     )
-    add(
-        "--rounds",
-        type=int,
-        default=argparse.SUPPRESS,
-        metavar="N",
-        help="rounds in which the network with none and with each attention is timed once (default: as many "
-        "as --seconds allows, 2 to 10)",
+    add("--batch", type=int, metavar="N", help=batch)
+    rounds = (
+        "rounds in which the network with none and with each attention is timed once (default: as many as "
+        "--seconds allows, 2 to 10)"
     )
-    add(
-        "--seconds",
-        type=float,
-        default=25.0,
-        metavar="S",
-        help="what the timed rounds of a network take together, where --rounds does not say how many",
-    )
-    add("--no-time", action="store_true", help="count only, without times")
+    add("--rounds", type=int, metavar="N", help=rounds)
+    seconds = "what the timed rounds of a network take together, where --rounds does not say how many"
+    add("--seconds", type=float, default=25.0, metavar="S", help=seconds)
+    switch("--no-time", "count only, without times")
     add("--device", choices=("cpu", "cuda"), default="cpu", help="where times are taken")
-    add(
-        "--channels-last",
-        action="store_true",
-        help="take times with the channels innermost in memory, in images and weights",
-    )
-    add(
-        "--threads",
-        type=int,
-        default=argparse.SUPPRESS,
-        metavar="N",
-        help="threads of one operation on the CPU (default: PyTorch's choice)",
-    )
-    add(
-        "--markdown",
-        default=argparse.SUPPRESS,
-        metavar="FILE",
-        help="write the tables as Markdown, too; - prints Markdown instead of the tables",
-    )
-    add(
-        "--csv",
-        default=argparse.SUPPRESS,
-        metavar="FILE",
-        help="write all figures as CSV: one line a network and attention, units in the header",
-    )
+    switch("--channels-last", "take times with the channels innermost in memory, in images and weights")
+    threads = "threads of one operation on the CPU (default: PyTorch's choice)"
+    add("--threads", type=int, metavar="N", help=threads)
+    markdown = "write the tables as Markdown, too; - prints Markdown instead of the tables"
+    add("--markdown", metavar="FILE", help=markdown)
+    csv = "write all figures as CSV: one line a network and attention, units in the header"
+    add("--csv", metavar="FILE", help=csv)
     profile.set_defaults(run=_profile)
 
 

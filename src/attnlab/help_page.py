@@ -13,40 +13,32 @@ from attnlab.run_length import DEFAULT_EPOCHS
 # Longer lists of the classes that an option takes are left out.
 MANY_CLASSES = 20
 
-_CHANGED_MOST: dict[str, tuple[tuple[str, str, str], ...]] = {
+_CHANGED_MOST: dict[str, tuple[tuple[str, str], ...]] = {
     "fit": (
-        ("--config FILE", "", "a YAML with all of it, e.g. configs/quickstart_segmentation.yaml"),
-        (
-            "--model.attention NAME",
-            "name",
-            "which module: python main.py attention list; none is the baseline",
-        ),
-        ("--model.attention.mode MODE", "", "replace, residual, or rezero: starts as the network without it"),
-        ("--model.network NAME", "", "the network: any CNN of torchvision or timm, or a detector"),
-        (
-            "--model.encoder NAME",
-            "",
-            "the backbone: a name of segmentation-models-pytorch, or tu-NAME of timm",
-        ),
-        ("--model.weights SOURCE", "", "where it starts: none (random), imagenet (downloaded) or a file"),
-        ("--model.optimizer.lr RATE", "", "base learning rate"),
-        ("--data.root FOLDER", "", "where the data set lies; --data CLASS names another kind of data"),
-        ("--data.batch_size N", "", "training images a process and step"),
-        ("--trainer.max_epochs N", "", f"length; {DEFAULT_EPOCHS} where no length is given"),
-        ("--ckpt_path last|FILE", "", "resume: the newest run's last checkpoint, or a file"),
+        ("--config FILE", "a YAML with all of it, e.g. configs/quickstart_segmentation.yaml"),
+        ("--model.attention NAME", "which module: python main.py attention list; none is the baseline"),
+        ("--model.attention.mode MODE", "replace, residual, or rezero: starts as the network without it"),
+        ("--model.network NAME", "the network: any CNN of torchvision or timm, or a detector"),
+        ("--model.encoder NAME", "the backbone: a name of segmentation-models-pytorch, or tu-NAME of timm"),
+        ("--model.weights SOURCE", "where it starts: none (random), imagenet (downloaded) or a file"),
+        ("--model.optimizer.lr RATE", "base learning rate"),
+        ("--data.root FOLDER", "where the data set lies; --data CLASS names another kind of data"),
+        ("--data.batch_size N", "training images a process and step"),
+        ("--trainer.max_epochs N", f"length; {DEFAULT_EPOCHS} where no length is given"),
+        ("--ckpt_path last|FILE", "resume: the newest run's last checkpoint, or a file"),
     ),
     "predict": (
-        ("--ckpt_path best|last|FILE", "", "the trained network: of the newest run, or a file"),
-        ("--data.predict_images PATHS", "", 'a picture, a folder, a pattern, or a list: "[a.jpg, shots/]"'),
-        ("--predictions.output_dir FOLDER", "", "where the results go"),
-        ("--trainer.accelerator NAME", "", "auto, cpu or gpu"),
+        ("--ckpt_path best|last|FILE", "the trained network: of the newest run, or a file"),
+        ("--data.predict_images PATHS", 'a picture, a folder, a pattern, or a list: "[a.jpg, shots/]"'),
+        ("--predictions.output_dir FOLDER", "where the results go"),
+        ("--trainer.accelerator NAME", "auto, cpu or gpu"),
     ),
 }
 _CHANGED_MOST["test"] = _CHANGED_MOST["validate"] = (
     _CHANGED_MOST["predict"][0],
-    ("--data.root FOLDER", "", "where the data set lies, if not where it was in training"),
-    ("--data.eval_batch_size N", "", "images a process and step"),
-    ("--trainer.accelerator NAME", "", "auto, cpu or gpu"),
+    ("--data.root FOLDER", "where the data set lies, if not where it was in training"),
+    ("--data.eval_batch_size N", "images a process and step"),
+    ("--trainer.accelerator NAME", "auto, cpu or gpu"),
 )
 
 
@@ -63,11 +55,12 @@ def changed_most(subcommand: str, known: str, default_of: Callable[[str], Any]) 
         "",
         "what people change most:",
     ]
-    for flag, key, meaning in _CHANGED_MOST[subcommand]:
+    for flag, meaning in _CHANGED_MOST[subcommand]:
         option = flag.split()[0]
         if not re.search(rf"{re.escape(option)}[ ,\n]", known):
             continue
-        default = default_of(".".join(filter(None, (option.removeprefix("--"), key))))
+        default = default_of(option.removeprefix("--"))
+        default = getattr(default, "name", default)  # Of a block, that of its short form.
         shown = f" (default: {default})" if isinstance(default, str | int | float) else ""
         lines.append(f"  {flag:<32}{meaning}{shown}")
     lines += [

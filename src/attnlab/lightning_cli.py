@@ -20,11 +20,7 @@ from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCL
 from lightning.pytorch.utilities import rank_zero_info
 
 from attnlab import __version__, checkpoints, help_page, run_length, run_parts, runs
-from attnlab.callbacks import (
-    CostReport,
-    ProgressLines,
-    RunReport,
-)
+from attnlab.callbacks import CostReport, ProgressLines, RunReport
 from attnlab.callbacks.remember import RememberData
 from attnlab.callbacks.tensorboard import ScoresFirst
 from attnlab.data import DataModule
@@ -153,11 +149,7 @@ class AttnlabCLI(LightningCLI):
                 help="Go on without a checkpoint and without pretrained weights: a network of random weights "
                 "is meant.",
             )
-        parser.add_class_arguments(
-            ModelCheckpoint,
-            "checkpoint",
-            skip={"dirpath", "save_last"},
-        )
+        parser.add_class_arguments(ModelCheckpoint, "checkpoint", skip={"dirpath", "save_last"})
         parser.set_defaults(
             {
                 "checkpoint.filename": "best",

@@ -26,10 +26,6 @@ from attnlab.tasks.mixing import BatchMixing, MixingConfig
 from attnlab.tasks.network import as_config
 from attnlab.views import ClassificationView
 
-# A closing table of a thousand lines is read by nobody.
-LISTED_CLASSES = 40
-WORST_CLASSES = 10
-
 
 class ClassificationTask(BaseTask):
     """Trains a classifier of torchvision or timm, with attention where you want it.

@@ -2,23 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any, NamedTuple
+from collections.abc import Callable, Mapping
+from functools import partial
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from attnlab.data.names import listed
 from attnlab.errors import AttnlabError
-
-
-class _Step(NamedTuple):
-    terms: dict[str, Tensor]
-    names: list[str]
-    epoch: int
-    step: int
-    flag: Tensor
-    copied: torch.cuda.Event
 
 
 class FiniteLoss:
@@ -29,7 +21,7 @@ class FiniteLoss:
     """
 
     def __init__(self) -> None:
-        self._last: _Step | None = None
+        self._last: tuple[torch.cuda.Event, Tensor, Callable[[], str]] | None = None
 
     def look_at(self, terms: Mapping[str, Tensor], batch: Mapping[str, Any], epoch: int, step: int) -> None:
         """Look at a step's loss, or on a GPU at that of the step before.
@@ -46,14 +38,16 @@ class FiniteLoss:
         self.look_back()
         kept = {name: term.detach() for name, term in terms.items()}
         names = [str(name) for name in batch.get("name", [])]
-        if terms["loss"].device.type != "cuda":
-            if not torch.isfinite(kept["loss"]):
-                raise AttnlabError(_words(kept, names, epoch, step))
+        words = partial(_words, kept, names, epoch, step)
+        finite = torch.isfinite(kept["loss"])
+        if finite.device.type != "cuda":
+            if not finite:
+                raise AttnlabError(words())
             return
-        flag = torch.isfinite(kept["loss"]).to("cpu", non_blocking=True)
+        flag = finite.to("cpu", non_blocking=True)
         copied = torch.cuda.Event()
         copied.record()
-        self._last = _Step(kept, names, epoch, step, flag, copied)
+        self._last = copied, flag, words
 
     def look_back(self) -> None:
         """Look at the last step's loss, where that was not done yet.
@@ -63,9 +57,10 @@ class FiniteLoss:
         """
         last, self._last = self._last, None
         if last is not None:
-            last.copied.synchronize()
-            if not last.flag:
-                raise AttnlabError(_words(last.terms, last.names, last.epoch, last.step))
+            copied, flag, words = last
+            copied.synchronize()
+            if not flag:
+                raise AttnlabError(words())
 
 
 def _words(terms: Mapping[str, Tensor], names: list[str], epoch: int, step: int) -> str:

@@ -2,18 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from typing import Protocol
+from typing import TYPE_CHECKING
 
 from torch import distributed, nn
 
-
-class _HasBackbone(Protocol):
-    @property
-    def current_epoch(self) -> int: ...
-    def backbone_parameters(self) -> Iterable[nn.Parameter]: ...
-    def attention_parameters(self) -> list[nn.Parameter]: ...
-    def batchnorms(self) -> Iterable[nn.Module]: ...
+if TYPE_CHECKING:
+    from attnlab.tasks.network import NetworkModule
 
 
 class BackboneFreeze:
@@ -30,7 +24,7 @@ class BackboneFreeze:
         self.epochs = epochs
         self._held: list[nn.Parameter] = []
 
-    def at_epoch(self, task: _HasBackbone) -> None:
+    def at_epoch(self, task: NetworkModule) -> None:
         """Freeze, or thaw, as the epoch that begins says."""
         frozen = task.current_epoch < self.epochs
         if frozen or self._held:
