@@ -50,19 +50,15 @@ _YOLOX_MODULES = (
     ("backbone.C3_n4.", "neck.outputs.n5."),
     ("backbone.bu_conv2.", "neck.down3."),
     ("backbone.bu_conv1.", "neck.down4."),
+    ("head.stems.", "head.stems."),
     ("head.cls_convs.", "head.class_towers."),
     ("head.reg_convs.", "head.box_towers."),
     ("head.cls_preds.", "head.class_logits."),
     ("head.reg_preds.", "head.box_offsets."),
     ("head.obj_preds.", "head.objectness."),
 )
-# Parts of keys, theirs and ours, within what `_YOLOX_MODULES` names.
-_YOLOX_LAYERS = (
-    (".bn.", ".norm."),
-    (".dconv.", ".depthwise."),
-    (".pconv.", ".pointwise."),
-    (".m.", ".blocks."),
-)
+# Parts of such keys.
+_PARTS = ((".bn.", ".norm."), (".dconv.", ".depthwise."), (".pconv.", ".pointwise."), (".m.", ".blocks."))
 # ELA's authors: one module a channel count (64, 128, 256; those of 512 and 1024 are never called), and the
 # sites that share it.
 _YOLOX_ATTENTION = {
@@ -77,8 +73,6 @@ _YOLOX_ATTENTION_KEY = re.compile(r"backbone\.(feat\d+)\.(conv|gn)\.(.+)")
 
 def library_detector_weights(network: str, options: Mapping[str, Any] | None = None) -> dict[str, Tensor]:
     """ImageNet weights, torchvision's, of the network that a detector's backbone is part of.
-
-    They are downloaded where they are not cached.
 
     Args:
         network: Name of the detector, as for `build_detector`.
@@ -153,11 +147,8 @@ def load_detector(
     # Counters of BatchNorms that are frozen here, and have none.
     counters = {key for key in fit.left if key.endswith("num_batches_tracked")}
     if is_whole:
-        restarted = [
-            key
-            for key, (theirs, ours) in fit.shapes.items()
-            if _CLASS_LAYERS.match(key) and theirs[1:] == ours[1:]
-        ]
+        of_classes = {key: shapes for key, shapes in fit.shapes.items() if _CLASS_LAYERS.match(key)}
+        restarted = [key for key, (theirs, ours) in of_classes.items() if theirs[1:] == ours[1:]]
         fit = fit.without(restarted)
         stray = [key for key in fit.left if key not in counters]
         choice = "detector they were trained with, with the same options"
@@ -184,18 +175,11 @@ def _newer_names(network: nn.Module, state: Mapping[str, Tensor]) -> dict[str, T
 
 
 def rename_yolox_keys(state: Mapping[str, Any]) -> dict[str, Tensor]:
-    """Put the weights of a YOLOX of another project under our names.
+    """Put the weights of a YOLOX of another project under our names, in a new dict.
 
     Known are Megvii's names, alone or under ``model`` in a checkpoint, and those that ELA's authors added for
-    attention in the neck. Keys that are ours, or nobody's, stay as they are. A class count is not looked at,
-    nor are values; Megvii's weights need ``pixels: bgr255``.
-
-    Args:
-        state: A state dict, or a checkpoint with one under ``model``.
-
-    Returns:
-        The tensors under our names, in a new dict. ELA's authors' modules come once for each site that shares
-        them; those that they do not use are left out.
+    attention in the neck, whose modules come once for each site that shares them. Keys that are ours, or
+    nobody's, stay as they are. Megvii's weights need ``pixels: bgr255``.
     """
     model = state.get("model")
     renamed: dict[str, Tensor] = {}
@@ -205,18 +189,12 @@ def rename_yolox_keys(state: Mapping[str, Any]) -> dict[str, Tensor]:
             part = "norm" if attention[2] == "gn" else "conv"
             for site in _YOLOX_ATTENTION[attention[1]]:
                 renamed[f"{site}.attention.{part}.{attention[3]}"] = tensor
-        else:
-            renamed[_rename(key)] = tensor
+            continue
+        for theirs, ours in _YOLOX_MODULES:
+            if key.startswith(theirs):
+                key = ours + key.removeprefix(theirs)
+                for part, new in _PARTS:
+                    key = key.replace(part, new)
+                break
+        renamed[key] = tensor
     return renamed
-
-
-def _rename(key: str) -> str:
-    if key.startswith("head.stems."):
-        return key.replace(".bn.", ".norm.")
-    for theirs, ours in _YOLOX_MODULES:
-        if key.startswith(theirs):
-            key = ours + key.removeprefix(theirs)
-            for part, new in _YOLOX_LAYERS:
-                key = key.replace(part, new)
-            break
-    return key

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pickle
 import sys
+from collections import Counter
 from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
@@ -14,6 +15,7 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
+from torchvision import models
 
 from attnlab.errors import AttnlabError
 from attnlab.models.classifiers import find_network
@@ -77,7 +79,7 @@ def library_encoder_weights(encoder: str, depth: int = 5) -> dict[str, Tensor]:
     import segmentation_models_pytorch as smp
 
     weights = True if encoder.startswith("tu-") else "imagenet"
-    with _fetching(f"the 'imagenet' weights of encoder '{encoder}'", _instead("encoder")):
+    with _fetching(f"the 'imagenet' weights of encoder '{encoder}'", "encoder"):
         try:
             network = smp.encoders.get_encoder(encoder, weights=weights, depth=depth)
         except KeyError as error:
@@ -86,20 +88,14 @@ def library_encoder_weights(encoder: str, depth: int = 5) -> dict[str, Tensor]:
 
 
 def library_classifier_weights(network: str) -> dict[str, Tensor]:
-    """State dict of a network as its library publishes it by default; downloads it where it is not cached.
-
-    Args:
-        network: Name of the network, as for `build_classifier`.
+    """State dict of a classification network's ImageNet weights, by its name as for `build_classifier`.
 
     Raises:
         AttnlabError: When there are no such weights, or they cannot be fetched.
     """
     library, name = find_network(network)
-    instead = _instead("network")
-    with _fetching(f"the ImageNet weights of {library}'s '{name}'", instead):
+    with _fetching(f"the ImageNet weights of {library}'s '{name}'", "network") as instead:
         if library == "torchvision":
-            from torchvision import models
-
             if weights := getattr(models.get_model_weights(name), "DEFAULT", None):
                 # Torch says what it fetches and to where; its bar belongs on a terminal alone.
                 return dict(weights.get_state_dict(progress=sys.stderr.isatty(), check_hash=True))
@@ -111,18 +107,15 @@ def library_classifier_weights(network: str) -> dict[str, Tensor]:
     raise AttnlabError(f"{library} publishes no ImageNet weights of '{name}'; {instead}")
 
 
-def _instead(part: str) -> str:
-    return (
+@contextmanager
+def _fetching(what: str, part: str) -> Iterator[str]:
+    """One error for what the hub clients raise when offline: their own kinds of two that say which host."""
+    instead = (
         f"pass a file instead: --model.weights FILE (a torch state dict or safetensors with the {part}'s "
         "keys), or --model.weights none to train from scratch."
     )
-
-
-@contextmanager
-def _fetching(what: str, instead: str) -> Iterator[None]:
-    """One error for what the hub clients raise when offline: their own kinds of two that say which host."""
     try:
-        yield
+        yield instead
     except (OSError, RuntimeError) as error:
         raise AttnlabError(
             f"Could not fetch {what}: {first_line(error)} With no connection, {instead}"
@@ -162,12 +155,11 @@ def read_state_dict(path: str | Path) -> dict[str, Tensor]:
             content = torch.load(path, map_location="cpu", weights_only=True)
     except unreadable as error:
         raise AttnlabError(f"Cannot read weights from {path}: {first_line(error)}") from error
+    content = content if isinstance(content, Mapping) else {}
     for key in ("state_dict", "model", "model_state"):
-        if isinstance(content, Mapping) and isinstance(content.get(key), Mapping):
+        if isinstance(content.get(key), Mapping):
             content = content[key]
-    tensors = (
-        {k: v for k, v in content.items() if isinstance(v, Tensor)} if isinstance(content, Mapping) else {}
-    )
+    tensors = {key: value for key, value in content.items() if isinstance(value, Tensor)}
     if not tensors:
         raise AttnlabError(f"{path} holds no tensors by name; a state dict was expected.")
     return tensors
@@ -285,17 +277,14 @@ class Fit:
         )
 
     def load(self, network: nn.Module, source: str, stray: Collection[str], kind: str, choice: str) -> None:
-        """Load what fits.
+        """Load what fits, or nothing if other tensors do not.
 
         Args:
             network: Changed in place.
             source: How to call the source in messages.
             stray: The keys of ``left`` that the source should not have.
             kind: What to call the network in messages, before its class.
-            choice: What the user should choose.
-
-        Raises:
-            AttnlabError: When something else does not fit; nothing is loaded then.
+            choice: What the message tells the user to choose.
         """
         shapes = [
             f"{key}: {theirs} in the file, {ours} in the network"
@@ -319,11 +308,7 @@ class Fit:
 def compare(network: nn.Module, state: Mapping[str, Tensor], new: Collection[str] = frozenset()) -> Fit:
     """Compare a source's tensors with a network's, by name and shape.
 
-    Args:
-        network: The network, left as it is.
-        state: The source's tensors by name. A prefix that their keys share with none of the network's is
-            dropped.
-        new: Keys of the network that the source may lack.
+    A prefix that the source's keys share with none of the network's is dropped; it may lack the keys ``new``.
     """
     wanted = network.state_dict()
     prefix = _common_prefix(wanted, state)
@@ -347,14 +332,12 @@ def compare(network: nn.Module, state: Mapping[str, Tensor], new: Collection[str
 
 def _common_prefix(wanted: Mapping[str, Tensor], state: Mapping[str, Tensor]) -> str:
     """The prefix whose removal makes most keys of ``state`` match ``wanted``."""
-    counts: dict[str, int] = {}
+    counts: Counter[str] = Counter()
     for key in state:
         parts = key.split(".")
-        for depth in range(len(parts)):
-            if ".".join(parts[depth:]) in wanted:
-                prefix = "".join(f"{part}." for part in parts[:depth])
-                counts[prefix] = counts.get(prefix, 0) + 1
-                break
+        depths = (depth for depth in range(len(parts)) if ".".join(parts[depth:]) in wanted)
+        if (depth := next(depths, None)) is not None:
+            counts["".join(f"{part}." for part in parts[:depth])] += 1
     return max(counts, key=lambda p: (counts[p], -len(p)), default="")
 
 

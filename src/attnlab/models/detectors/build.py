@@ -34,9 +34,6 @@ def list_detectors() -> list[str]:
 def detector_options(network: str) -> list[Option]:
     """The options of a detector, with their types and defaults.
 
-    Args:
-        network: Name of the detector.
-
     Raises:
         AttnlabError: For an unknown name.
     """

@@ -28,15 +28,7 @@ from torch import Tensor, nn
 
 
 class ConvNormAct(nn.Module):
-    """Convolution without bias, batch normalisation, SiLU.
-
-    Args:
-        in_channels: Channels of the input.
-        out_channels: Channels of the output.
-        kernel_size: Odd; padded so that stride 1 keeps the size.
-        stride: Stride.
-        groups: Groups of the convolution.
-    """
+    """Convolution without bias, padded so that stride 1 keeps the size; batch normalisation; SiLU."""
 
     def __init__(
         self, in_channels: int, out_channels: int, kernel_size: int = 1, stride: int = 1, groups: int = 1
@@ -65,12 +57,7 @@ def conv3x3(in_channels: int, out_channels: int, stride: int = 1, depthwise: boo
 
 
 class Focus(nn.Module):
-    """The stem: each 2x2 square of pixels becomes one position of four times the channels, then a 3x3 layer.
-
-    Args:
-        in_channels: Channels of the image.
-        out_channels: Channels of the output.
-    """
+    """The stem: each 2x2 square of pixels becomes a position of four times the channels, then a 3x3 layer."""
 
     def __init__(self, in_channels: int, out_channels: int) -> None:
         super().__init__()
@@ -84,13 +71,7 @@ class Focus(nn.Module):
 
 
 class Bottleneck(nn.Module):
-    """A 1x1 layer and a 3x3 layer, added to the input where ``shortcut`` says so.
-
-    Args:
-        channels: Channels, of all maps.
-        shortcut: Whether the input is added.
-        depthwise: Whether the 3x3 layer is depthwise separable.
-    """
+    """A 1x1 layer and a 3x3 layer, depthwise separable or full; added to the input for a ``shortcut``."""
 
     def __init__(self, channels: int, shortcut: bool, depthwise: bool) -> None:
         super().__init__()
@@ -105,15 +86,7 @@ class Bottleneck(nn.Module):
 
 
 class CSPLayer(nn.Module):
-    """Half of the channels through bottlenecks, half past them, then both through a 1x1 layer.
-
-    Args:
-        in_channels: Channels of the input.
-        out_channels: Channels of the output.
-        depth: Number of bottlenecks.
-        shortcut: Whether these add their input.
-        depthwise: Whether their 3x3 layers are depthwise separable.
-    """
+    """Half of the channels through ``depth`` bottlenecks, half past them, then both through a 1x1 layer."""
 
     def __init__(
         self, in_channels: int, out_channels: int, depth: int, shortcut: bool, depthwise: bool
@@ -131,11 +104,7 @@ class CSPLayer(nn.Module):
 
 
 class SpatialPyramidPooling(nn.Module):
-    """The map beside its maxima over 5x5, 9x9 and 13x13 windows, between two 1x1 layers.
-
-    Args:
-        channels: Channels of input and output.
-    """
+    """The map beside its maxima over 5x5, 9x9 and 13x13 windows, between two 1x1 layers."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()
@@ -226,9 +195,8 @@ class PAFPN(nn.Module):
         self.down4 = conv3x3(c4, c4, stride=2, depthwise=depthwise)
         self.outputs = nn.ModuleDict(
             {
-                "p3": CSPLayer(2 * c3, c3, blocks, False, depthwise),
-                "n4": CSPLayer(2 * c3, c4, blocks, False, depthwise),
-                "n5": CSPLayer(2 * c4, c5, blocks, False, depthwise),
+                name: CSPLayer(2 * inner, outer, blocks, False, depthwise)
+                for name, inner, outer in (("p3", c3, c3), ("n4", c3, c4), ("n5", c4, c5))
             }
         )
 

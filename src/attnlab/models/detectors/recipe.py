@@ -55,11 +55,7 @@ class Recipe(ABC):
 
     @abstractmethod
     def build(self) -> BuiltDetector:
-        """Build the detector with random weights.
-
-        Raises:
-            AttnlabError: For an unknown backbone, or numbers that cannot be.
-        """
+        """Build the detector with random weights, or refuse an unknown backbone or numbers that cannot be."""
 
     def trained_parts(self, parts: int) -> int:
         """The number of the backbone's parts to train, out of so many."""

@@ -93,7 +93,11 @@ class SSDLite(Recipe):
             reduced_tail=self.reduced_tail,
             norm_layer=partial(FrozenBatchNorm2d, eps=0.001) if self.frozen_bn else norm,
         ).features
-        reductions = [index for index, block in enumerate(features) if _reduces(block)]
+        reductions = [
+            index
+            for index, block in enumerate(features)
+            if any(getattr(layer, "stride", 1) == (2, 2) for layer in block.modules())
+        ]
         # Where each part begins, and where the features end.
         starts = [*reductions, len(features) - 1, len(features)]
         for block in features[: starts[-1 - self.trained_parts(len(starts) - 1)]]:
@@ -101,10 +105,6 @@ class SSDLite(Recipe):
         trunk = SSDLiteFeatureExtractorMobileNet(features, reductions[-1], norm)
         trunk.features = SSDLiteTrunk(*trunk.features)
         return trunk
-
-
-def _reduces(block: nn.Module) -> bool:
-    return any(isinstance(layer, nn.Conv2d) and layer.stride == (2, 2) for layer in block.modules())
 
 
 class SSDLiteTrunk(nn.Sequential):
@@ -122,11 +122,7 @@ class SSDLiteTrunk(nn.Sequential):
     def rename_classifier_keys(self, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """The tensors of torchvision's MobileNetV3 under the names that they have here.
 
-        Args:
-            state: Its state dict; keys with ``features.`` in them, whatever stands before, are renamed.
-
-        Returns:
-            Those of the features only: the classifier has no place here.
+        Those are of the ``features.``, whatever stands before: the classifier has no place here.
         """
         renamed = {}
         for key, value in state.items():

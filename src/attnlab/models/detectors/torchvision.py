@@ -87,37 +87,34 @@ class PyramidRecipe(Recipe):
 
     def pyramid(self, finest: int) -> BackboneWithFPN:
         """The backbone with maps of stride `finest` (4, or 8) to 32, and one (or two) of further strides."""
-        first = {4: 1, 8: 2}[finest]
+        first = finest // 4
         extra = LastLevelP6P7(256, 256) if finest == 8 else None
+        norm: Callable[..., nn.Module] = FrozenBatchNorm2d if self.frozen_bn else nn.BatchNorm2d
         if self.backbone in RESNETS:
             return resnet_fpn_backbone(
                 backbone_name=self.backbone,
                 weights=None,
-                norm_layer=FrozenBatchNorm2d if self.frozen_bn else nn.BatchNorm2d,
+                norm_layer=norm,
                 trainable_layers=self.trained_parts(5),
                 returned_layers=[1, 2, 3, 4][first - 1 :],
                 extra_blocks=extra,
             )
-        if self.backbone in MOBILENETS:
-            return mobilenet_backbone(
-                backbone_name=self.backbone,
-                weights=None,
-                fpn=True,
-                norm_layer=self._mobilenet_norm(),
-                # The library's parts: five reductions by 2, and the last convolution.
-                trainable_layers=self.trained_parts(6),
-                # Of the maps 0 to 5 of strides 2, 4, 8, 16, 32, 32, the last of each stride.
-                returned_layers=[*range(first, 4), 5],
-                extra_blocks=extra,
-            )
-        raise unknown("backbone", self.backbone, (*RESNETS, *MOBILENETS))
-
-    def _mobilenet_norm(self) -> Callable[[int], nn.Module]:
-        """As the library builds these networks, whose published weights are for that epsilon."""
-        third = self.backbone.startswith("mobilenet_v3")
-        if self.frozen_bn:
-            return partial(FrozenBatchNorm2d, eps=0.001 if third else 1e-5)
-        return partial(nn.BatchNorm2d, eps=0.001, momentum=0.01) if third else nn.BatchNorm2d
+        if self.backbone not in MOBILENETS:
+            raise unknown("backbone", self.backbone, (*RESNETS, *MOBILENETS))
+        if self.backbone.startswith("mobilenet_v3"):
+            # As the library builds these networks, whose published weights are for that epsilon.
+            norm = partial(norm, eps=0.001, **({} if self.frozen_bn else {"momentum": 0.01}))
+        return mobilenet_backbone(
+            backbone_name=self.backbone,
+            weights=None,
+            fpn=True,
+            norm_layer=norm,
+            # The library's parts: five reductions by 2, and the last convolution.
+            trainable_layers=self.trained_parts(6),
+            # Of the maps 0 to 5 of strides 2, 4, 8, 16, 32, 32, the last of each stride.
+            returned_layers=[*range(first, 4), 5],
+            extra_blocks=extra,
+        )
 
 
 @dataclass(frozen=True)
@@ -217,7 +214,7 @@ def give_float32(anchors: nn.Module, *heads: nn.Module) -> None:
     """
     anchors.register_forward_pre_hook(_maps_as_float32)
     for head in heads:
-        head.register_forward_hook(_outputs_as_float32)
+        head.register_forward_hook(_as_float32)
 
 
 def _maps_as_float32(module: nn.Module, args: tuple[ImageList, list[Tensor]]) -> tuple[Any, ...]:
@@ -226,13 +223,9 @@ def _maps_as_float32(module: nn.Module, args: tuple[ImageList, list[Tensor]]) ->
     return images, [map_.new_empty((1, 1, *map_.shape[-2:]), dtype=torch.float32) for map_ in maps]
 
 
-def _outputs_as_float32(module: nn.Module, args: Any, output: Any) -> Any:
-    return _as_float32(output)
-
-
-def _as_float32(value: Any) -> Any:
-    if isinstance(value, Tensor):
-        return value.float()
-    if isinstance(value, dict):
-        return {key: _as_float32(item) for key, item in value.items()}
-    return type(value)(_as_float32(item) for item in value)
+def _as_float32(module: nn.Module, args: Any, output: Any) -> Any:
+    if isinstance(output, Tensor):
+        return output.float()
+    if isinstance(output, dict):
+        return {key: _as_float32(module, args, item) for key, item in output.items()}
+    return type(output)(_as_float32(module, args, item) for item in output)

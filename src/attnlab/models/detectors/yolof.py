@@ -10,14 +10,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
-from torchvision import models
-from torchvision.ops import (
-    Conv2dNormActivation,
-    FrozenBatchNorm2d,
-    batched_nms,
-    generalized_box_iou_loss,
-    sigmoid_focal_loss,
-)
+from torchvision import models, ops
 
 from attnlab.errors import AttnlabError, unknown
 from attnlab.models.batchnorm import allow_single_values
@@ -85,20 +78,14 @@ class DilatedEncoder(nn.Module):
 
 
 class DilatedBottleneck(nn.Module):
-    """x + ReLU(BN(1x1(ReLU(BN(3x3 dilated(ReLU(BN(1x1(x)))))))).
-
-    Args:
-        channels: Channels of x.
-        mid_channels: Channels of the 3x3 convolution.
-        dilation: Its dilation.
-    """
+    """x + ReLU(BN(1x1(ReLU(BN(3x3 dilated(ReLU(BN(1x1(x))))))))."""
 
     def __init__(self, channels: int, mid_channels: int, dilation: int) -> None:
         super().__init__()
         # With biases, as published.
-        self.reduce = Conv2dNormActivation(channels, mid_channels, 1, bias=True)
-        self.dilate = Conv2dNormActivation(mid_channels, mid_channels, 3, dilation=dilation, bias=True)
-        self.expand = Conv2dNormActivation(mid_channels, channels, 1, bias=True)
+        self.reduce = ops.Conv2dNormActivation(channels, mid_channels, 1, bias=True)
+        self.dilate = ops.Conv2dNormActivation(mid_channels, mid_channels, 3, dilation=dilation, bias=True)
+        self.expand = ops.Conv2dNormActivation(mid_channels, channels, 1, bias=True)
 
     def forward(self, x: Tensor) -> Tensor:
         """Map (B, C, H, W) to the same shape."""
@@ -119,7 +106,7 @@ class Decoder(nn.Module):
 
         def branch(layers: int) -> nn.Sequential:
             return nn.Sequential(
-                *(Conv2dNormActivation(channels, channels, 3, bias=True) for _ in range(layers))
+                *(ops.Conv2dNormActivation(channels, channels, 3, bias=True) for _ in range(layers))
             )
 
         self.class_branch = branch(2)
@@ -133,10 +120,16 @@ class Decoder(nn.Module):
     def forward(self, encoded: Tensor) -> tuple[Tensor, Tensor]:
         """Logits (B, R, K) and deltas (B, R, 4) of the R = H W A anchors of a map (B, C, H, W)."""
         boxes = self.box_branch(encoded)
-        classes = _by_anchor(self.class_logits(self.class_branch(encoded)), self.objectness.out_channels)
-        objectness = _by_anchor(self.objectness(boxes), self.objectness.out_channels)
-        deltas = _by_anchor(self.box_deltas(boxes), self.objectness.out_channels)
-        return with_objectness(classes.float(), objectness.float()), deltas.float()
+        classes, objectness, deltas = (
+            # (B, A D, H, W) -> (B, H W A, D)
+            maps.unflatten(1, (self.objectness.out_channels, -1)).permute(0, 3, 4, 1, 2).flatten(1, 3).float()
+            for maps in (
+                self.class_logits(self.class_branch(encoded)),
+                self.objectness(boxes),
+                self.box_deltas(boxes),
+            )
+        )
+        return with_objectness(classes, objectness), deltas
 
 
 class YOLOF(nn.Module):
@@ -227,8 +220,8 @@ class YOLOF(nn.Module):
         wanted[image, anchor, label[image, anchor]] = 1
         counted = label != IGNORED
         positives = (label >= 0).sum().clamp(min=1)
-        focal = sigmoid_focal_loss(logits[counted], wanted[counted], alpha=0.25, gamma=2, reduction="sum")
-        giou = generalized_box_iou_loss(torch.cat(found), torch.cat(truths), reduction="sum")
+        focal = ops.sigmoid_focal_loss(logits[counted], wanted[counted], alpha=0.25, gamma=2, reduction="sum")
+        giou = ops.generalized_box_iou_loss(torch.cat(found), torch.cat(truths), reduction="sum")
         return {"class": focal / positives, "box": giou / positives}
 
     def _detections(self, scores: Tensor, boxes: Tensor) -> dict[str, Tensor]:
@@ -241,19 +234,15 @@ class YOLOF(nn.Module):
         # Boxes in the padding have no area once they are clipped to the image.
         inside = (boxes[:, 2:] > boxes[:, :2]).all(dim=1)
         boxes, candidates, labels = boxes[inside], candidates[inside], labels[inside]
-        best = batched_nms(boxes, candidates, labels, self.nms_threshold)[: self.max_detections]
+        best = ops.batched_nms(boxes, candidates, labels, self.nms_threshold)[: self.max_detections]
         return {"boxes": boxes[best], "scores": candidates[best], "labels": labels[best]}
 
 
 def with_objectness(classes: Tensor, objectness: Tensor) -> Tensor:
-    """The logit of sigmoid(class) sigmoid(objectness), the score of section 4.3.
+    """The logit of the score of section 4.3, sigmoid(c) sigmoid(o), for logits c (..., K) and o (..., 1).
 
     With p = 1 / ((1 + e^-c)(1 + e^-o)), p / (1 - p) = e^(c + o) / (1 + e^c + e^o), whose logarithm is taken
     without the overflow of its terms.
-
-    Args:
-        classes: Logits c (..., K).
-        objectness: Logits o (..., 1).
     """
     return classes + objectness - torch.logaddexp(F.softplus(classes), objectness)
 
@@ -352,7 +341,7 @@ class YOLOFRecipe(Recipe):
             resnet = models.get_model(
                 self.backbone,
                 weights=None,
-                norm_layer=FrozenBatchNorm2d if self.frozen_bn else nn.BatchNorm2d,
+                norm_layer=ops.FrozenBatchNorm2d if self.frozen_bn else nn.BatchNorm2d,
                 replace_stride_with_dilation=[False, False, self.dilated_c5],
             )
         except NotImplementedError as error:
@@ -366,13 +355,6 @@ class YOLOFRecipe(Recipe):
         for part in parts[: 5 - self.trained_parts(5)]:
             part.requires_grad_(False)
         return trunk, resnet.fc.in_features
-
-
-def _by_anchor(maps: Tensor, anchors: int) -> Tensor:
-    """(B, A D, H, W) -> (B, H W A, D)."""
-    batch, channels, height, width = maps.shape
-    size = channels // anchors
-    return maps.view(batch, anchors, size, height, width).permute(0, 3, 4, 1, 2).reshape(batch, -1, size)
 
 
 def _start_small(module: nn.Module) -> None:

@@ -133,11 +133,7 @@ class YOLOX(nn.Module):
         self.l1 = False
 
     def set_progress(self, share: float) -> None:
-        """Switch L1 loss and multi-scale by the part of the training that is done.
-
-        Args:
-            share: Epoch that begins, divided by the number of epochs, 0..1.
-        """
+        """Switch L1 loss and multi-scale: by the epoch that begins as a share of all epochs, 0..1."""
         # Epochs are whole, so a share just below the limit by rounding is at it.
         self.l1 = self.l1_last > 0 and share >= 1 - self.l1_last - 1e-9
         smallest, largest = self.resizing.train_sizes
@@ -205,16 +201,13 @@ def yolox_losses(
     l1: bool = False,
     centre_radius: float = CENTRE_RADIUS,
 ) -> dict[str, Tensor]:
-    """The losses of a batch, to be summed.
+    """The losses of a batch, to be summed: ``iou``, ``objectness``, ``class`` and, if asked for, ``l1``.
 
     Args:
         predictions: The head's.
         targets: One dict an image: ``boxes`` xyxy in pixels of the batch, ``labels``.
         l1: Whether the L1 loss of the offsets is among them.
         centre_radius: SimOTA's, in strides.
-
-    Returns:
-        ``iou``, ``objectness``, ``class`` and, if asked for, ``l1``: scalars.
     """
     device, counts = predictions.offsets.device, torch.tensor([len(target["labels"]) for target in targets])
     truths = Truths(
