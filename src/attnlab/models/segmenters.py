@@ -108,9 +108,8 @@ def build_segmenter(
     try:
         segmenter.dropped = _drop_unused(segmenter)
     except RuntimeError as error:
-        raise AttnlabError(
-            f"{name} on encoder '{encoder}' does not take images of any size: {error}"
-        ) from error
+        message = f"{name} on encoder '{encoder}' does not take images of any size: {error}"
+        raise AttnlabError(message) from error
     return segmenter
 
 

@@ -218,8 +218,7 @@ class ShortSide(Resizing):
         """A rectangle of the mean colour."""
         placements = []
         for image in images:
-            sides = image.shape[-2:]
-            scale = min(self.short / min(sides), self.longest / max(sides))
+            scale = min(self.short / min(image.shape[-2:]), self.longest / max(image.shape[-2:]))
             placements.append(Placement.scaled(image, scale))
         # Rounded up to multiples.
         height, width = (
