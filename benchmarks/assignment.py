@@ -20,10 +20,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from attnlab.models.detectors import yolof as yolof_file
-from attnlab.models.detectors import yolox_losses
-from attnlab.models.detectors.yolof import yolof
-from attnlab.models.detectors.yolox import yolox
+from attnlab.models import build_detector
+from attnlab.models.detectors import yolof, yolox
 
 
 @dataclass(frozen=True)
@@ -42,13 +40,13 @@ class Subject:
 
 
 SUBJECTS = {
-    "yolox_nano": Subject(lambda classes, size: yolox("nano", classes, size), yolox_losses, "sim_ota"),
+    "yolox_nano": Subject(lambda classes, size: yolox.yolox("nano", classes, size=size), yolox, "sim_ota"),
     "yolof": Subject(
-        lambda classes, size: yolof(classes, "resnet50", min_size=size, max_size=size).network,
-        yolof_file,
+        lambda classes, size: build_detector("yolof", classes, {"min_size": size, "max_size": size}).network,
+        yolof,
         "match_uniformly",
     ),
-    "yolox_s": Subject(lambda classes, size: yolox("s", classes, size), yolox_losses, "sim_ota"),
+    "yolox_s": Subject(lambda classes, size: yolox.yolox("s", classes, size=size), yolox, "sim_ota"),
 }
 
 

@@ -91,13 +91,7 @@ class ClassificationScores(Metric):
 
 
 def result_from_counts(counts: Tensor, top5_hits: int, class_names: list[str]) -> ClassificationResult:
-    """Scores from counts.
-
-    Args:
-        counts: int64 (K, K + 1); rows are truths, columns predictions, the last one of images without any.
-        top5_hits: Images whose class is among the five most likely.
-        class_names: K names.
-    """
+    """Scores from the counts of `ClassificationScores.compute`: rows are truths, columns predictions."""
     counts = counts.to("cpu", torch.int64)
     matrix = counts[:, :-1].clone()
     hits = matrix.diagonal()

@@ -7,8 +7,6 @@ curves are faster-coco-eval's, in C++.
 from __future__ import annotations
 
 import gc
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,7 +14,7 @@ import numpy as np
 from faster_coco_eval import COCO, COCOeval_faster  # type: ignore[import-untyped]
 from numpy.typing import NDArray
 
-from attnlab.metrics.packed_boxes import IntArray, PackedDetections, PackedTruths, rows_by_class
+from attnlab.metrics.packed_boxes import FloatArray, IntArray, PackedDetections, PackedTruths, rows_by_class
 
 THRESHOLDS, RECALLS, AREAS, LIMITS = 10, 101, 4, 3
 
@@ -63,8 +61,14 @@ def coco_scores(detections: PackedDetections, truths: PackedTruths, classes: int
     for k, real in enumerate(rows_by_class(truths.labels, classes)):
         if truths.ignored[real].all():
             continue
-        with _collection_paused():
+        # Garbage collection would look through all the dictionaries again and again as they are made.
+        collected = gc.isenabled()
+        gc.disable()
+        try:
             curves = _evaluate(detections, found[k], truths, real)
+        finally:
+            if collected:
+                gc.enable()
         precision[:, :, k], recall[:, k] = curves["precision"][:, :, 0], curves["recall"][:, 0]
 
     everything = precision[..., 0, 2]
@@ -91,29 +95,15 @@ def _mean(values: NDArray[np.float64]) -> float:
     return float(defined.mean()) if defined.size else float("nan")
 
 
-@contextmanager
-def _collection_paused() -> Iterator[None]:
-    """No garbage collection: it would look through all the dictionaries again and again as they are made."""
-    was_on = gc.isenabled()
-    gc.disable()
-    try:
-        yield
-    finally:
-        if was_on:
-            gc.enable()
-
-
 def _evaluate(
     detections: PackedDetections, found: IntArray, truths: PackedTruths, real: IntArray
 ) -> dict[str, Any]:
     """Precision (10, 101, 1, 4, 3) and recall (10, 1, 4, 3) of the one class of these rows."""
-    ignored, area = truths.ignored[real], truths.area[real].astype(np.float64)
-    boxes = _corner_and_size(truths.boxes[real])
-    objects = _annotations(boxes, area, truths.images[real], iscrowd=ignored.astype(int))
-    boxes = _corner_and_size(detections.boxes[found])
+    objects = _annotations(
+        truths.boxes[real], truths.images[real], truths.area[real], iscrowd=truths.ignored[real].astype(int)
+    )
     guesses = _annotations(
-        boxes,
-        boxes[:, 2].clip(0) * boxes[:, 3].clip(0),
+        detections.boxes[found],
         detections.images[found],
         score=detections.scores[found].astype(np.float64),
     )
@@ -127,18 +117,15 @@ def _evaluate(
     return evaluator.eval
 
 
-def _corner_and_size(boxes: NDArray[Any]) -> NDArray[np.float64]:
+def _annotations(
+    boxes: FloatArray, images: IntArray, area: FloatArray | None = None, **more: NDArray[Any]
+) -> list[dict[str, Any]]:
+    """One dictionary a box; numbered from 1, since 0 stands for 'no match'. The area is else the box's."""
     exact = boxes.astype(np.float64)
     exact[:, 2:] -= exact[:, :2]
-    return exact
-
-
-def _annotations(
-    boxes: NDArray[np.float64], area: NDArray[np.float64], images: IntArray, **more: NDArray[Any]
-) -> list[dict[str, Any]]:
-    """One dictionary a box; numbered from 1, since 0 stands for 'no match'."""
+    areas = exact[:, 2:].clip(0).prod(1) if area is None else area.astype(np.float64)
     (name, values), *_ = more.items()
-    rows = zip(boxes.tolist(), area.tolist(), images.tolist(), values.tolist(), strict=True)
+    rows = zip(exact.tolist(), areas.tolist(), images.tolist(), values.tolist(), strict=True)
     return [
         {"id": number, "image_id": image, "category_id": 1, "bbox": box, "area": size, name: value}
         for number, (box, size, image, value) in enumerate(rows, start=1)

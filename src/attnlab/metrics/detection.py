@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -125,8 +126,9 @@ class DetectionScores:
                 f"Image {image} has no annotations, so nothing can be scored on it. "
                 "Evaluate a split that has annotations."
             )
-        found = _array(detections["boxes"]), _array(detections["scores"]), _labels(detections)
-        boxes, labels = _array(target["boxes"]), _labels(target)
+        guesses = _array(detections["labels"], np.int32)
+        found = _array(detections["boxes"]), _array(detections["scores"]), guesses
+        boxes, labels = _array(target["boxes"]), _array(target["labels"], np.int32)
         for own, *others in (found, (boxes, labels)):
             counts = {len(other) for other in others}
             if counts != {len(own)}:
@@ -134,7 +136,7 @@ class DetectionScores:
                     f"Image {image} has {len(own)} boxes with {max(counts - {len(own)})} scores or labels; "
                     "there must be one of each for each box."
                 )
-        for kind, ones in (("Detection", found[2]), ("Truth", labels)):
+        for kind, ones in (("Detection", guesses), ("Truth", labels)):
             wrong = ones[(ones < 0) | (ones >= len(self.class_names))]
             if len(wrong):
                 raise AttnlabError(
@@ -146,7 +148,7 @@ class DetectionScores:
         ignored = np.zeros(len(labels), bool)
         for key in ("iscrowd", "difficult"):
             if key in target:
-                ignored |= _plain(target[key]).astype(bool)
+                ignored |= _array(target[key], bool)
         return _Image(image, (found[0].reshape(-1, 4), *found[1:]), (boxes, labels, area, ignored))
 
     def compute(self) -> dict[str, Tensor]:
@@ -180,20 +182,12 @@ class DetectionScores:
         return answer[0]
 
 
-def _plain(values: Any) -> NDArray[Any]:
-    """An array of a tensor or an array; bfloat16, which NumPy does not know, as float32."""
-    if not isinstance(values, Tensor):
-        return np.asarray(values)
-    values = values.detach()
-    return (values.float() if values.is_floating_point() else values).cpu().numpy()
-
-
-def _array(values: Any) -> NDArray[np.float32]:
-    return _plain(values).astype(np.float32)
-
-
-def _labels(one: Mapping[str, Any]) -> NDArray[np.int32]:
-    return _plain(one["labels"]).astype(np.int32)
+def _array(values: Any, dtype: type = np.float32) -> NDArray[Any]:
+    """An array of a tensor or an array."""
+    if isinstance(values, Tensor):
+        # NumPy does not know bfloat16.
+        values = (values.float() if values.is_floating_point() else values).detach().cpu().numpy()
+    return np.asarray(values).astype(dtype)
 
 
 def _scored(images: Sequence[_Image], class_names: list[str]) -> DetectionResult:
@@ -203,23 +197,27 @@ def _scored(images: Sequence[_Image], class_names: list[str]) -> DetectionResult
             raise AttnlabError(
                 f"Image {image.id} was scored twice. Each image_id may be given once between two resets."
             )
-    detections, truths = _packed_detections(images), _packed_truths(images)
+    boxes, scores, labels, numbers = _joined([image.found for image in images], _NO_DETECTION)
+    finite = np.isfinite(boxes).all(1) & np.isfinite(scores)
+    detections = PackedDetections(boxes[finite], scores[finite], labels[finite], numbers[finite])
+    boxes, labels, area, ignored, numbers = _joined([image.real for image in images], _NO_TRUTH)
+    truths = PackedTruths(boxes, labels, numbers, area, ignored)
 
     classes = len(class_names)
     coco = coco_scores(detections, truths, classes)
     voc = voc_scores(detections, truths, classes)
     counts = np.bincount(truths.labels[~truths.ignored], minlength=classes)
+    present = np.flatnonzero(counts)
     per_class = {
-        name: ClassAP(float(coco.ap[k]), float(coco.ap50[k]), float(voc.area[k]), int(counts[k]))
-        for k, name in enumerate(class_names)
-        if counts[k]
+        class_names[k]: ClassAP(float(coco.ap[k]), float(coco.ap50[k]), float(voc.area[k]), int(counts[k]))
+        for k in present
     }
-    present = counts > 0
+    of_voc = {"AP50": voc.area, "AP50_11point": voc.eleven_point}
     return DetectionResult(
         coco=coco.numbers,
         voc={
-            "AP50": float(voc.area[present].mean()) if present.any() else float("nan"),
-            "AP50_11point": float(voc.eleven_point[present].mean()) if present.any() else float("nan"),
+            name: float(values[present].mean()) if len(present) else math.nan
+            for name, values in of_voc.items()
         },
         per_class=per_class,
         absent=[name for name in class_names if name not in per_class],
@@ -228,17 +226,6 @@ def _scored(images: Sequence[_Image], class_names: list[str]) -> DetectionResult
         detections=len(detections.labels),
         precision=coco.precision,
     )
-
-
-def _packed_detections(images: Sequence[_Image]) -> PackedDetections:
-    boxes, scores, labels, numbers = _joined([image.found for image in images], _NO_DETECTION)
-    finite = np.isfinite(boxes).all(1) & np.isfinite(scores)
-    return PackedDetections(boxes[finite], scores[finite], labels[finite], numbers[finite])
-
-
-def _packed_truths(images: Sequence[_Image]) -> PackedTruths:
-    boxes, labels, area, ignored, numbers = _joined([image.real for image in images], _NO_TRUTH)
-    return PackedTruths(boxes, labels, numbers, area, ignored)
 
 
 _NO_DETECTION = (np.empty((0, 4), np.float32), np.empty(0, np.float32), np.empty(0, np.int32))

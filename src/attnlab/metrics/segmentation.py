@@ -59,12 +59,7 @@ class SegmentationScores(MulticlassConfusionMatrix):
 
 
 def result_from_matrix(matrix: Tensor, class_names: list[str]) -> SegmentationResult:
-    """Scores from a confusion matrix.
-
-    Args:
-        matrix: int64 (K, K); rows are truths, columns predictions.
-        class_names: K names.
-    """
+    """Scores from a confusion matrix, int64 (K, K), whose rows are truths and columns predictions."""
     counts = matrix.to("cpu", torch.int64)
     hits = counts.diagonal()
     union = counts.sum(0) + counts.sum(1) - hits

@@ -76,11 +76,7 @@ def voc_scores(
 def best_matches(
     detections: PackedDetections, truths: PackedTruths
 ) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
-    """The object of the same image and class that each detection overlaps most.
-
-    Returns:
-        (M,) row of the object, -1 where none overlaps; (M,) the IoU with it.
-    """
+    """Row of the object of its image and class that each detection overlaps most, else -1, and IoU, (M,)."""
     size = int(max(detections.labels.max(initial=0), truths.labels.max(initial=0))) + 1
     wanted = detections.images.astype(np.int64) * size + detections.labels
     offered = truths.images.astype(np.int64) * size + truths.labels
@@ -123,9 +119,7 @@ def pair_iou(a: FloatArray, b: FloatArray) -> NDArray[np.float64]:
 def true_positives(match: IntArray, ignored: BoolArray) -> BoolArray:
     """Whether each detection is a true positive; those that are neither true nor false are left out.
 
-    Args:
-        match: (M,), row of the object that each detection belongs to, -1 for none, by falling score.
-        ignored: (N,), by object.
+    The detections, by falling score, are given by the row (M,) of the object that they belong to, or -1.
     """
     aside: BoolArray = (match >= 0) & ignored[match]
     counting = match[~aside]

@@ -1,26 +1,21 @@
 """Networks for each task, built by name."""
 
-from attnlab.models.classifier_weights import (
-    ClassifierWeightsReport,
-    library_classifier_weights,
-    load_classifier,
-)
 from attnlab.models.classifiers import build_classifier, head_name
-from attnlab.models.detector_weights import DetectorWeightsReport, library_detector_weights, load_detector
+from attnlab.models.detector_weights import library_detector_weights, load_detector
 from attnlab.models.detectors import BuiltDetector, build_detector, detector_options, list_detectors
 from attnlab.models.segmenters import Segmenter, architectures, build_segmenter
 from attnlab.models.weights import (
     WeightsReport,
+    library_classifier_weights,
     library_encoder_weights,
     load_backbone,
+    load_classifier,
     read_state_dict,
     weights_file,
 )
 
 __all__ = [
     "BuiltDetector",
-    "ClassifierWeightsReport",
-    "DetectorWeightsReport",
     "Segmenter",
     "WeightsReport",
     "architectures",

@@ -12,7 +12,7 @@ class SingleValueBatchNorm2d(nn.BatchNorm2d):
     A global pooling branch (DeepLab's ASPP, UPerNet's coarsest pyramid level) normalises 1x1 maps. With one
     image in the batch a channel then has one value, its variance is not defined, and PyTorch raises. Here
     such a batch is normalised as in evaluation, with the running mean and variance, and leaves those
-    unchanged. Any larger batch behaves as ever, and the state-dict keys are those of ``BatchNorm2d``.
+    unchanged. Any larger batch behaves as ever.
     """
 
     def forward(self, input: Tensor) -> Tensor:
@@ -25,14 +25,7 @@ class SingleValueBatchNorm2d(nn.BatchNorm2d):
 
 
 def allow_single_values(module: nn.Module) -> int:
-    """Give every BatchNorm inside a module the rule of `SingleValueBatchNorm2d`.
-
-    Args:
-        module: A decoder, changed in place; weights and state-dict keys stay.
-
-    Returns:
-        How many layers were changed.
-    """
+    """Give every BatchNorm in a module this rule, in place and with its weights; how many there were."""
     layers = [layer for layer in module.modules() if type(layer) is nn.BatchNorm2d]
     for layer in layers:
         layer.__class__ = SingleValueBatchNorm2d

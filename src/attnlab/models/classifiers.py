@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import inspect
 import sys
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from difflib import get_close_matches
 from typing import Any
 
 import torch
 from torch import nn
+from torchvision import models
 
 from attnlab.attention.observe import Call, observe
 from attnlab.errors import AttnlabError, known_name, unknown
@@ -25,24 +26,10 @@ _OWN_ARGUMENTS = frozenset(
 )
 # Side of the image that networks are observed on, in pixels.
 _SIDE = 224
-# What constructors raise for arguments that they cannot use.
-_REFUSALS = (
-    ArithmeticError,
-    AssertionError,
-    AttributeError,
-    LookupError,
-    NotImplementedError,
-    RuntimeError,
-    TypeError,
-    ValueError,
-)
 
 
 def build_classifier(
-    network: str,
-    num_classes: int,
-    options: dict[str, Any] | None = None,
-    stem_stride: int | None = None,
+    network: str, num_classes: int, options: dict[str, Any] | None = None, stem_stride: int | None = None
 ) -> nn.Module:
     """Build a network with random weights.
 
@@ -78,33 +65,30 @@ def build_classifier(
 
 
 def find_network(network: str) -> tuple[str, str]:
-    """Library and name of a network.
-
-    Args:
-        network: ``NAME``, ``torchvision/NAME`` or ``timm/NAME``.
+    """Library and name of a network, given as ``NAME``, ``torchvision/NAME`` or ``timm/NAME``.
 
     Raises:
         AttnlabError: If no library has it.
     """
-    import timm
-
-    torchvision_names = _torchvision_names()
     library, slash, name = network.rpartition("/")
     if slash and library not in LIBRARIES:
         raise unknown("library of networks", library, LIBRARIES, "Write e.g. torchvision/resnet18.")
-    if library != "timm" and (known := known_name(name, torchvision_names)) in torchvision_names:
+    own = models.list_models(module=models)
+    if library != "timm" and (known := known_name(name, own)) in own:
         return "torchvision", known
-    if library != "torchvision" and name and timm.is_model(name):
+    if library == "torchvision":
+        raise unknown("network of torchvision", name, own)
+    import timm  # Here, since it takes longer than all the rest.
+
+    if name and timm.is_model(name):
         return "timm", name
-    if library != "torchvision" and (known := known_name(name, timm.list_models())) != name:
+    theirs = timm.list_models()
+    if (known := known_name(name, theirs)) != name:
         return "timm", known
     if slash:
-        choices = torchvision_names if library == "torchvision" else timm.list_models()
-        raise unknown(f"network of {library}", name, choices)
-    near = get_close_matches(network.lower(), timm.list_models(), n=3, cutoff=0.5)
-    raise unknown(
-        "network", network, {*torchvision_names, *near}, "All others of timm.list_models() are known too."
-    )
+        raise unknown("network of timm", name, theirs)
+    near = get_close_matches(network.lower(), theirs, n=3, cutoff=0.5)
+    raise unknown("network", network, {*own, *near}, "All others of timm.list_models() are known too.")
 
 
 def is_cnn(network: nn.Module) -> bool:
@@ -132,11 +116,7 @@ def is_cnn(network: nn.Module) -> bool:
 def head_name(network: nn.Module, num_classes: int) -> str:
     """Name of the layer that makes the logits, e.g. ``fc`` or ``classifier.1``.
 
-    It is the last linear layer or convolution with K outputs in a run of the network on one image.
-
-    Args:
-        network: The network; a copy of it runs.
-        num_classes: Number of classes K.
+    It is the last linear layer or convolution with K outputs in a run of a copy of the network on one image.
 
     Raises:
         AttnlabError: If there is none, or the network cannot run.
@@ -173,8 +153,7 @@ def set_stem_stride(network: nn.Module, stride: int, name: str) -> None:
     Raises:
         AttnlabError: If the stem cannot have that stride.
     """
-    children = dict(network.named_children())
-    if "conv1" in children and "maxpool" in children:
+    if {"conv1", "maxpool"} <= dict(network.named_children()).keys():
         _set_resnet_stem(network, stride, name)
         return
     first = next((call for call in _calls(network) if isinstance(call.module, nn.Conv2d)), None)
@@ -204,31 +183,23 @@ def set_stem_stride(network: nn.Module, stride: int, name: str) -> None:
     )
 
 
-def _torchvision_names() -> list[str]:
-    from torchvision import models
-
-    return models.list_models(module=models)
-
-
 def _build(library: str, name: str, num_classes: int, options: dict[str, Any]) -> nn.Module:
     """The library's module; options that it refuses or would swallow are named in the error."""
     build = _constructor(library, name, num_classes)
     if not options:
         return build({})
-    for option in options:
-        if option in _OWN_ARGUMENTS:
-            raise AttnlabError(
-                f"'{option}' cannot be an option of {name}: the number of classes comes from the data, "
-                "weights from --model.weights, and the network gives one tensor of logits."
-            )
-    named = _named_options(library, name, build)
-    if _swallows(build):
-        for option in options:
-            if option not in named:
-                raise unknown(f"option of {name}", option, named)
+    if own := [option for option in options if option in _OWN_ARGUMENTS]:
+        raise AttnlabError(
+            f"'{own[0]}' cannot be an option of {name}: the number of classes comes from the data, "
+            "weights from --model.weights, and the network gives one tensor of logits."
+        )
+    named = _named_options(library, build)
+    unnamed = [option for option in options if option not in named]
+    if unnamed and _swallows(build):
+        raise unknown(f"option of {name}", unnamed[0], named)
     try:
         return build(options)
-    except _REFUSALS as error:
+    except Exception as error:  # whatever a constructor raises for arguments that it cannot use
         refused = [option for option in options if f"'{option}'" in str(error)]
         if isinstance(error, TypeError) and refused and "unexpected keyword" in str(error):
             raise unknown(f"option of {name}", refused[0], named) from error
@@ -241,14 +212,10 @@ def _constructor(library: str, name: str, num_classes: int) -> Callable[[dict[st
         import timm
 
         return lambda options: timm.create_model(name, pretrained=False, num_classes=num_classes, **options)
-    from torchvision import models
-
-    fixed: dict[str, Any] = {}
+    fixed: dict[str, Any] = {"weights": None, "num_classes": num_classes}
     if name in ("googlenet", "inception_v3"):
-        fixed = {"aux_logits": False, "transform_input": True, "init_weights": True}
-    return lambda options: models.get_model(
-        name, weights=None, num_classes=num_classes, **{**fixed, **options}
-    )
+        fixed |= {"aux_logits": False, "transform_input": True, "init_weights": True}
+    return lambda options: models.get_model(name, **{**fixed, **options})
 
 
 def _without_values(build: Callable[[dict[str, Any]], nn.Module], options: dict[str, Any]) -> nn.Module:
@@ -264,21 +231,20 @@ def _swallows(build: Callable[[dict[str, Any]], nn.Module]) -> bool:
     """Whether the constructor takes an option that nobody has defined."""
     try:
         _without_values(build, {"no_such_option_anywhere": 0})
-    except _REFUSALS:
+    except Exception:  # its own way to refuse
         return False
     return True
 
 
-def _named_options(library: str, name: str, build: Callable[[dict[str, Any]], nn.Module]) -> set[str]:
+def _named_options(library: str, build: Callable[[dict[str, Any]], nn.Module]) -> set[str]:
     """Arguments by name of a network's class, and of the functions of its file that configure it."""
     cls = type(_without_values(build, {}))
-    functions: Iterable[Any] = [cls.__init__]
+    functions: list[Any] = [cls.__init__]
     if library == "torchvision":
-        file = vars(sys.modules[cls.__module__]).values()
-        functions = [cls.__init__, *(f for f in file if inspect.isfunction(f))]
+        functions += filter(inspect.isfunction, vars(sys.modules[cls.__module__]).values())
     parameters = [p for function in functions for p in inspect.signature(function).parameters.values()]
-    kinds = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
-    return {p.name for p in parameters if p.kind in kinds} - _OWN_ARGUMENTS
+    named = {p.name for p in parameters if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)}
+    return named - _OWN_ARGUMENTS
 
 
 def _has_matrix(module: nn.Module) -> bool:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 
 import torch
 from torch import nn
@@ -35,12 +35,7 @@ class Cost:
 
     def hparams(self) -> dict[str, int]:
         """The four counts by the names under which runs are compared."""
-        return {
-            "cost.parameters": self.parameters,
-            "cost.macs": self.macs,
-            "cost.attention_parameters": self.attention_parameters,
-            "cost.attention_macs": self.attention_macs,
-        }
+        return {f"cost.{name}": count for name, count in asdict(self).items() if name != "size"}
 
     def rows(self) -> list[tuple[str, str]]:
         """Label and figure of each line of a table."""
@@ -90,8 +85,7 @@ def measure_cost(network: nn.Module, attention: Iterable[nn.Module], size: tuple
 def _count(network: nn.Module, names: list[str], size: tuple[int, int], device: str) -> tuple[int, int]:
     """Multiply-accumulates of a network and of its modules of these names, run on a device.
 
-    Raises:
-        NotImplementedError, RuntimeError: It cannot be run there, and stops before all weights were used.
+    It raises what the network does there, if it stops before all weights were used.
     """
     # On meta the weights are not copied, only what is known of them.
     known = [*network.parameters(), *network.buffers()] if device == "meta" else []

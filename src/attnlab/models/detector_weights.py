@@ -4,19 +4,24 @@ from __future__ import annotations
 
 import re
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from typing import Any
 
 from torch import Tensor, nn
 from torchvision.models.detection import RetinaNet
 
 from attnlab.errors import AttnlabError
-from attnlab.models.classifier_weights import library_classifier_weights
 from attnlab.models.detectors import detector_options
 from attnlab.models.detectors.ssdlite import SSDLiteTrunk
 from attnlab.models.detectors.yolox import YOLOX
-from attnlab.models.detectors.yolox_weights import rename_yolox_keys
-from attnlab.models.weights import YOLOX_FILES, Fit, compare, load_backbone
+from attnlab.models.weights import (
+    YOLOX_FILES,
+    WeightsReport,
+    compare,
+    library_classifier_weights,
+    load_backbone,
+    some,
+)
 
 # Layers with outputs for each class: torchvision's, YOLOX's and YOLOF's.
 _CLASS_LAYERS = re.compile(
@@ -32,43 +37,42 @@ _OLDER_NAMES = (
     (re.compile(r"(rpn\.head\.conv)\.(weight|bias)$"), r"\1.0.0.\2"),
 )
 _OLDER_RETINANET = re.compile(r"(head\.(?:classification|regression)_head\.conv)\.(\d+)\.(weight|bias)$")
-
-
-@dataclass(frozen=True)
-class DetectorWeightsReport:
-    """What a load did.
-
-    Attributes:
-        source: File or library the weights came from.
-        part: What they are of: ``detector`` or ``backbone``.
-        loaded: How many tensors were taken over.
-        new: Keys of attention modules, which keep their initial values.
-        restarted: Keys of layers for other classes, which keep their initial values.
-        unused: Keys of the source that have no place here: a classifier, and parts that are not used.
-    """
-
-    source: str
-    part: str
-    loaded: int
-    new: list[str] = field(default_factory=list)
-    restarted: list[str] = field(default_factory=list)
-    unused: list[str] = field(default_factory=list)
-
-    def __str__(self) -> str:
-        """One line for a log."""
-        text = (
-            f"Weights of the {self.part} from {self.source}: {self.loaded} tensors loaded, {len(self.new)} "
-            f"of attention modules start anew, {len(self.unused)} left out"
-        )
-        if self.restarted:
-            text += f"; for another number of classes, these start anew: {', '.join(self.restarted)}"
-        return f"{text}."
+# Beginnings of keys of a YOLOX, theirs and ours. Megvii's own files, and those of the PyTorch port that ELA's
+# authors started from, share their names; only attention has further ones.
+_YOLOX_MODULES = (
+    ("backbone.backbone.stem.", "backbone.stem."),
+    ("backbone.backbone.dark", "backbone.stage"),
+    ("backbone.lateral_conv0.", "neck.lateral5."),
+    ("backbone.reduce_conv1.", "neck.lateral4."),
+    ("backbone.C3_p4.", "neck.top_down."),
+    ("backbone.C3_p3.", "neck.outputs.p3."),
+    ("backbone.C3_n3.", "neck.outputs.n4."),
+    ("backbone.C3_n4.", "neck.outputs.n5."),
+    ("backbone.bu_conv2.", "neck.down3."),
+    ("backbone.bu_conv1.", "neck.down4."),
+    ("head.stems.", "head.stems."),
+    ("head.cls_convs.", "head.class_towers."),
+    ("head.reg_convs.", "head.box_towers."),
+    ("head.cls_preds.", "head.class_logits."),
+    ("head.reg_preds.", "head.box_offsets."),
+    ("head.obj_preds.", "head.objectness."),
+)
+# Parts of such keys.
+_PARTS = ((".bn.", ".norm."), (".dconv.", ".depthwise."), (".pconv.", ".pointwise."), (".m.", ".blocks."))
+# ELA's authors: one module a channel count (64, 128, 256; those of 512 and 1024 are never called), and the
+# sites that share it.
+_YOLOX_ATTENTION = {
+    "feat06": ("neck.inputs.c3",),
+    "feat1": ("neck.inputs.c4", "neck.merge.p3", "neck.merge.n4"),
+    "feat2": ("neck.inputs.c5", "neck.merge.p4", "neck.merge.n5"),
+    "feat5": (),
+    "feat10": (),
+}
+_YOLOX_ATTENTION_KEY = re.compile(r"backbone\.(feat\d+)\.(conv|gn)\.(.+)")
 
 
 def library_detector_weights(network: str, options: Mapping[str, Any] | None = None) -> dict[str, Tensor]:
     """ImageNet weights, torchvision's, of the network that a detector's backbone is part of.
-
-    They are downloaded where they are not cached.
 
     Args:
         network: Name of the detector, as for `build_detector`.
@@ -98,7 +102,7 @@ def load_detector(
     source: str,
     trunk: str,
     new: Collection[str] = frozenset(),
-) -> DetectorWeightsReport:
+) -> WeightsReport:
     """Load weights into a detector, whether attention is attached already or not.
 
     Weights are taken for the whole detector's if more of them have a place in it than in its backbone alone.
@@ -130,52 +134,31 @@ def load_detector(
     if not whole.fitting and not part.fitting:
         raise AttnlabError(
             f"{source} has weights neither of {type(network).__name__} nor of its backbone: its keys are "
-            f"{_some(state)}, and here they are {_some(network.state_dict())}."
+            f"{some(state)}, and here they are {some(network.state_dict())}."
         )
-    if len(whole.fitting) > len(part.fitting):
-        return _load_whole(network, whole, source)
-    _refuse_attention(part, source)
-    kept = {key: value for key, value in state.items() if not _is_counter_left(key, part)}
+    is_whole = len(whole.fitting) > len(part.fitting)
+    fit = whole if is_whole else part
+    # Attention that was trained with the other weights cannot be left out without a word.
+    if strangers := [key for key in fit.left if _ATTENTION.search(key)]:
+        raise AttnlabError(
+            f"{source} has weights of attention modules that the network has not: {some(strangers)}. Set "
+            "--model.attention to the one that it was trained with."
+        )
+    # Counters of BatchNorms that are frozen here, and have none.
+    counters = {key for key in fit.left if key.endswith("num_batches_tracked")}
+    if is_whole:
+        of_classes = {key: shapes for key, shapes in fit.shapes.items() if _CLASS_LAYERS.match(key)}
+        restarted = [key for key, (theirs, ours) in of_classes.items() if theirs[1:] == ours[1:]]
+        fit = fit.without(restarted)
+        stray = [key for key in fit.left if key not in counters]
+        choice = "detector they were trained with, with the same options"
+        fit.load(network, source, stray, "the detector ", choice)
+        return WeightsReport(source, "detector", len(fit.fitting), fit.new, restarted=restarted)
+    kept = {key: value for key, value in state.items() if key.removeprefix(fit.prefix) not in counters}
     report = load_backbone(backbone, kept, source, new_in_backbone)
     anew = [f"{trunk}.{key}" for key in report.new]
     anew += sorted(key for key in new if not key.startswith(f"{trunk}."))
-    return DetectorWeightsReport(source, "backbone", report.loaded, anew, unused=report.unused)
-
-
-def _load_whole(network: nn.Module, fit: Fit, source: str) -> DetectorWeightsReport:
-    _refuse_attention(fit, source)
-    restarted = [key for key in fit.shapes if _CLASS_LAYERS.match(key) and _differ_in_classes(fit, key)]
-    fit = replace(
-        fit,
-        fitting={key: value for key, value in fit.fitting.items() if key not in restarted},
-        shapes={key: shapes for key, shapes in fit.shapes.items() if key not in restarted},
-    )
-    if problems := fit.problems([key for key in fit.left if not key.endswith("num_batches_tracked")]):
-        raise AttnlabError(
-            f"The weights of {source} do not fit the detector {type(network).__name__}: {problems}. Choose "
-            "the detector they were trained with, with the same options."
-        )
-    network.load_state_dict(fit.fitting, strict=False)
-    return DetectorWeightsReport(source, "detector", len(fit.fitting), fit.new, restarted)
-
-
-def _differ_in_classes(fit: Fit, key: str) -> bool:
-    theirs, ours = fit.shapes[key]
-    return theirs[1:] == ours[1:]
-
-
-def _refuse_attention(fit: Fit, source: str) -> None:
-    """Attention that was trained with the other weights cannot be left out without a word."""
-    if strangers := [key for key in fit.left if _ATTENTION.search(key)]:
-        raise AttnlabError(
-            f"{source} has weights of attention modules that the network has not: {_some(strangers)}. Set "
-            "--model.attention to the one that it was trained with."
-        )
-
-
-def _is_counter_left(key: str, fit: Fit) -> bool:
-    """A BatchNorm's counter that the frozen one here has not."""
-    return key.endswith("num_batches_tracked") and key.removeprefix(fit.prefix) in fit.left
+    return replace(report, new=anew)
 
 
 def _newer_names(network: nn.Module, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -191,6 +174,27 @@ def _newer_names(network: nn.Module, state: Mapping[str, Tensor]) -> dict[str, T
     return renamed
 
 
-def _some(keys: Collection[str], shown: int = 3) -> str:
-    more = f", … ({len(keys)} in all)" if len(keys) > shown else ""
-    return ", ".join(list(keys)[:shown]) + more
+def rename_yolox_keys(state: Mapping[str, Any]) -> dict[str, Tensor]:
+    """Put the weights of a YOLOX of another project under our names, in a new dict.
+
+    Known are Megvii's names, alone or under ``model`` in a checkpoint, and those that ELA's authors added for
+    attention in the neck, whose modules come once for each site that shares them. Keys that are ours, or
+    nobody's, stay as they are. Megvii's weights need ``pixels: bgr255``.
+    """
+    model = state.get("model")
+    renamed: dict[str, Tensor] = {}
+    for key, tensor in (model if isinstance(model, Mapping) else state).items():
+        attention = _YOLOX_ATTENTION_KEY.fullmatch(key)
+        if attention and attention[1] in _YOLOX_ATTENTION:
+            part = "norm" if attention[2] == "gn" else "conv"
+            for site in _YOLOX_ATTENTION[attention[1]]:
+                renamed[f"{site}.attention.{part}.{attention[3]}"] = tensor
+            continue
+        for theirs, ours in _YOLOX_MODULES:
+            if key.startswith(theirs):
+                key = ours + key.removeprefix(theirs)
+                for part, new in _PARTS:
+                    key = key.replace(part, new)
+                break
+        renamed[key] = tensor
+    return renamed

@@ -13,9 +13,6 @@ from torch.nn import functional as F
 from attnlab.errors import AttnlabError, known_name, unknown
 from attnlab.models.batchnorm import allow_single_values
 
-# Given by their own arguments of `build_segmenter`.
-_OWN_ARGUMENTS = frozenset({"self", "encoder_name", "encoder_weights", "in_channels", "classes"})
-
 
 class Segmenter(nn.Module):
     """A network of segmentation-models-pytorch that takes images of any size.
@@ -64,10 +61,7 @@ def architectures() -> dict[str, type[nn.Module]]:
 
 
 def build_segmenter(
-    architecture: str,
-    encoder: str,
-    num_classes: int,
-    options: dict[str, Any] | None = None,
+    architecture: str, encoder: str, num_classes: int, options: dict[str, Any] | None = None
 ) -> Segmenter:
     """Build a network with random weights.
 
@@ -84,19 +78,29 @@ def build_segmenter(
         AttnlabError: For an unknown architecture, encoder or option, or a combination that the library
             refuses (for example a dilated DeepLab on an encoder that cannot be dilated).
     """
-    known = architectures()
-    name = known_name(architecture, known)
+    import timm
+    from segmentation_models_pytorch.encoders import get_encoder_names
+
+    known, encoders = architectures(), get_encoder_names()
+    name, encoder = known_name(architecture, known), known_name(encoder, encoders)
     if name not in known:
         raise unknown("architecture", architecture, known)
-    cls = known[name]
-    encoder = _known_encoder(encoder)
-    options = dict(options or {})
-    _check_options(cls, options)
+    if encoder.startswith("tu-"):
+        if not timm.is_model(encoder.removeprefix("tu-")):
+            raise unknown("timm network", encoder.removeprefix("tu-"), timm.list_models())
+    elif encoder not in encoders and not encoder.startswith("timm-"):
+        raise unknown("encoder", encoder, encoders, "Any network of timm works as 'tu-<name>'.")
+    cls, options = known[name], dict(options or {})
+    # The architecture would swallow others in its ``**kwargs`` without using them.
+    named = {p.name for p in inspect.signature(cls).parameters.values() if p.kind is not p.VAR_KEYWORD}
+    named -= {"encoder_name", "encoder_weights", "in_channels", "classes"}
+    if strangers := [option for option in options if option not in named]:
+        raise unknown(f"option of {name}", strangers[0], named)
     try:
         model = cls(encoder_name=encoder, encoder_weights=None, in_channels=3, classes=num_classes, **options)
     except (ValueError, TypeError, KeyError, NotImplementedError, RuntimeError) as error:
         raise AttnlabError(
-            f"segmentation-models-pytorch cannot build {cls.__name__} on encoder '{encoder}' "
+            f"segmentation-models-pytorch cannot build {name} on encoder '{encoder}' "
             f"with {options or 'default options'}: {error}"
         ) from error
     allow_single_values(model.get_submodule("decoder"))
@@ -104,42 +108,9 @@ def build_segmenter(
     try:
         segmenter.dropped = _drop_unused(segmenter)
     except RuntimeError as error:
-        raise AttnlabError(
-            f"{cls.__name__} on encoder '{encoder}' does not take images of any size: {error}"
-        ) from error
+        message = f"{name} on encoder '{encoder}' does not take images of any size: {error}"
+        raise AttnlabError(message) from error
     return segmenter
-
-
-def _known_encoder(encoder: str) -> str:
-    """The encoder's proper name.
-
-    Raises:
-        AttnlabError: Neither segmentation-models-pytorch nor timm knows it.
-    """
-    import segmentation_models_pytorch as smp
-    import timm
-
-    encoder = known_name(encoder, smp.encoders.get_encoder_names())
-    if encoder.startswith("tu-"):
-        if not timm.is_model(encoder.removeprefix("tu-")):
-            raise unknown("timm network", encoder.removeprefix("tu-"), timm.list_models())
-    elif encoder not in smp.encoders.get_encoder_names() and not encoder.startswith("timm-"):
-        raise unknown(
-            "encoder", encoder, smp.encoders.get_encoder_names(), "Any network of timm works as 'tu-<name>'."
-        )
-    return encoder
-
-
-def _check_options(cls: type[nn.Module], options: dict[str, Any]) -> None:
-    """Refuse an option that the architecture would swallow in its ``**kwargs`` without using it."""
-    named = {
-        name
-        for name, parameter in inspect.signature(cls.__init__).parameters.items()
-        if parameter.kind is not inspect.Parameter.VAR_KEYWORD
-    } - _OWN_ARGUMENTS
-    for option in options:
-        if option not in named:
-            raise unknown(f"option of {cls.__name__}", option, named)
 
 
 def _drop_unused(segmenter: Segmenter) -> tuple[str, ...]:
@@ -147,10 +118,7 @@ def _drop_unused(segmenter: Segmenter) -> tuple[str, ...]:
 
     A shallow network (PSPNet uses three encoder stages by default) leaves the deeper stages of its encoder
     without a gradient: parameters that would be counted but never used, and on which distributed training
-    would stop.
-
-    Returns:
-        The names of the replaced parts, below the encoder.
+    would stop. The names of what was replaced, below the encoder, come back.
     """
     probe = copy.deepcopy(segmenter).to("meta").eval()
     side = 8 * segmenter.stride

@@ -1,17 +1,24 @@
-"""Pretrained backbone weights: from the encoder's library or from a file, and a report of what fitted."""
+"""Pretrained weights of backbones and classifiers: from their library or a file, and what of them fitted."""
 
 from __future__ import annotations
 
 import pickle
-from collections.abc import Collection, Mapping
-from dataclasses import dataclass, field
+import sys
+from collections import Counter
+from collections.abc import Collection, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
 from torch import Tensor, nn
+from torchvision import models
 
 from attnlab.errors import AttnlabError
+from attnlab.models.classifiers import find_network
 
 # What a classifier has and a backbone has not; anything else left over in a file is an error.
 CLASSIFIER_PREFIXES = ("classifier.", "fc.", "head.", "heads.", "last_linear.", "conv_head.", "global_pool.")
@@ -29,30 +36,41 @@ class WeightsReport:
 
     Attributes:
         source: File or library the weights came from.
+        part: What they are of: ``network``, ``detector`` or ``backbone``.
         loaded: How many tensors were taken over.
-        new: Keys that keep their initial values (those of attention modules).
-        unused: Keys of the source that have no place here: its classifier, or stages that are not used.
+        new: Keys of attention modules, which keep their initial values.
+        unused: Keys of the source that have no place here: its classifier of other classes, auxiliary
+            classifiers, and stages that are not used.
+        restarted: Keys of a detector's layers for other classes, which keep their initial values.
+        head_replaced: Why the classifier of a network keeps its random start; None where it was loaded.
     """
 
     source: str
+    part: str
     loaded: int
-    new: list[str] = field(default_factory=list)
+    new: list[str]
     unused: list[str] = field(default_factory=list)
+    restarted: list[str] = field(default_factory=list)
+    head_replaced: str | None = None
 
     def __str__(self) -> str:
         """One line for a log."""
-        return (
-            f"Backbone weights from {self.source}: {self.loaded} tensors loaded, {len(self.new)} of "
-            f"attention modules start anew, {len(self.unused)} of parts that are not used here left out."
+        text = (
+            f"Weights of the {self.part} from {self.source}: {self.loaded} tensors loaded, {len(self.new)} "
+            f"of attention modules start anew, {len(self.unused)} left out"
         )
+        if self.restarted:
+            text += f"; for another number of classes, these start anew: {', '.join(self.restarted)}"
+        if self.part == "network":
+            text += f"; {self.head_replaced or 'the classifier is loaded too'}"
+        return f"{text}."
 
 
-def library_encoder_weights(encoder: str, weights: str = "imagenet", depth: int = 5) -> dict[str, Tensor]:
-    """State dict of an encoder as its library publishes it; downloads it where it is not cached.
+def library_encoder_weights(encoder: str, depth: int = 5) -> dict[str, Tensor]:
+    """State dict of an encoder's ImageNet weights from its library; downloads it where it is not cached.
 
     Args:
         encoder: Name of an encoder of segmentation-models-pytorch.
-        weights: Name of the weights there.
         depth: Number of stages of the encoder.
 
     Raises:
@@ -60,20 +78,48 @@ def library_encoder_weights(encoder: str, weights: str = "imagenet", depth: int 
     """
     import segmentation_models_pytorch as smp
 
-    try:
-        network = smp.encoders.get_encoder(
-            encoder, weights=True if encoder.startswith("tu-") else weights, depth=depth
-        )
-    except KeyError as error:
-        raise AttnlabError(f"No '{weights}' weights for encoder '{encoder}': {error.args[0]}") from error
-    except (OSError, RuntimeError) as error:
-        # The hub clients raise their own kinds of both when offline; their text says which host.
-        raise AttnlabError(
-            f"Could not fetch the '{weights}' weights of encoder '{encoder}': {first_line(error)} "
-            "With no connection, pass a file instead: --model.weights FILE (a torch state dict or "
-            "safetensors with the encoder's keys), or --model.weights none to train from scratch."
-        ) from error
+    weights = True if encoder.startswith("tu-") else "imagenet"
+    with _fetching(f"the 'imagenet' weights of encoder '{encoder}'", "encoder"):
+        try:
+            network = smp.encoders.get_encoder(encoder, weights=weights, depth=depth)
+        except KeyError as error:
+            raise AttnlabError(f"No 'imagenet' weights for encoder '{encoder}': {error.args[0]}") from error
     return dict(network.state_dict())
+
+
+def library_classifier_weights(network: str) -> dict[str, Tensor]:
+    """State dict of a classification network's ImageNet weights, by its name as for `build_classifier`.
+
+    Raises:
+        AttnlabError: When there are no such weights, or they cannot be fetched.
+    """
+    library, name = find_network(network)
+    with _fetching(f"the ImageNet weights of {library}'s '{name}'", "network") as instead:
+        if library == "torchvision":
+            if weights := getattr(models.get_model_weights(name), "DEFAULT", None):
+                # Torch says what it fetches and to where; its bar belongs on a terminal alone.
+                return dict(weights.get_state_dict(progress=sys.stderr.isatty(), check_hash=True))
+        else:
+            import timm
+
+            if timm.is_model_pretrained(name):
+                return dict(timm.create_model(name, pretrained=True).state_dict())
+    raise AttnlabError(f"{library} publishes no ImageNet weights of '{name}'; {instead}")
+
+
+@contextmanager
+def _fetching(what: str, part: str) -> Iterator[str]:
+    """One error for what the hub clients raise when offline: their own kinds of two that say which host."""
+    instead = (
+        f"pass a file instead: --model.weights FILE (a torch state dict or safetensors with the {part}'s "
+        "keys), or --model.weights none to train from scratch."
+    )
+    try:
+        yield instead
+    except (OSError, RuntimeError) as error:
+        raise AttnlabError(
+            f"Could not fetch {what}: {first_line(error)} With no connection, {instead}"
+        ) from error
 
 
 def weights_file(path: str | Path) -> Path:
@@ -101,25 +147,19 @@ def read_state_dict(path: str | Path) -> dict[str, Tensor]:
         AttnlabError: When it is missing, cannot be read, or holds no tensors.
     """
     path = weights_file(path)
+    unreadable = (RuntimeError, EOFError, OSError, ValueError, pickle.UnpicklingError, SafetensorError)
     try:
         if path.suffix == ".safetensors":
-            from safetensors.torch import load_file
-
             content: Any = load_file(path)
         else:
             content = torch.load(path, map_location="cpu", weights_only=True)
-    except (RuntimeError, EOFError, OSError, ValueError, pickle.UnpicklingError) as error:
+    except unreadable as error:
         raise AttnlabError(f"Cannot read weights from {path}: {first_line(error)}") from error
-    except Exception as error:
-        if type(error).__name__ != "SafetensorError":
-            raise
-        raise AttnlabError(f"Cannot read weights from {path}: {first_line(error)}") from error
+    content = content if isinstance(content, Mapping) else {}
     for key in ("state_dict", "model", "model_state"):
-        if isinstance(content, Mapping) and isinstance(content.get(key), Mapping):
+        if isinstance(content.get(key), Mapping):
             content = content[key]
-    tensors = (
-        {k: v for k, v in content.items() if isinstance(v, Tensor)} if isinstance(content, Mapping) else {}
-    )
+    tensors = {key: value for key, value in content.items() if isinstance(value, Tensor)}
     if not tensors:
         raise AttnlabError(f"{path} holds no tensors by name; a state dict was expected.")
     return tensors
@@ -149,16 +189,61 @@ def load_backbone(
     """
     fit = compare(backbone, state, new)
     known = (*CLASSIFIER_PREFIXES, *(f"{name}." for name in dropped))
-    problems = fit.problems([] if fit.prefix else [k for k in fit.left if not k.startswith(known)])
-    if problems:
+    stray = [] if fit.prefix else [key for key in fit.left if not key.startswith(known)]
+    fit.load(backbone, source, stray, "the backbone ", "encoder they were trained with")
+    return WeightsReport(source, "backbone", len(fit.fitting), fit.new, fit.left)
+
+
+def load_classifier(
+    network: nn.Module,
+    state: Mapping[str, Tensor],
+    source: str,
+    head: str,
+    new: Collection[str] = frozenset(),
+) -> WeightsReport:
+    """Load weights into a classification network, whether attention is attached already or not.
+
+    A prefix of the source's keys (``module.``, ``network.``, ``backbone.``) is dropped. A classifier that the
+    source lacks, or that has another number of classes there, keeps its random start.
+
+    Args:
+        network: Changed in place.
+        state: The source's tensors by name.
+        source: How to call the source in messages.
+        head: Name of the layer that makes the logits (`head_name`).
+        new: Keys of the network that its attention modules have added, and that the source may lack.
+
+    Raises:
+        AttnlabError: When any other tensor is missing, is left over or has another shape; nothing is loaded
+            then. Auxiliary classifiers may be left over.
+    """
+    fit = compare(network, state, new)
+    unused: list[str] = []
+    replaced, key = None, f"{head}.weight"
+    theirs, ours = fit.shapes.get(key, ((0,), (0,)))
+    if key not in fit.fitting:
+        replaced = f"the classifier {head} starts anew: there is none in the file"
+    elif theirs[0] != ours[0]:
+        replaced = f"the classifier {head} starts anew: {ours[0]} classes here, {theirs[0]} in the file"
+    if replaced:
+        heads = {key for key in network.state_dict() if key.rpartition(".")[0] == head}
+        unused = [key for key in fit.fitting if key in heads]
+        fit = fit.without(heads)
+    stem = next(
+        (key for key, value in network.state_dict().items() if value.ndim == 4 and key not in new), ""
+    )
+    theirs, ours = fit.shapes.get(stem, ((), ()))
+    if stem in fit.shapes and (len(fit.shapes) == 1 or theirs[2:] != ours[2:]):
         raise AttnlabError(
-            f"The weights of {source} do not fit the backbone {type(backbone).__name__}: {problems}. "
-            "Choose the encoder they were trained with."
+            f"The weights of {source} do not fit the stem of {type(network).__name__}: {stem} is {theirs} in "
+            f"the file and {ours} in the network. Leave --model.stem_stride away, or train from scratch with "
+            "--model.weights none."
         )
-    # Some encoders of segmentation-models-pytorch pop their classifier's keys here and return nothing; the
-    # comparison above has already told what is missing.
-    backbone.load_state_dict(fit.fitting, strict=False)
-    return WeightsReport(source, len(fit.fitting), fit.new, fit.left)
+    stray = [key for key in fit.left if not key.partition(".")[0].lower().startswith("aux")]
+    fit.load(network, source, stray, "", "network they were trained with, with the same options")
+    return WeightsReport(
+        source, "network", len(fit.fitting), fit.new, [*unused, *fit.left], head_replaced=replaced
+    )
 
 
 @dataclass(frozen=True)
@@ -182,32 +267,48 @@ class Fit:
     left: list[str]
     shapes: dict[str, tuple[tuple[int, ...], tuple[int, ...]]]
 
-    def problems(self, stray: list[str]) -> str:
-        """What does not fit, in words; empty if all does.
+    def without(self, keys: Collection[str]) -> Fit:
+        """The same comparison, with some of the network's keys left out of it."""
+        return replace(
+            self,
+            fitting={key: value for key, value in self.fitting.items() if key not in keys},
+            missing=[key for key in self.missing if key not in keys],
+            shapes={key: shapes for key, shapes in self.shapes.items() if key not in keys},
+        )
+
+    def load(self, network: nn.Module, source: str, stray: Collection[str], kind: str, choice: str) -> None:
+        """Load what fits, or nothing if other tensors do not.
 
         Args:
+            network: Changed in place.
+            source: How to call the source in messages.
             stray: The keys of ``left`` that the source should not have.
+            kind: What to call the network in messages, before its class.
+            choice: What the message tells the user to choose.
         """
         shapes = [
             f"{key}: {theirs} in the file, {ours} in the network"
             for key, (theirs, ours) in self.shapes.items()
         ]
-        parts = (
-            _summary("missing in the file", self.missing),
-            _summary("not in the network", stray),
-            _summary("of another shape", shapes),
-        )
-        return "; ".join(part for part in parts if part)
+        problems = {
+            "missing in the file": self.missing,
+            "not in the network": stray,
+            "of another shape": shapes,
+        }
+        if texts := [f"{what}: {some(keys, 4)}" for what, keys in problems.items() if keys]:
+            raise AttnlabError(
+                f"The weights of {source} do not fit {kind}{type(network).__name__}: {'; '.join(texts)}. "
+                f"Choose the {choice}."
+            )
+        # Some encoders of segmentation-models-pytorch pop their classifier's keys here and return nothing;
+        # the comparison has already told what is missing.
+        network.load_state_dict(self.fitting, strict=False)
 
 
 def compare(network: nn.Module, state: Mapping[str, Tensor], new: Collection[str] = frozenset()) -> Fit:
     """Compare a source's tensors with a network's, by name and shape.
 
-    Args:
-        network: The network, left as it is.
-        state: The source's tensors by name. A prefix that their keys share with none of the network's is
-            dropped.
-        new: Keys of the network that the source may lack.
+    A prefix that the source's keys share with none of the network's is dropped; it may lack the keys ``new``.
     """
     wanted = network.state_dict()
     prefix = _common_prefix(wanted, state)
@@ -231,22 +332,19 @@ def compare(network: nn.Module, state: Mapping[str, Tensor], new: Collection[str
 
 def _common_prefix(wanted: Mapping[str, Tensor], state: Mapping[str, Tensor]) -> str:
     """The prefix whose removal makes most keys of ``state`` match ``wanted``."""
-    counts: dict[str, int] = {}
+    counts: Counter[str] = Counter()
     for key in state:
         parts = key.split(".")
-        for depth in range(len(parts)):
-            if ".".join(parts[depth:]) in wanted:
-                prefix = "".join(f"{part}." for part in parts[:depth])
-                counts[prefix] = counts.get(prefix, 0) + 1
-                break
+        depths = (depth for depth in range(len(parts)) if ".".join(parts[depth:]) in wanted)
+        if (depth := next(depths, None)) is not None:
+            counts["".join(f"{part}." for part in parts[:depth])] += 1
     return max(counts, key=lambda p: (counts[p], -len(p)), default="")
 
 
-def _summary(what: str, keys: list[str], shown: int = 4) -> str:
-    if not keys:
-        return ""
+def some(keys: Collection[str], shown: int = 3) -> str:
+    """The first of some names, and how many there are."""
     more = f", … ({len(keys)} in all)" if len(keys) > shown else ""
-    return f"{what}: {', '.join(keys[:shown])}{more}"
+    return ", ".join(list(keys)[:shown]) + more
 
 
 def first_line(error: BaseException) -> str:

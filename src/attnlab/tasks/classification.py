@@ -14,7 +14,7 @@ from attnlab.attention import attention_keys
 from attnlab.errors import AttnlabError
 from attnlab.metrics import ClassificationResult, ClassificationScores
 from attnlab.models import (
-    ClassifierWeightsReport,
+    WeightsReport,
     build_classifier,
     head_name,
     library_classifier_weights,
@@ -122,7 +122,7 @@ class ClassificationTask(BaseTask):
             )
         super().setup(stage)
 
-    def load_weights(self, weights: str) -> ClassifierWeightsReport:
+    def load_weights(self, weights: str) -> WeightsReport:
         """Load the library's published weights (``imagenet``), or a file's."""
         if weights == "imagenet":
             name = self.hparams["network"]

@@ -12,9 +12,15 @@ from torchvision.ops import FrozenBatchNorm2d
 from attnlab.attention import attach
 from attnlab.errors import AttnlabError
 from attnlab.models.detectors import BuiltDetector, build_detector
-from attnlab.models.detectors.dilated_encoder import DilatedEncoder
 from attnlab.models.detectors.resizing import ShortSide
-from attnlab.models.detectors.yolof import YOLOF, Decoder, decode, square_anchors, with_objectness
+from attnlab.models.detectors.yolof import (
+    YOLOF,
+    Decoder,
+    DilatedEncoder,
+    decode,
+    square_anchors,
+    with_objectness,
+)
 from tests.models.detectors.tester import DetectorTester, least_shares, target
 
 SMALL = {"backbone": "resnet18", "min_size": 96, "max_size": 128, "score_threshold": 0.0}

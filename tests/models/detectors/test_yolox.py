@@ -15,12 +15,8 @@ from torchvision.ops import nms
 from attnlab.attention import attach
 from attnlab.errors import AttnlabError
 from attnlab.models.detectors.resizing import Placement
-from attnlab.models.detectors.yolox import (
-    YOLOX,
-    yolox,
-)
+from attnlab.models.detectors.yolox import YOLOX, yolox, yolox_losses
 from attnlab.models.detectors.yolox_head import Predictions, anchors_of
-from attnlab.models.detectors.yolox_losses import yolox_losses
 from tests.models.detectors.tester import least_shares
 
 LEVELS = [torch.empty(1, 1, 12, 12), torch.empty(1, 1, 6, 6), torch.empty(1, 1, 3, 3)]

@@ -12,8 +12,8 @@ from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
 from attnlab.attention import attach
+from attnlab.models.detector_weights import rename_yolox_keys
 from attnlab.models.detectors.yolox import yolox
-from attnlab.models.detectors.yolox_weights import rename_yolox_keys
 
 SHARED = Path(__file__).parents[4] / "shared"
 WEIGHTS = SHARED / "weights"

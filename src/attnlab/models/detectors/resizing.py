@@ -8,13 +8,15 @@ Images are shrunk with antialiasing, as PIL does it, and not at all where they h
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torchvision.ops import clip_boxes_to_image
 
 from attnlab.errors import AttnlabError
 
@@ -24,6 +26,7 @@ IMAGENET_STD = (0.229, 0.224, 0.225)
 Images = Sequence[Tensor] | Tensor
 Targets = list[dict[str, Any]]
 Interpolation = Literal["bilinear", "bicubic"]
+Place = Literal["centre", "top_left"]
 
 
 @dataclass(frozen=True)
@@ -46,26 +49,34 @@ class Placement:
     height: int
     width: int
 
+    @classmethod
+    def scaled(cls, image: Tensor, scale: float) -> Placement:
+        """At the top left, in whole pixels, one at least."""
+        height, width = image.shape[-2:]
+        new_height, new_width = max(1, round(height * scale)), max(1, round(width * scale))
+        return cls(new_width / width, new_height / height, 0, 0, height, width)
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """Height and width in the batch."""
+        return round(self.height * self.scale_y), round(self.width * self.scale_x)
+
     def forth(self, boxes: Tensor) -> Tensor:
         """Boxes in the image's pixels -> in the batch's, xyxy (N,4)."""
-        return boxes * self._scale(boxes) + self._offset(boxes)
+        scale, offset = self._map(boxes)
+        return boxes * scale + offset
 
     def back(self, boxes: Tensor) -> Tensor:
         """Boxes in the batch's pixels -> in the image's, clipped to it, xyxy (N,4)."""
-        x0, y0, x1, y1 = ((boxes - self._offset(boxes)) / self._scale(boxes)).unbind(-1)
-        width, height = self.width, self.height
-        sides = (x0.clamp(0, width), y0.clamp(0, height), x1.clamp(0, width), y1.clamp(0, height))
-        return torch.stack(sides, dim=-1)
+        scale, offset = self._map(boxes)
+        return clip_boxes_to_image((boxes - offset) / scale, (self.height, self.width))
 
-    def _scale(self, like: Tensor) -> Tensor:
-        return like.new_tensor([self.scale_x, self.scale_y, self.scale_x, self.scale_y])
-
-    def _offset(self, like: Tensor) -> Tensor:
-        return like.new_tensor([self.left, self.top, self.left, self.top])
+    def _map(self, like: Tensor) -> tuple[Tensor, Tensor]:
+        return like.new_tensor([self.scale_x, self.scale_y] * 2), like.new_tensor([self.left, self.top] * 2)
 
 
 class Resizing(nn.Module):
-    """What both ways of resizing share: normalisation, moving the boxes, and the way back.
+    """What both ways of resizing share: resampling, normalisation, and moving the boxes.
 
     Args:
         mean: Mean of each channel, for pixels in 0..1.
@@ -74,7 +85,10 @@ class Resizing(nn.Module):
     """
 
     def __init__(
-        self, mean: Sequence[float], std: Sequence[float], interpolation: Interpolation = "bilinear"
+        self,
+        mean: Sequence[float] = IMAGENET_MEAN,
+        std: Sequence[float] = IMAGENET_STD,
+        interpolation: Interpolation = "bilinear",
     ) -> None:
         super().__init__()
         if len(mean) != 3 or len(std) != 3 or min(std) <= 0:
@@ -88,23 +102,27 @@ class Resizing(nn.Module):
         self.mean: Tensor
         self.std: Tensor
 
-    def back(self, boxes: Tensor, placement: Placement) -> Tensor:
-        """Boxes of the batch, xyxy (N,4) -> in the given image's pixels, clipped to it."""
-        return placement.back(boxes)
+    @abstractmethod
+    def lay_out(self, images: Images) -> tuple[list[Placement], Tensor]:
+        """Where each image lies, and the canvas (B,3,H,W) of 0..1 that they are put on."""
 
-    def _batch(
-        self,
-        images: Images,
-        targets: Sequence[Mapping[str, Any]] | None,
-        canvas: Tensor,
-        placements: list[Placement],
+    def forward(
+        self, images: Images, targets: Sequence[Mapping[str, Any]] | None = None
     ) -> tuple[Tensor, Targets | None, list[Placement]]:
-        """Put every resized image on its canvas (B,3,H,W) of 0..1, and normalise."""
+        """Batch (B,3,H,W), targets with boxes in its pixels, and where each image lies.
+
+        Args:
+            images: (3,h,w) each, or (B,3,h,w), in 0..1.
+            targets: One dict an image; its ``boxes`` are xyxy in the image's pixels.
+        """
+        placements, canvas = self.lay_out(images)
         for image, field, at in zip(images, canvas, placements, strict=True):
-            height, width = round(at.height * at.scale_y), round(at.width * at.scale_x)
-            field[:, at.top : at.top + height, at.left : at.left + width] = resized(
-                image, height, width, self.interpolation
-            )
+            height, width = at.size
+            if tuple(image.shape[-2:]) != (height, width):
+                image = F.interpolate(
+                    image[None], (height, width), mode=self.interpolation, antialias=True, align_corners=False
+                )[0].clamp(0, 1)
+            field[:, at.top : at.top + height, at.left : at.left + width] = image
         # The buffers have the network's dtype, also where that is not the images'.
         batch = ((canvas - self.mean) / self.std).to(self.mean.dtype)
         if targets is None:
@@ -125,9 +143,7 @@ class Letterbox(Resizing):
             both included, from torch's global generator. None: always ``size``.
         place: Where the image lies in the square.
         fill: Grey value around the image, 0..1.
-        mean: Mean of each channel, for pixels in 0..1.
-        std: Standard deviation of each channel.
-        interpolation: How pixels are resampled.
+        **options: Those of `Resizing`.
 
     Attributes:
         multi_scale: Whether training draws sizes; may be set.
@@ -137,13 +153,11 @@ class Letterbox(Resizing):
         self,
         size: int,
         train_sizes: tuple[int, int] | None = None,
-        place: Literal["centre", "top_left"] = "centre",
+        place: Place = "centre",
         fill: float = 128 / 255,
-        mean: Sequence[float] = IMAGENET_MEAN,
-        std: Sequence[float] = IMAGENET_STD,
-        interpolation: Interpolation = "bilinear",
+        **options: Any,
     ) -> None:
-        super().__init__(mean, std, interpolation)
+        super().__init__(**options)
         smallest, largest = train_sizes or (size, size)
         wrong = [side for side in (size, smallest, largest) if side < 32 or side % 32]
         if wrong or smallest > largest:
@@ -161,38 +175,20 @@ class Letterbox(Resizing):
         self.fill = fill
         self.multi_scale = smallest < largest
 
-    def forward(
-        self, images: Images, targets: Sequence[Mapping[str, Any]] | None = None
-    ) -> tuple[Tensor, Targets | None, list[Placement]]:
-        """Batch (B,3,S,S), targets with boxes in its pixels, and where each image lies.
-
-        Args:
-            images: (3,h,w) each, or (B,3,h,w), in 0..1.
-            targets: One dict an image; its ``boxes`` are xyxy in the image's pixels.
-        """
-        side = self._side()
-        placements = [self._placement(image.shape[-2], image.shape[-1], side) for image in images]
-        canvas = images[0].new_full((len(images), 3, side, side), self.fill)
-        return self._batch(images, targets, canvas, placements)
-
-    def _side(self) -> int:
-        if not (self.training and self.multi_scale):
-            return self.size
-        smallest, largest = self.train_sizes
-        return 32 * int(torch.randint(smallest // 32, largest // 32 + 1, ()))
-
-    def _placement(self, height: int, width: int, side: int) -> Placement:
-        scale = side / max(height, width)
-        new_height, new_width = max(1, round(height * scale)), max(1, round(width * scale))
-        centre = self.place == "centre"
-        return Placement(
-            scale_x=new_width / width,
-            scale_y=new_height / height,
-            left=(side - new_width) // 2 if centre else 0,
-            top=(side - new_height) // 2 if centre else 0,
-            height=height,
-            width=width,
-        )
+    def lay_out(self, images: Images) -> tuple[list[Placement], Tensor]:
+        """A square of ``fill``."""
+        side = self.size
+        if self.training and self.multi_scale:
+            smallest, largest = self.train_sizes
+            side = 32 * int(torch.randint(smallest // 32, largest // 32 + 1, ()))
+        placements = []
+        for image in images:
+            at = Placement.scaled(image, side / max(image.shape[-2:]))
+            if self.place == "centre":
+                height, width = at.size
+                at = replace(at, left=(side - width) // 2, top=(side - height) // 2)
+            placements.append(at)
+        return placements, images[0].new_full((len(images), 3, side, side), self.fill)
 
 
 class ShortSide(Resizing):
@@ -204,21 +200,11 @@ class ShortSide(Resizing):
         short: Length of the shorter side, in pixels.
         longest: The longer side is at most this; the shorter one is then below ``short``.
         divisor: Height and width of the batch are multiples of it, the network's largest stride.
-        mean: Mean of each channel, for pixels in 0..1.
-        std: Standard deviation of each channel.
-        interpolation: How pixels are resampled.
+        **options: Those of `Resizing`.
     """
 
-    def __init__(
-        self,
-        short: int,
-        longest: int,
-        divisor: int = 32,
-        mean: Sequence[float] = IMAGENET_MEAN,
-        std: Sequence[float] = IMAGENET_STD,
-        interpolation: Interpolation = "bilinear",
-    ) -> None:
-        super().__init__(mean, std, interpolation)
+    def __init__(self, short: int, longest: int, divisor: int = 32, **options: Any) -> None:
+        super().__init__(**options)
         if not 1 <= short <= longest or divisor < 1:
             raise AttnlabError(
                 "short is at least 1 and at most longest, divisor at least 1; "
@@ -228,35 +214,16 @@ class ShortSide(Resizing):
         self.longest = longest
         self.divisor = divisor
 
-    def forward(
-        self, images: Images, targets: Sequence[Mapping[str, Any]] | None = None
-    ) -> tuple[Tensor, Targets | None, list[Placement]]:
-        """Batch (B,3,H,W), targets with boxes in its pixels, and where each image lies.
-
-        Args:
-            images: (3,h,w) each, or (B,3,h,w), in 0..1.
-            targets: One dict an image; its ``boxes`` are xyxy in the image's pixels.
-        """
-        placements = [self._placement(image.shape[-2], image.shape[-1]) for image in images]
-        height = self._padded(max(round(at.height * at.scale_y) for at in placements))
-        width = self._padded(max(round(at.width * at.scale_x) for at in placements))
+    def lay_out(self, images: Images) -> tuple[list[Placement], Tensor]:
+        """A rectangle of the mean colour."""
+        placements = []
+        for image in images:
+            scale = min(self.short / min(image.shape[-2:]), self.longest / max(image.shape[-2:]))
+            placements.append(Placement.scaled(image, scale))
+        # Rounded up to multiples.
+        height, width = (
+            -(-max(sides) // self.divisor) * self.divisor
+            for sides in zip(*(at.size for at in placements), strict=True)
+        )
         canvas = self.mean.to(images[0].dtype).expand(3, height, width).repeat(len(images), 1, 1, 1)
-        return self._batch(images, targets, canvas, placements)
-
-    def _placement(self, height: int, width: int) -> Placement:
-        scale = min(self.short / min(height, width), self.longest / max(height, width))
-        new_height, new_width = max(1, round(height * scale)), max(1, round(width * scale))
-        return Placement(new_width / width, new_height / height, 0, 0, height, width)
-
-    def _padded(self, length: int) -> int:
-        return -(-length // self.divisor) * self.divisor
-
-
-def resized(image: Tensor, height: int, width: int, interpolation: Interpolation = "bilinear") -> Tensor:
-    """An image at another size, antialiased: (3,h,w) in 0..1 -> (3,height,width), in 0..1."""
-    if tuple(image.shape[-2:]) == (height, width):
-        return image
-    new = F.interpolate(
-        image[None], size=(height, width), mode=interpolation, antialias=True, align_corners=False
-    )
-    return new[0].clamp(0, 1)
+        return placements, canvas

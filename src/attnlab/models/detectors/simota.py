@@ -74,24 +74,23 @@ class Assignment:
 def sim_ota(
     predictions: Predictions, boxes: Tensor, truths: Truths, centre_radius: float = CENTRE_RADIUS
 ) -> Assignment:
-    """Assign anchors to the objects of a batch.
+    """Assign anchors to the objects of a batch, sorted by image and anchor; empty without objects.
 
     Args:
         predictions: The head's, for B images and A anchors.
         boxes: The predicted boxes, xyxy in pixels of the batch, (B,A,4).
         truths: The objects.
         centre_radius: Half the side of the square around an object's middle, in strides.
-
-    Returns:
-        The assignment, sorted by image and anchor; empty without objects.
     """
     image = truths.image
     if not len(image):
         none = image.new_zeros(0)
         return Assignment(none, none, none, boxes.new_zeros(0))
     inside, centred = _geometry(predictions, truths.boxes, centre_radius)
-    candidate = _in_any(inside | centred, image, len(boxes))  # (B,A)
-    of_image = candidate[image]  # (T,A)
+    # Whether an anchor is near any object of its image, (B,A), and the same for each object, (T,A).
+    near = image.new_zeros(boxes.shape[:2], dtype=torch.int32).index_add_(0, image, (inside | centred).int())
+    candidate = near > 0
+    of_image = candidate[image]
     overlaps = iou(
         [side[image] for side in boxes.unbind(-1)], [side[:, None] for side in truths.boxes.unbind(-1)]
     )
@@ -130,21 +129,15 @@ def _geometry(predictions: Predictions, truths: Tensor, radius: float) -> tuple[
     return inside, centred
 
 
-def _in_any(of_truth: Tensor, image: Tensor, images: int) -> Tensor:
-    """Whether a row (T,A) of any object of an image is true: (B,A)."""
-    counts = of_truth.new_zeros((images, of_truth.shape[1]), dtype=torch.int32)
-    return counts.index_add_(0, image, of_truth.int()) > 0
-
-
 def _class_cost(predictions: Predictions, candidate: Tensor, truths: Truths) -> Tensor:
     """Binary cross-entropy of each anchor's classes with each object's class, (T,A); 0 for no candidates.
 
     The sum over the classes is, but for one term, the same for all objects: it is taken once an anchor.
     """
     classes, objectness = predictions.classes[candidate], predictions.objectness[candidate]  # (M,K), (M,)
-    background = -_log_one_minus((classes.sigmoid() * objectness.sigmoid()[:, None]).sqrt()).sum(1)
     per_anchor = torch.zeros_like(predictions.objectness)
-    per_anchor[candidate] = background
+    background = _log_one_minus((classes.sigmoid() * objectness.sigmoid()[:, None]).sqrt())
+    per_anchor[candidate] = -background.sum(1)
     logits = predictions.classes.transpose(1, 2)[truths.image, truths.labels]  # (T,A)
     log_p = (F.logsigmoid(logits) + F.logsigmoid(predictions.objectness)[truths.image]) / 2
     own = _log_one_minus(log_p.exp()) - log_p.clamp(min=-100)

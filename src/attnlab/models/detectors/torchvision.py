@@ -7,180 +7,177 @@ published weights of whole detectors fit where the backbone and the number of cl
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from abc import abstractmethod
+from collections.abc import Callable
+from dataclasses import dataclass
 from functools import partial
+from typing import Any, ClassVar
 
+import torch
 from torch import Tensor, nn
-from torchvision.models.detection import FCOS, FasterRCNN, RetinaNet
+from torchvision.models import detection
+from torchvision.models.detection.anchor_utils import AnchorGenerator
 from torchvision.models.detection.backbone_utils import (
     BackboneWithFPN,
     mobilenet_backbone,
     resnet_fpn_backbone,
 )
+from torchvision.models.detection.image_list import ImageList
 from torchvision.models.detection.transform import GeneralizedRCNNTransform, resize_boxes
 from torchvision.ops import FrozenBatchNorm2d
-from torchvision.ops.feature_pyramid_network import ExtraFPNBlock, LastLevelP6P7
+from torchvision.ops.feature_pyramid_network import LastLevelP6P7
 
 from attnlab.errors import AttnlabError, unknown
-from attnlab.models.detectors.built import BuiltDetector
-from attnlab.models.detectors.precision import Float32Anchors, give_float32
+from attnlab.models.detectors.recipe import BuiltDetector, Recipe, example_size
+from attnlab.models.detectors.resizing import IMAGENET_MEAN, IMAGENET_STD
 
 RESNETS = (
     *("resnet18", "resnet34", "resnet50", "resnet101", "resnet152", "resnext50_32x4d", "resnext101_32x8d"),
     *("resnext101_64x4d", "wide_resnet50_2", "wide_resnet101_2"),
 )
 MOBILENETS = ("mobilenet_v2", "mobilenet_v3_large", "mobilenet_v3_small")
-# The library's parts of a MobileNet that can be frozen: five reductions by 2, and the last convolution.
-_MOBILENET_PARTS = 6
-_IMAGENET_MEAN, _IMAGENET_STD = [0.485, 0.456, 0.406], [0.229, 0.224, 0.225]
+_RATIOS = ((0.5, 1.0, 2.0),) * 5
 
 
-def faster_rcnn(
-    num_classes: int,
-    backbone: str = "resnet50",
-    min_size: int | tuple[int, ...] = 800,
-    max_size: int = 1333,
-    frozen_bn: bool = False,
-    trainable_layers: int | None = None,
-    smallest_anchor: int = 32,
-    proposals_trained: int = 512,
-    score_threshold: float = 0.05,
-    nms_threshold: float = 0.5,
-    max_detections: int = 100,
-) -> BuiltDetector:
-    """Faster R-CNN (arXiv 1506.01497) with a feature pyramid (arXiv 1612.03144), strides 4 to 64.
+@dataclass(frozen=True)
+class PyramidRecipe(Recipe):
+    """A detector of torchvision on a feature pyramid (arXiv 1612.03144).
 
-    Args:
-        num_classes: Number of classes K, without the background, which is class 0 inside.
-        backbone: A ResNet, ResNeXt, Wide ResNet or MobileNet of torchvision.
+    Attributes:
+        backbone: A ResNet, ResNeXt, Wide ResNet or MobileNet.
         min_size: Shorter side that images are resized to, in pixels. Of several, training draws one for each
             image, and evaluation takes the last.
         max_size: Longest side after resizing, in pixels; goes before `min_size`.
-        frozen_bn: The backbone's BatchNorms keep their statistics and weights: for pretrained backbones with
-            few images in a batch. False trains them.
-        trainable_layers: How many of the backbone's parts, from the last, are trained: 0 to 5 of a ResNet, 0
-            to 6 of a MobileNet. None trains all.
+    """
+
+    min_size: int | tuple[int, ...] = 800
+    max_size: int = 1333
+    first_label: ClassVar[int] = 0
+
+    def build(self) -> BuiltDetector:
+        """Build the network; it resizes images as `AnySizeTransform` does."""
+        sizes = [self.min_size] if isinstance(self.min_size, int) else list(self.min_size)
+        if not sizes or any(not isinstance(size, int) or size < 1 for size in sizes) or self.max_size < 1:
+            raise AttnlabError(
+                f"min_size takes a number of pixels, or a list of them, and max_size one, all above 0; got "
+                f"min_size = {self.min_size!r} and max_size = {self.max_size!r}."
+            )
+        network = self.network()
+        network.transform = AnySizeTransform(sizes, self.max_size, IMAGENET_MEAN, IMAGENET_STD)
+        return BuiltDetector(
+            network, self.first_label, "backbone.body", example_size(sizes[-1], self.max_size)
+        )
+
+    @abstractmethod
+    def network(self) -> nn.Module:
+        """Build the library's detector."""
+
+    def dense(self, cls: type[nn.Module], anchors: AnchorGenerator) -> nn.Module:
+        """A detector of one stage, on maps of the strides 8 to 128."""
+        network = cls(
+            self.pyramid(finest=8),
+            self.num_classes,
+            anchor_generator=anchors,
+            score_thresh=self.score_threshold,
+            nms_thresh=self.nms_threshold,
+            detections_per_img=self.max_detections,
+        )
+        give_float32(anchors, network.get_submodule("head"))
+        return network
+
+    def pyramid(self, finest: int) -> BackboneWithFPN:
+        """The backbone with maps of stride `finest` (4, or 8) to 32, and one (or two) of further strides."""
+        first = finest // 4
+        extra = LastLevelP6P7(256, 256) if finest == 8 else None
+        norm: Callable[..., nn.Module] = FrozenBatchNorm2d if self.frozen_bn else nn.BatchNorm2d
+        if self.backbone in RESNETS:
+            return resnet_fpn_backbone(
+                backbone_name=self.backbone,
+                weights=None,
+                norm_layer=norm,
+                trainable_layers=self.trained_parts(5),
+                returned_layers=[1, 2, 3, 4][first - 1 :],
+                extra_blocks=extra,
+            )
+        if self.backbone not in MOBILENETS:
+            raise unknown("backbone", self.backbone, (*RESNETS, *MOBILENETS))
+        if self.backbone.startswith("mobilenet_v3"):
+            # As the library builds these networks, whose published weights are for that epsilon.
+            norm = partial(norm, eps=0.001, **({} if self.frozen_bn else {"momentum": 0.01}))
+        return mobilenet_backbone(
+            backbone_name=self.backbone,
+            weights=None,
+            fpn=True,
+            norm_layer=norm,
+            # The library's parts: five reductions by 2, and the last convolution.
+            trainable_layers=self.trained_parts(6),
+            # Of the maps 0 to 5 of strides 2, 4, 8, 16, 32, 32, the last of each stride.
+            returned_layers=[*range(first, 4), 5],
+            extra_blocks=extra,
+        )
+
+
+@dataclass(frozen=True)
+class FasterRCNN(PyramidRecipe):
+    """Faster R-CNN (arXiv 1506.01497), strides 4 to 64; the background is class 0 inside.
+
+    Attributes:
         smallest_anchor: Side of the anchors of the finest map, in pixels; it doubles from map to map.
         proposals_trained: Proposals of an image that the second stage learns from in a step; a quarter of
             them, at most, are objects.
-        score_threshold: Detections of a lower score are dropped, 0 to 1.
-        nms_threshold: Of two boxes of a class that overlap by a larger IoU, the better one is kept, 0 to 1.
-        max_detections: Most detections in an image.
-
-    Raises:
-        AttnlabError: For an unknown backbone, or sizes or layers that cannot be.
     """
-    sizes = _check_sizes(min_size, max_size)
-    if proposals_trained < 4:
-        raise AttnlabError(f"proposals_trained is {proposals_trained}; it must be at least 4.")
-    network = FasterRCNN(
-        _pyramid(backbone, frozen_bn, trainable_layers, finest=4, extra=None),
-        num_classes + 1,
-        rpn_anchor_generator=Float32Anchors(
-            tuple((smallest_anchor * 2**level,) for level in range(5)), ((0.5, 1.0, 2.0),) * 5
-        ),
-        box_batch_size_per_image=proposals_trained,
-        box_score_thresh=score_threshold,
-        box_nms_thresh=nms_threshold,
-        box_detections_per_img=max_detections,
-    )
-    give_float32(network.rpn.head)
-    give_float32(network.roi_heads.box_predictor)
-    return _with_fpn(network, 1, sizes, max_size)
+
+    smallest_anchor: int = 32
+    proposals_trained: int = 512
+    first_label = 1
+
+    def network(self) -> nn.Module:
+        """Build torchvision's."""
+        if self.proposals_trained < 4:
+            raise AttnlabError(f"proposals_trained is {self.proposals_trained}; it must be at least 4.")
+        anchors = AnchorGenerator(tuple((self.smallest_anchor * 2**level,) for level in range(5)), _RATIOS)
+        network = detection.FasterRCNN(
+            self.pyramid(finest=4),
+            self.num_classes + 1,
+            rpn_anchor_generator=anchors,
+            box_batch_size_per_image=self.proposals_trained,
+            box_score_thresh=self.score_threshold,
+            box_nms_thresh=self.nms_threshold,
+            box_detections_per_img=self.max_detections,
+        )
+        give_float32(anchors, network.rpn.head, network.roi_heads.box_predictor)
+        return network
 
 
-def retinanet(
-    num_classes: int,
-    backbone: str = "resnet50",
-    min_size: int | tuple[int, ...] = 800,
-    max_size: int = 1333,
-    frozen_bn: bool = False,
-    trainable_layers: int | None = None,
-    smallest_anchor: int = 32,
-    score_threshold: float = 0.05,
-    nms_threshold: float = 0.5,
-    max_detections: int = 100,
-) -> BuiltDetector:
+@dataclass(frozen=True)
+class RetinaNet(PyramidRecipe):
     """RetinaNet (arXiv 1708.02002): focal loss on a feature pyramid of strides 8 to 128.
 
-    Args:
-        num_classes: Number of classes K.
-        backbone: A ResNet, ResNeXt, Wide ResNet or MobileNet of torchvision.
-        min_size: Shorter side that images are resized to, in pixels. Of several, training draws one for each
-            image, and evaluation takes the last.
-        max_size: Longest side after resizing, in pixels; goes before `min_size`.
-        frozen_bn: The backbone's BatchNorms keep their statistics and weights: for pretrained backbones with
-            few images in a batch. False trains them.
-        trainable_layers: How many of the backbone's parts, from the last, are trained: 0 to 5 of a ResNet, 0
-            to 6 of a MobileNet. None trains all.
+    Attributes:
         smallest_anchor: Side of the smallest anchors of the finest map, in pixels, whose others are 2^(1/3)
             and 2^(2/3) times that; it doubles from map to map.
-        score_threshold: Detections of a lower score are dropped, 0 to 1.
-        nms_threshold: Of two boxes of a class that overlap by a larger IoU, the better one is kept, 0 to 1.
-        max_detections: Most detections in an image.
-
-    Raises:
-        AttnlabError: For an unknown backbone, or sizes or layers that cannot be.
     """
-    sizes = _check_sizes(min_size, max_size)
-    sides = [smallest_anchor * 2**level for level in range(5)]
-    network = RetinaNet(
-        _pyramid(backbone, frozen_bn, trainable_layers, finest=8, extra=LastLevelP6P7(256, 256)),
-        num_classes,
-        anchor_generator=Float32Anchors(
-            tuple((side, int(side * 2 ** (1 / 3)), int(side * 2 ** (2 / 3))) for side in sides),
-            ((0.5, 1.0, 2.0),) * 5,
-        ),
-        score_thresh=score_threshold,
-        nms_thresh=nms_threshold,
-        detections_per_img=max_detections,
-    )
-    give_float32(network.head)
-    return _with_fpn(network, 0, sizes, max_size)
+
+    smallest_anchor: int = 32
+
+    def network(self) -> nn.Module:
+        """Build torchvision's."""
+        sides = [self.smallest_anchor * 2**level for level in range(5)]
+        sizes = tuple((side, int(side * 2 ** (1 / 3)), int(side * 2 ** (2 / 3))) for side in sides)
+        return self.dense(detection.RetinaNet, AnchorGenerator(sizes, _RATIOS))
 
 
-def fcos(
-    num_classes: int,
-    backbone: str = "resnet50",
-    min_size: int | tuple[int, ...] = 800,
-    max_size: int = 1333,
-    frozen_bn: bool = False,
-    trainable_layers: int | None = None,
-    score_threshold: float = 0.2,
-    nms_threshold: float = 0.6,
-    max_detections: int = 100,
-) -> BuiltDetector:
-    """FCOS (arXiv 1904.01355): no anchors, a feature pyramid of strides 8 to 128.
+@dataclass(frozen=True)
+class FCOS(PyramidRecipe):
+    """FCOS (arXiv 1904.01355): no anchors, a feature pyramid of strides 8 to 128."""
 
-    Args:
-        num_classes: Number of classes K.
-        backbone: A ResNet, ResNeXt, Wide ResNet or MobileNet of torchvision.
-        min_size: Shorter side that images are resized to, in pixels. Of several, training draws one for each
-            image, and evaluation takes the last.
-        max_size: Longest side after resizing, in pixels; goes before `min_size`.
-        frozen_bn: The backbone's BatchNorms keep their statistics and weights: for pretrained backbones with
-            few images in a batch. False trains them.
-        trainable_layers: How many of the backbone's parts, from the last, are trained: 0 to 5 of a ResNet, 0
-            to 6 of a MobileNet. None trains all.
-        score_threshold: Detections of a lower score are dropped, 0 to 1.
-        nms_threshold: Of two boxes of a class that overlap by a larger IoU, the better one is kept, 0 to 1.
-        max_detections: Most detections in an image.
+    score_threshold: float = 0.2
+    nms_threshold: float = 0.6
 
-    Raises:
-        AttnlabError: For an unknown backbone, or sizes or layers that cannot be.
-    """
-    sizes = _check_sizes(min_size, max_size)
-    network = FCOS(
-        _pyramid(backbone, frozen_bn, trainable_layers, finest=8, extra=LastLevelP6P7(256, 256)),
-        num_classes,
-        # The strides: they say which map an object belongs to.
-        anchor_generator=Float32Anchors(((8,), (16,), (32,), (64,), (128,)), ((1.0,),) * 5),
-        score_thresh=score_threshold,
-        nms_thresh=nms_threshold,
-        detections_per_img=max_detections,
-    )
-    give_float32(network.head)
-    return _with_fpn(network, 0, sizes, max_size)
+    def network(self) -> nn.Module:
+        """Build torchvision's; its anchors are the strides, which say which map an object belongs to."""
+        strides = ((8,), (16,), (32,), (64,), (128,))
+        return self.dense(detection.FCOS, AnchorGenerator(strides, ((1.0,),) * 5))
 
 
 class AnySizeTransform(GeneralizedRCNNTransform):
@@ -205,73 +202,30 @@ class AnySizeTransform(GeneralizedRCNNTransform):
         return image, target
 
 
-def _pyramid(
-    backbone: str,
-    frozen_bn: bool,
-    trainable_layers: int | None,
-    finest: int,
-    extra: ExtraFPNBlock | None,
-) -> BackboneWithFPN:
-    """A backbone with a feature pyramid of the strides `finest` (4 or 8) to 32, and what `extra` adds."""
-    first = {4: 1, 8: 2}[finest]
-    if backbone in RESNETS:
-        return resnet_fpn_backbone(
-            backbone_name=backbone,
-            weights=None,
-            norm_layer=FrozenBatchNorm2d if frozen_bn else nn.BatchNorm2d,
-            trainable_layers=check_layers(trainable_layers, 5),
-            returned_layers=[1, 2, 3, 4][first - 1 :],
-            extra_blocks=extra,
-        )
-    if backbone in MOBILENETS:
-        return mobilenet_backbone(
-            backbone_name=backbone,
-            weights=None,
-            fpn=True,
-            norm_layer=_mobilenet_norm(backbone, frozen_bn),
-            trainable_layers=check_layers(trainable_layers, _MOBILENET_PARTS),
-            # Of the maps 0 to 5 of strides 2, 4, 8, 16, 32, 32, the last of each stride.
-            returned_layers=[*range(first, 4), 5],
-            extra_blocks=extra,
-        )
-    raise unknown("backbone", backbone, (*RESNETS, *MOBILENETS))
+def give_float32(anchors: nn.Module, *heads: nn.Module) -> None:
+    """Let a detector's boxes be float32 whatever the precision of its maps, by hooks that copy and pickle.
+
+    In the library, anchors have the dtype of the maps. Under bf16 autocast a coordinate of 1000 pixels is
+    then off by up to 2, and so are the boxes that are matched, learnt and predicted.
+
+    Args:
+        anchors: The generator of anchors or default boxes.
+        *heads: What gives classes and boxes, as a dict, a tuple or a list of maps.
+    """
+    anchors.register_forward_pre_hook(_maps_as_float32)
+    for head in heads:
+        head.register_forward_hook(_as_float32)
 
 
-def _mobilenet_norm(backbone: str, frozen_bn: bool) -> Callable[[int], nn.Module]:
-    """As the library builds these networks, whose published weights are for that epsilon."""
-    third = backbone.startswith("mobilenet_v3")
-    if frozen_bn:
-        return partial(FrozenBatchNorm2d, eps=0.001 if third else 1e-5)
-    return partial(nn.BatchNorm2d, eps=0.001, momentum=0.01) if third else nn.BatchNorm2d
+def _maps_as_float32(module: nn.Module, args: tuple[ImageList, list[Tensor]]) -> tuple[Any, ...]:
+    """Maps of the same height and width; the library asks for no more."""
+    images, maps = args
+    return images, [map_.new_empty((1, 1, *map_.shape[-2:]), dtype=torch.float32) for map_ in maps]
 
 
-def _with_fpn(network: nn.Module, first_label: int, sizes: list[int], max_size: int) -> BuiltDetector:
-    network.transform = AnySizeTransform(sizes, max_size, _IMAGENET_MEAN, _IMAGENET_STD)
-    return BuiltDetector(network, first_label, "backbone.body", example_size(sizes[-1], max_size))
-
-
-def example_size(short: int, longest: int) -> tuple[int, int]:
-    """Height and width of a 3:4 photograph after resizing to a shorter and a longest side."""
-    width = min(longest, round(short * 4 / 3))
-    return min(short, longest), width
-
-
-def _check_sizes(min_size: int | Sequence[int], max_size: int) -> list[int]:
-    sizes = [min_size] if isinstance(min_size, int) else list(min_size)
-    if not sizes or any(not isinstance(size, int) or size < 1 for size in sizes) or max_size < 1:
-        raise AttnlabError(
-            f"min_size takes a number of pixels, or a list of them, and max_size one, all above 0; got "
-            f"min_size = {min_size!r} and max_size = {max_size!r}."
-        )
-    return sizes
-
-
-def check_layers(trainable_layers: int | None, parts: int) -> int:
-    """The number of parts to train, out of so many; None stands for all."""
-    if trainable_layers is None:
-        return parts
-    if not 0 <= trainable_layers <= parts:
-        raise AttnlabError(
-            f"trainable_layers must be in 0..{parts} with this backbone, got {trainable_layers}."
-        )
-    return trainable_layers
+def _as_float32(module: nn.Module, args: Any, output: Any) -> Any:
+    if isinstance(output, Tensor):
+        return output.float()
+    if isinstance(output, dict):
+        return {key: _as_float32(module, args, item) for key, item in output.items()}
+    return type(output)(_as_float32(module, args, item) for item in output)

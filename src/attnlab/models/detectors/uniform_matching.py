@@ -49,7 +49,8 @@ def match_uniformly(
     an object and an anchor whose IoU is below the positive threshold is dropped, and its anchor ignored
     unless another pair makes it positive. An anchor that is no positive and whose predicted box has an IoU
     above the negative threshold with an object is ignored. An anchor in pairs with several objects has the
-    class of the one that it overlaps most; the published code leaves that to chance.
+    class of the one that it overlaps most; the published code leaves that to chance. A pair that is found
+    both by the anchor and by its prediction is there twice.
 
     Args:
         anchors: Anchors (R, 4), xyxy in pixels.
@@ -59,9 +60,6 @@ def match_uniformly(
         matches: The k of anchors, and of predicted boxes, for each object.
         positive_threshold: IoU of anchor and object, 0 to 1.
         negative_threshold: IoU of predicted box and object, 0 to 1.
-
-    Returns:
-        The assignment. A pair that is found both by the anchor and by its prediction is there twice.
     """
     nearest = torch.cat([_nearest(anchors, boxes, matches), _nearest(predicted, boxes, matches)])
     truths = torch.arange(len(boxes), device=boxes.device).expand_as(nearest).flatten()

@@ -5,20 +5,19 @@ from __future__ import annotations
 import math
 from collections import OrderedDict
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
-from torchvision import models
-from torchvision.ops import FrozenBatchNorm2d, batched_nms, generalized_box_iou_loss, sigmoid_focal_loss
+from torchvision import models, ops
 
 from attnlab.errors import AttnlabError, unknown
 from attnlab.models.batchnorm import allow_single_values
-from attnlab.models.detectors.built import BuiltDetector
-from attnlab.models.detectors.dilated_encoder import DilatedEncoder, conv_norm_relu
+from attnlab.models.detectors.recipe import BuiltDetector, Recipe, example_size
 from attnlab.models.detectors.resizing import Images, ShortSide, Targets
-from attnlab.models.detectors.torchvision import RESNETS, check_layers, example_size
-from attnlab.models.detectors.uniform_matching import IGNORED, UniformAssignment, match_uniformly
+from attnlab.models.detectors.torchvision import RESNETS
+from attnlab.models.detectors.uniform_matching import IGNORED, match_uniformly
 
 # How far a predicted centre may lie from its anchor's, in pixels, and the logarithm of a side's growth.
 CENTRE_CLAMP = 32.0
@@ -27,6 +26,70 @@ SIDE_CLAMP = math.log(1000 / 16)
 _CANDIDATES = 1000
 # Score of every class and anchor at the start of training (focal loss, arXiv 1708.02002, section 4.1).
 _PRIOR = 0.01
+
+
+class DilatedEncoder(nn.Module):
+    """Features of many receptive fields from one map (section 4.1, figure 5).
+
+    A projector brings the map to its channels, and residual blocks with growing dilations add larger fields
+    to those that are there already.
+
+    Args:
+        in_channels: Channels of the backbone's map.
+        channels: Channels that come out.
+        mid_channels: Channels inside the residual blocks.
+        dilations: Dilation of the 3x3 convolution of each residual block, in steps of the map.
+
+    Attributes:
+        projector: ``lateral`` (1x1), ``lateral_norm``, ``output`` (3x3) and ``output_norm``, without an
+            activation.
+        blocks: The residual blocks.
+    """
+
+    def __init__(
+        self,
+        in_channels: int,
+        channels: int = 512,
+        mid_channels: int = 128,
+        dilations: Sequence[int] = (2, 4, 6, 8),
+    ) -> None:
+        super().__init__()
+        self.channels = channels
+        self.projector = nn.Sequential(
+            OrderedDict(
+                lateral=nn.Conv2d(in_channels, channels, 1),
+                lateral_norm=nn.BatchNorm2d(channels),
+                output=nn.Conv2d(channels, channels, 3, padding=1),
+                output_norm=nn.BatchNorm2d(channels),
+            )
+        )
+        self.blocks = nn.Sequential(
+            *(DilatedBottleneck(channels, mid_channels, dilation) for dilation in dilations)
+        )
+        for layer in self.projector:
+            if isinstance(layer, nn.Conv2d):
+                nn.init.kaiming_uniform_(layer.weight, a=1)
+                nn.init.zeros_(layer.bias)  # type: ignore[arg-type]
+        _start_small(self.blocks)
+
+    def forward(self, features: Tensor) -> Tensor:
+        """(B, in_channels, H, W) -> (B, channels, H, W)."""
+        return self.blocks(self.projector(features))
+
+
+class DilatedBottleneck(nn.Module):
+    """x + ReLU(BN(1x1(ReLU(BN(3x3 dilated(ReLU(BN(1x1(x))))))))."""
+
+    def __init__(self, channels: int, mid_channels: int, dilation: int) -> None:
+        super().__init__()
+        # With biases, as published.
+        self.reduce = ops.Conv2dNormActivation(channels, mid_channels, 1, bias=True)
+        self.dilate = ops.Conv2dNormActivation(mid_channels, mid_channels, 3, dilation=dilation, bias=True)
+        self.expand = ops.Conv2dNormActivation(mid_channels, channels, 1, bias=True)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map (B, C, H, W) to the same shape."""
+        return x + self.expand(self.dilate(self.reduce(x)))
 
 
 class Decoder(nn.Module):
@@ -40,24 +103,33 @@ class Decoder(nn.Module):
 
     def __init__(self, channels: int, anchors: int, num_classes: int) -> None:
         super().__init__()
-        self.class_branch = nn.Sequential(*(conv_norm_relu(channels, channels, 3) for _ in range(2)))
-        self.box_branch = nn.Sequential(*(conv_norm_relu(channels, channels, 3) for _ in range(4)))
+
+        def branch(layers: int) -> nn.Sequential:
+            return nn.Sequential(
+                *(ops.Conv2dNormActivation(channels, channels, 3, bias=True) for _ in range(layers))
+            )
+
+        self.class_branch = branch(2)
+        self.box_branch = branch(4)
         self.class_logits = nn.Conv2d(channels, anchors * num_classes, 3, padding=1)
         self.box_deltas = nn.Conv2d(channels, anchors * 4, 3, padding=1)
         self.objectness = nn.Conv2d(channels, anchors, 3, padding=1)
-        for layer in self.modules():
-            if isinstance(layer, nn.Conv2d):
-                nn.init.normal_(layer.weight, std=0.01)
-                nn.init.zeros_(layer.bias)  # type: ignore[arg-type]
+        _start_small(self)
         nn.init.constant_(self.class_logits.bias, -math.log((1 - _PRIOR) / _PRIOR))  # type: ignore[arg-type]
 
     def forward(self, encoded: Tensor) -> tuple[Tensor, Tensor]:
         """Logits (B, R, K) and deltas (B, R, 4) of the R = H W A anchors of a map (B, C, H, W)."""
         boxes = self.box_branch(encoded)
-        classes = _by_anchor(self.class_logits(self.class_branch(encoded)), self.objectness.out_channels)
-        objectness = _by_anchor(self.objectness(boxes), self.objectness.out_channels)
-        deltas = _by_anchor(self.box_deltas(boxes), self.objectness.out_channels)
-        return with_objectness(classes.float(), objectness.float()), deltas.float()
+        classes, objectness, deltas = (
+            # (B, A D, H, W) -> (B, H W A, D)
+            maps.unflatten(1, (self.objectness.out_channels, -1)).permute(0, 3, 4, 1, 2).flatten(1, 3).float()
+            for maps in (
+                self.class_logits(self.class_branch(encoded)),
+                self.objectness(boxes),
+                self.box_deltas(boxes),
+            )
+        )
+        return with_objectness(classes, objectness), deltas
 
 
 class YOLOF(nn.Module):
@@ -132,18 +204,25 @@ class YOLOF(nn.Module):
     def _losses(
         self, logits: Tensor, predicted: Tensor, anchors: Tensor, targets: Targets
     ) -> dict[str, Tensor]:
-        assigned = [
-            match_uniformly(
-                anchors, boxes, target["boxes"], target["labels"], self.matches, self.positive_threshold
+        """Focal losses of the anchors that are not ignored and GIoU losses of all positive pairs."""
+        labels, found, truths = [], [], []
+        for boxes, target in zip(predicted, targets, strict=True):
+            true, own = target["boxes"], target["labels"]
+            assigned = match_uniformly(
+                anchors, boxes.detach(), true, own, self.matches, self.positive_threshold
             )
-            for boxes, target in zip(predicted.detach(), targets, strict=True)
-        ]
-        labels = torch.stack([assignment.labels for assignment in assigned])
-        positives = (labels >= 0).sum().clamp(min=1)
-        return {
-            "class": _class_loss(logits, labels) / positives,
-            "box": _box_loss(predicted, assigned, targets) / positives,
-        }
+            labels.append(assigned.labels)
+            found.append(boxes[assigned.anchors])
+            truths.append(true[assigned.truths])
+        label = torch.stack(labels)
+        wanted = torch.zeros_like(logits)
+        image, anchor = torch.nonzero(label >= 0, as_tuple=True)
+        wanted[image, anchor, label[image, anchor]] = 1
+        counted = label != IGNORED
+        positives = (label >= 0).sum().clamp(min=1)
+        focal = ops.sigmoid_focal_loss(logits[counted], wanted[counted], alpha=0.25, gamma=2, reduction="sum")
+        giou = ops.generalized_box_iou_loss(torch.cat(found), torch.cat(truths), reduction="sum")
+        return {"class": focal / positives, "box": giou / positives}
 
     def _detections(self, scores: Tensor, boxes: Tensor) -> dict[str, Tensor]:
         """What is left of the scores (R, K) and boxes (R, 4) of an image."""
@@ -155,19 +234,15 @@ class YOLOF(nn.Module):
         # Boxes in the padding have no area once they are clipped to the image.
         inside = (boxes[:, 2:] > boxes[:, :2]).all(dim=1)
         boxes, candidates, labels = boxes[inside], candidates[inside], labels[inside]
-        best = batched_nms(boxes, candidates, labels, self.nms_threshold)[: self.max_detections]
+        best = ops.batched_nms(boxes, candidates, labels, self.nms_threshold)[: self.max_detections]
         return {"boxes": boxes[best], "scores": candidates[best], "labels": labels[best]}
 
 
 def with_objectness(classes: Tensor, objectness: Tensor) -> Tensor:
-    """The logit of sigmoid(class) sigmoid(objectness), the score of section 4.3.
+    """The logit of the score of section 4.3, sigmoid(c) sigmoid(o), for logits c (..., K) and o (..., 1).
 
     With p = 1 / ((1 + e^-c)(1 + e^-o)), p / (1 - p) = e^(c + o) / (1 + e^c + e^o), whose logarithm is taken
     without the overflow of its terms.
-
-    Args:
-        classes: Logits c (..., K).
-        objectness: Logits o (..., 1).
     """
     return classes + objectness - torch.logaddexp(F.softplus(classes), objectness)
 
@@ -199,123 +274,92 @@ def decode(anchors: Tensor, deltas: Tensor) -> Tensor:
     return torch.cat([centres - halves, centres + halves], dim=-1)
 
 
-def yolof(
-    num_classes: int,
-    backbone: str = "resnet50",
-    dilated_c5: bool = False,
-    min_size: int = 800,
-    max_size: int = 1333,
-    frozen_bn: bool = False,
-    trainable_layers: int | None = None,
-    dilations: tuple[int, ...] | None = None,
-    anchor_scales: tuple[int, ...] | None = None,
-    matches: int | None = None,
-    score_threshold: float = 0.05,
-    nms_threshold: float = 0.6,
-    max_detections: int = 100,
-) -> BuiltDetector:
-    """YOLOF on a ResNet of torchvision.
+@dataclass(frozen=True)
+class YOLOFRecipe(Recipe):
+    """YOLOF on a ResNet.
 
-    Args:
-        num_classes: Number of classes K.
-        backbone: A ResNet, ResNeXt or Wide ResNet of torchvision.
+    Attributes:
+        backbone: A ResNet, ResNeXt or Wide ResNet.
+        trainable_layers: How many of the backbone's five parts, from the last, are trained; 3 as published.
+            None trains all.
         dilated_c5: The last stage is dilated, and its map of stride 16 instead of 32.
         min_size: Shorter side that images are resized to, in pixels.
         max_size: Longest side after resizing, in pixels; goes before `min_size`.
-        frozen_bn: The backbone's BatchNorms keep their statistics and weights: for pretrained backbones with
-            few images in a batch. False trains them.
-        trainable_layers: How many of the backbone's five parts, from the last, are trained; 3 as published.
-            None trains all.
         dilations: Of the encoder's residual blocks, one each; None: 2, 4, 6, 8, and dilated 4, 8, 12, 16.
         anchor_scales: Sides of the anchors, in pixels; None: 32 to 512 in powers of 2, dilated 16 to 512.
         matches: Anchors that are positive for each object, and as many predictions; None: 4, dilated 8.
-        score_threshold: Detections of a lower score are dropped, 0 to 1.
-        nms_threshold: Of two boxes of a class that overlap by a larger IoU, the better one is kept, 0 to 1.
-        max_detections: Most detections in an image.
-
-    Raises:
-        AttnlabError: For an unknown backbone, one that cannot be dilated, or numbers that cannot be.
     """
-    if backbone not in RESNETS:
-        raise unknown("backbone of yolof", backbone, RESNETS)
-    if not 1 <= min_size <= max_size:
-        raise AttnlabError(
-            f"min_size of yolof must be at least 1 and at most max_size, got {min_size} and {max_size}."
+
+    dilated_c5: bool = False
+    min_size: int = 800
+    max_size: int = 1333
+    dilations: tuple[int, ...] | None = None
+    anchor_scales: tuple[int, ...] | None = None
+    matches: int | None = None
+    nms_threshold: float = 0.6
+
+    def build(self) -> BuiltDetector:
+        """Build the network; what is not given, as published for the stride."""
+        if self.backbone not in RESNETS:
+            raise unknown("backbone of yolof", self.backbone, RESNETS)
+        if not 1 <= self.min_size <= self.max_size:
+            raise AttnlabError(
+                f"min_size of yolof must be at least 1 and at most max_size, got {self.min_size} and "
+                f"{self.max_size}."
+            )
+        dilations, scales, matches = self.dilations, self.anchor_scales, self.matches
+        if dilations is None:
+            dilations = (4, 8, 12, 16) if self.dilated_c5 else (2, 4, 6, 8)
+        if scales is None:
+            scales = (16, 32, 64, 128, 256, 512) if self.dilated_c5 else (32, 64, 128, 256, 512)
+        if matches is None:
+            matches = 8 if self.dilated_c5 else 4
+        for name, numbers in (("dilations", dilations), ("anchor_scales", scales), ("matches", [matches])):
+            if not numbers or any(not isinstance(number, int) or number < 1 for number in numbers):
+                raise AttnlabError(f"{name} of yolof takes whole numbers of at least 1, got {numbers!r}.")
+        trunk, channels = self._trunk()
+        neck = DilatedEncoder(channels, dilations=dilations)
+        network = YOLOF(
+            backbone=trunk,
+            neck=neck,
+            decoder=Decoder(neck.channels, len(scales), self.num_classes),
+            resize=ShortSide(self.min_size, self.max_size),
+            stride=16 if self.dilated_c5 else 32,
+            anchor_scales=scales,
+            matches=matches,
+            positive_threshold=0.1 if self.dilated_c5 else 0.15,
+            score_threshold=self.score_threshold,
+            nms_threshold=self.nms_threshold,
+            max_detections=self.max_detections,
         )
-    if dilations is None:
-        dilations = (4, 8, 12, 16) if dilated_c5 else (2, 4, 6, 8)
-    if anchor_scales is None:
-        anchor_scales = (16, 32, 64, 128, 256, 512) if dilated_c5 else (32, 64, 128, 256, 512)
-    if matches is None:
-        matches = 8 if dilated_c5 else 4
-    for name, numbers in (("dilations", dilations), ("anchor_scales", anchor_scales), ("matches", [matches])):
-        if not numbers or any(not isinstance(number, int) or number < 1 for number in numbers):
-            raise AttnlabError(f"{name} of yolof takes whole numbers of at least 1, got {numbers!r}.")
-    trunk, channels = _trunk(backbone, dilated_c5, frozen_bn, trainable_layers)
-    neck = DilatedEncoder(channels, dilations=dilations)
-    network = YOLOF(
-        backbone=trunk,
-        neck=neck,
-        decoder=Decoder(neck.channels, len(anchor_scales), num_classes),
-        resize=ShortSide(min_size, max_size),
-        stride=16 if dilated_c5 else 32,
-        anchor_scales=anchor_scales,
-        matches=matches,
-        positive_threshold=0.1 if dilated_c5 else 0.15,
-        score_threshold=score_threshold,
-        nms_threshold=nms_threshold,
-        max_detections=max_detections,
-    )
-    allow_single_values(network)
-    return BuiltDetector(network, 0, "backbone", example_size(min_size, max_size))
+        allow_single_values(network)
+        return BuiltDetector(network, 0, "backbone", example_size(self.min_size, self.max_size))
+
+    def _trunk(self) -> tuple[nn.Sequential, int]:
+        """A ResNet up to its last map, with the library's names, and the channels of that map."""
+        try:
+            resnet = models.get_model(
+                self.backbone,
+                weights=None,
+                norm_layer=ops.FrozenBatchNorm2d if self.frozen_bn else nn.BatchNorm2d,
+                replace_stride_with_dilation=[False, False, self.dilated_c5],
+            )
+        except NotImplementedError as error:
+            raise AttnlabError(
+                f"{self.backbone} has blocks that cannot be dilated; dilated_c5 needs resnet50 or a larger "
+                "one."
+            ) from error
+        # All but its pooling and its classifier.
+        trunk = nn.Sequential(OrderedDict(list(resnet.named_children())[:-2]))
+        parts = [trunk[:4], *trunk[4:]]
+        for part in parts[: 5 - self.trained_parts(5)]:
+            part.requires_grad_(False)
+        return trunk, resnet.fc.in_features
 
 
-def _trunk(
-    backbone: str, dilated: bool, frozen_bn: bool, trainable_layers: int | None
-) -> tuple[nn.Sequential, int]:
-    """A ResNet up to its last map, with the library's names, and the channels of that map."""
-    try:
-        resnet = models.get_model(
-            backbone,
-            weights=None,
-            norm_layer=FrozenBatchNorm2d if frozen_bn else nn.BatchNorm2d,
-            replace_stride_with_dilation=[False, False, dilated],
-        )
-    except NotImplementedError as error:
-        raise AttnlabError(
-            f"{backbone} has blocks that cannot be dilated; dilated_c5 needs resnet50 or a larger one."
-        ) from error
-    names = ("conv1", "bn1", "relu", "maxpool", "layer1", "layer2", "layer3", "layer4")
-    trunk = nn.Sequential(OrderedDict((name, getattr(resnet, name)) for name in names))
-    trained = check_layers(trainable_layers, 5)
-    parts = [("conv1", "bn1"), ("layer1",), ("layer2",), ("layer3",), ("layer4",)]
-    for part in parts[: 5 - trained]:
-        for name in part:
-            trunk.get_submodule(name).requires_grad_(False)
-    return trunk, resnet.fc.in_features
-
-
-def _by_anchor(maps: Tensor, anchors: int) -> Tensor:
-    """(B, A D, H, W) -> (B, H W A, D)."""
-    batch, channels, height, width = maps.shape
-    size = channels // anchors
-    return maps.view(batch, anchors, size, height, width).permute(0, 3, 4, 1, 2).reshape(batch, -1, size)
-
-
-def _class_loss(logits: Tensor, labels: Tensor) -> Tensor:
-    """Sum of the focal losses (alpha 0.25, gamma 2) of the anchors (B, R) that are not ignored."""
-    counted = labels != IGNORED
-    wanted = torch.zeros_like(logits)
-    image, anchor = torch.nonzero(labels >= 0, as_tuple=True)
-    wanted[image, anchor, labels[image, anchor]] = 1
-    return sigmoid_focal_loss(logits[counted], wanted[counted], alpha=0.25, gamma=2, reduction="sum")
-
-
-def _box_loss(predicted: Tensor, assigned: Sequence[UniformAssignment], targets: Targets) -> Tensor:
-    """Sum of the GIoU losses of all positive pairs."""
-    pairs = [
-        (boxes[assignment.anchors], target["boxes"][assignment.truths])
-        for boxes, assignment, target in zip(predicted, assigned, targets, strict=True)
-    ]
-    found, truths = (torch.cat(side) for side in zip(*pairs, strict=True))
-    return generalized_box_iou_loss(found, truths, reduction="sum")
+def _start_small(module: nn.Module) -> None:
+    """Convolutions of normally distributed weights, and without biases."""
+    for layer in module.modules():
+        if isinstance(layer, nn.Conv2d):
+            nn.init.normal_(layer.weight, std=0.01)
+            nn.init.zeros_(layer.bias)  # type: ignore[arg-type]

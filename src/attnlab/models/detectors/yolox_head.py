@@ -100,23 +100,23 @@ class YOLOXHead(nn.Module):
         self.objectness = last(1)
         # At first everything is said to be background with probability 0.99, as RetinaNet does it.
         for layer in (*self.class_logits, *self.objectness):
-            assert isinstance(layer, nn.Conv2d)
-            assert layer.bias is not None
             nn.init.constant_(layer.bias, -math.log((1 - 0.01) / 0.01))
 
     def forward(self, *maps: Tensor) -> Predictions:
         """Maps of stride 8, 16 and 32 -> predictions."""
-        offsets, objectness, classes = [], [], []
-        for level, x in enumerate(maps):
-            x = self.stems[level](x)
-            of_box = self.box_towers[level](x)
-            offsets.append(_flat(self.box_offsets[level](of_box)))
-            objectness.append(_flat(self.objectness[level](of_box)))
-            classes.append(_flat(self.class_logits[level](self.class_towers[level](x))))
+        stems = [stem(x) for stem, x in zip(self.stems, maps, strict=True)]
+        of_class = [tower(x) for tower, x in zip(self.class_towers, stems, strict=True)]
+        of_box = [tower(x) for tower, x in zip(self.box_towers, stems, strict=True)]
+
+        def joined(layers: nn.ModuleList, inputs: Sequence[Tensor]) -> Tensor:
+            """Outputs (B,C,H,W) of all levels -> (B,A,C)."""
+            outputs = [layer(x).flatten(2).transpose(1, 2) for layer, x in zip(layers, inputs, strict=True)]
+            return torch.cat(outputs, dim=1).float()
+
         return Predictions(
-            offsets=torch.cat(offsets, dim=1).float(),
-            objectness=torch.cat(objectness, dim=1).float().squeeze(-1),
-            classes=torch.cat(classes, dim=1).float(),
+            offsets=joined(self.box_offsets, of_box),
+            objectness=joined(self.objectness, of_box).squeeze(-1),
+            classes=joined(self.class_logits, of_class),
             anchors=anchors_of(maps),
         )
 
@@ -130,8 +130,3 @@ def anchors_of(maps: Sequence[Tensor]) -> Anchors:
         cells.append(torch.stack([x_, y], dim=-1).view(-1, 2))
         strides.append(cells[-1].new_full((len(cells[-1]), 1), stride))
     return Anchors(torch.cat(cells), torch.cat(strides))
-
-
-def _flat(x: Tensor) -> Tensor:
-    """(B,C,H,W) -> (B,HW,C)."""
-    return x.flatten(2).transpose(1, 2)
