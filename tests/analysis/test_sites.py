@@ -67,6 +67,7 @@ def test_several_networks_print_a_summary(capsys: pytest.CaptureFixture[str]) ->
         ("--option kernel_size=x", "takes int, got 'x'"),
         ("--at aspp", "finds nothing in ResNet"),
         ("--mode rezro", "Did you mean 'rezero'"),
+        ("--size 0", "--size is at least 1, got 0"),
     ],
 )
 def test_words_that_cannot_work_are_errors(words: str, message: str) -> None:
