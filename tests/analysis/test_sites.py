@@ -2,7 +2,8 @@ from __future__ import annotations
 
 import pytest
 
-from attnlab.analysis.sites import build_network, report_sites
+from attnlab.analysis.sites import SiteReport, build_network, report_sites, summary_markdown
+from attnlab.attention import Site
 from attnlab.commands import run
 from attnlab.errors import AttnlabError
 
@@ -57,6 +58,11 @@ def test_several_networks_print_a_summary(capsys: pytest.CaptureFixture[str]) ->
     lines = capsys.readouterr().out.splitlines()
     assert len(lines) == 4
     assert lines[2].startswith("| torchvision/resnet18 | layer1.0.bn2 … layer4.1.bn2 | 8 | 11.690 | 17.3 |")
+
+
+def test_a_summary_says_too_what_is_on_an_input() -> None:
+    report = SiteReport("net", [Site("a", 8, 4, before=True), Site("b", 8, 4)], 100, 1000, 1008)
+    assert "| net | a (input) … b | 2 |" in summary_markdown([report])
 
 
 @pytest.mark.parametrize(

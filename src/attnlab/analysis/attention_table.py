@@ -59,28 +59,6 @@ class Trial:
         """Shape of the batch, (B,C,H,W)."""
         return self.batch, self.channels, self.size, self.size
 
-    @property
-    def words(self) -> str:
-        """The batch in words."""
-        maps = "one map" if self.batch == 1 else f"a batch of {self.batch} maps (MACs: one)"
-        return f"{maps} of {self.channels} x {self.size} x {self.size}"
-
-    @property
-    def head(self) -> list[str]:
-        """What stands above the figures of a row."""
-        times = ["forward, ms", "backward, ms"] if self.rounds else []
-        return ["parameters", "MACs", "kept, MiB", *times]
-
-    @property
-    def notes(self) -> list[str]:
-        """How the figures are meant."""
-        times = (
-            f"Times: medians of {self.rounds} rounds in which all modules take turns, {self.device}, "
-            f"{torch.get_num_threads()} thread(s), PyTorch {torch.__version__}, float32, contiguous. They "
-            "are this machine's: compare within one table."
-        )
-        return [COUNTS, times] if self.rounds else [COUNTS]
-
 
 @dataclass(frozen=True)
 class AttentionRow:
@@ -148,9 +126,9 @@ def attention_table(rows: list[AttentionRow], trial: Trial) -> RenderableType:
         )
         for row in rows
     ]
-    title = f"Attention modules at their default options; cost on {trial.words}"
-    table = terminal_table(["name", "year", "paper", *trial.head], cells, title, names=3)
-    return Group(table, *(Text(note, style="dim") for note in trial.notes))
+    title = f"Attention modules at their default options; cost on {_words(trial)}"
+    table = terminal_table(["name", "year", "paper", *_head(trial)], cells, title, names=3)
+    return Group(table, *(Text(note, style="dim") for note in _notes(trial)))
 
 
 def attention_markdown(rows: list[AttentionRow], trial: Trial) -> str:
@@ -160,8 +138,8 @@ def attention_markdown(rows: list[AttentionRow], trial: Trial) -> str:
         spec = row.spec
         paper = f"[{spec.title}]({spec.paper}), {spec.year}" if spec.paper else spec.title
         cells.append((f"`{spec.name}`", paper, *row.cells()))
-    table = markdown_table(["name", "paper", *trial.head], cells, names=2)
-    return f"{table}\n\nCost on {trial.words}. {' '.join(trial.notes)}"
+    table = markdown_table(["name", "paper", *_head(trial)], cells, names=2)
+    return f"{table}\n\nCost on {_words(trial)}. {' '.join(_notes(trial))}"
 
 
 def attention_page(name: str) -> RenderableType:
@@ -192,6 +170,24 @@ def attention_page(name: str) -> RenderableType:
         Text("\nOn the command line:", style="bold"),
         Text(" ".join([f"--model.attention={spec.name}", *flags])),
     )
+
+
+def _words(trial: Trial) -> str:
+    maps = "one map" if trial.batch == 1 else f"a batch of {trial.batch} maps (MACs: one)"
+    return f"{maps} of {trial.channels} x {trial.size} x {trial.size}"
+
+
+def _head(trial: Trial) -> list[str]:
+    return ["parameters", "MACs", "kept, MiB", *(["forward, ms", "backward, ms"] if trial.rounds else [])]
+
+
+def _notes(trial: Trial) -> list[str]:
+    times = (
+        f"Times: medians of {trial.rounds} rounds in which all modules take turns, {trial.device}, "
+        f"{torch.get_num_threads()} thread(s), PyTorch {torch.__version__}, float32, contiguous. They are "
+        "this machine's: compare within one table."
+    )
+    return [COUNTS, times] if trial.rounds else [COUNTS]
 
 
 def _row(name: str, trial: Trial) -> AttentionRow:

@@ -104,16 +104,12 @@ class Profile:
     """One network with several attentions.
 
     Attributes:
-        network: Its name.
-        at: Placement, as it was asked for.
-        mode: Mode of the attachment.
+        subject: The network.
         sites: Where the attention is, the same for all; empty if there is none.
         rows: One an attention; the first is the network without.
     """
 
-    network: str
-    at: str
-    mode: str
+    subject: Subject
     sites: Sequence[Site]
     rows: Sequence[Row]
 
@@ -163,8 +159,7 @@ def count(subject: Subject, setup: Setup, say: Say = lambda text: None) -> Profi
         parameters = sum(parameter.numel() for parameter in network.parameters())
         macs, saved = macs_of(name, network, setup.size), _saved_per_image(name, network, setup)
         rows.append(Row(variant.label, parameters, macs, saved))
-    at = subject.at if isinstance(subject.at, str) else " ".join(subject.at)
-    return Profile(subject.name, at, subject.mode, sites, rows)
+    return Profile(subject, sites, rows)
 
 
 def saved_bytes(network: nn.Module, *inputs: Tensor) -> int:
@@ -249,23 +244,24 @@ def add_times(subject: Subject, setup: Setup, counted: Profile, say: Say = lambd
             for variant in subject.compared:
                 network, _ = _attended(base, subject, variant, setup.size)
                 networks[variant.label] = network.to(memory_format=layout)
-
-            def timed(training: bool, share: float, what: str) -> dict[str, list[float]]:
-                """Seconds per image of each round, by label."""
-                work = _step if training else forward_pass
-                works = {k: partial(work, network.train(training), image) for k, network in networks.items()}
+            times = []
+            for work, share, what in (
+                (_step, 0.75, "forward and backward"),
+                (forward_pass, 0.25, "forward alone"),
+            ):
+                works = {k: partial(work, net.train(work is _step), image) for k, net in networks.items()}
                 plan = rounds_within(setup, share, say, f"{subject.name}, {what}")
                 # A GPU's libraries choose their kernels, and fill their caches, in the first few calls.
-                times = paired_rounds(works, setup.rounds, warmup=3 if image.is_cuda else 1, plan=plan)
-                return {k: [taken / setup.batch for taken in rounds] for k, rounds in times.items()}
-
-            steps, forwards = timed(True, 0.75, "forward and backward"), timed(False, 0.25, "forward alone")
+                times.append(paired_rounds(works, setup.rounds, 3 if image.is_cuda else 1, plan=plan))
     except RuntimeError as error:
         raise AttnlabError(
             f"{subject.name} cannot be timed with a batch of {_words(setup)} on {setup.device}: {error} "
             "If memory ran out, try a smaller --batch."
         ) from error
-    rows = [replace(row, forward=forwards[row.attention], step=steps[row.attention]) for row in counted.rows]
+    rows = []
+    for row in counted.rows:
+        step, forward = ([taken / setup.batch for taken in each[row.attention]] for each in times)
+        rows.append(replace(row, forward=forward, step=step))
     return replace(counted, rows=rows)
 
 

@@ -184,11 +184,8 @@ def _builder(task: str, model: Mapping[str, Any], num_classes: int, path: str) -
         return lambda device: build_classifier(network, num_classes, options, stride)
     from attnlab.models import build_segmenter
 
-    architecture, encoder, options = (
-        named("architecture"),
-        named("encoder"),
-        model.get("architecture_options"),
-    )
+    architecture, encoder = named("architecture"), named("encoder")
+    options = model.get("architecture_options")
     return lambda device: build_segmenter(architecture, encoder, num_classes, options)
 
 

@@ -6,8 +6,6 @@ import csv
 import io
 import platform
 from collections.abc import Sequence
-from dataclasses import dataclass
-from functools import cached_property
 from pathlib import Path
 from statistics import median
 
@@ -16,6 +14,7 @@ from rich.console import Group, RenderableType
 from rich.text import Text
 
 from attnlab.analysis.profile import Profile, Row, Setup, ratios
+from attnlab.analysis.sites import place
 from attnlab.analysis.tables import markdown_table, terminal_table
 
 COUNTS = (
@@ -25,48 +24,24 @@ COUNTS = (
 TIMES = "Times: median of the rounds; to none: median of the rounds' ratios, smallest to largest."
 
 
-@dataclass(frozen=True)
 class Conditions:
     """Where and how profiles were made.
 
-    Attributes:
+    Args:
         setup: What was asked for.
         command: The command line.
     """
 
-    setup: Setup
-    command: str
-
-    @property
-    def on_gpu(self) -> bool:
-        """Whether times were taken on a GPU."""
-        return self.setup.timed and self.setup.device == "cuda"
-
-    @cached_property
-    def hardware(self) -> str:
-        """Name of the processor or GPU."""
-        return torch.cuda.get_device_name() if self.on_gpu else _processor()
-
-    @property
-    def threads(self) -> int:
-        """Threads of one operation on the CPU."""
-        return self.setup.threads or torch.get_num_threads()
-
-    @property
-    def memory_format(self) -> str:
-        """How images and weights lie in memory."""
-        return "channels_last" if self.setup.channels_last else "contiguous"
-
-    @property
-    def dtype(self) -> str:
-        """Of images and weights; on a GPU, convolutions may compute in another precision."""
-        tf32 = self.on_gpu and torch.backends.cudnn.allow_tf32
-        return "float32 (convolutions in TF32)" if tf32 else "float32"
-
-    @property
-    def note(self) -> str:
-        """What the figures are."""
-        return f"{COUNTS} {TIMES}" if self.setup.timed else COUNTS
+    def __init__(self, setup: Setup, command: str) -> None:
+        on_gpu = setup.timed and setup.device == "cuda"
+        self.setup, self.command = setup, command
+        self.hardware = torch.cuda.get_device_name() if on_gpu else _processor()
+        self.threads = setup.threads or torch.get_num_threads()
+        self.memory_format = "channels_last" if setup.channels_last else "contiguous"
+        # Of images and weights; on a GPU, convolutions may compute in another precision.
+        tf32 = on_gpu and torch.backends.cudnn.allow_tf32
+        self.dtype = "float32 (convolutions in TF32)" if tf32 else "float32"
+        self.note = f"{COUNTS} {TIMES}" if setup.timed else COUNTS
 
     def __str__(self) -> str:
         setup, size = self.setup, f"{self.setup.size} x {self.setup.size} px"
@@ -102,11 +77,11 @@ def profile_csv(profiles: Sequence[Profile], conditions: Conditions) -> str:
     setup, timed = conditions.setup, conditions.setup.timed
     lines = [
         {
-            "network": profile.network,
+            "network": profile.subject.name,
             "attention": row.attention,
             "sites": 0 if row.attention == "none" else len(profile.sites),
-            "at": profile.at,
-            "mode": profile.mode,
+            "at": " ".join([at] if isinstance(at := profile.subject.at, str) else at),
+            "mode": profile.subject.mode,
             "parameters": row.parameters,
             "parameters_added": row.parameters - base.parameters,
             "macs": row.macs,
@@ -139,10 +114,10 @@ def profile_csv(profiles: Sequence[Profile], conditions: Conditions) -> str:
 
 def _title(profile: Profile) -> str:
     if not profile.sites:
-        return f"{profile.network}, no attention"
-    names = [f"{site.name} (input)" if site.before else site.name for site in profile.sites]
+        return f"{profile.subject.name}, no attention"
+    names = list(map(place, profile.sites))
     places = names[0] if len(names) == 1 else f"{len(names)} sites, {names[0]} … {names[-1]}"
-    return f"{profile.network}: {places}; mode {profile.mode}"
+    return f"{profile.subject.name}: {places}; mode {profile.subject.mode}"
 
 
 def _head(profile: Profile) -> list[str]:

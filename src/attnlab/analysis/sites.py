@@ -113,12 +113,14 @@ def macs_of(name: str, network: nn.Module, size: int) -> int:
         ) from error
 
 
+def place(site: Site) -> str:
+    """A site's name, and whether the attention is on its input."""
+    return f"{site.name} (input)" if site.before else site.name
+
+
 def sites_table(report: SiteReport, attention: str) -> RenderableType:
     """One network's sites, for the terminal."""
-    rows = [
-        (f"{site.name} (input)" if site.before else site.name, str(site.channels), f"{site.parameters:,d}")
-        for site in report.sites
-    ]
+    rows = [(place(site), str(site.channels), f"{site.parameters:,d}") for site in report.sites]
     totals = Text(
         f"{len(report.sites)} sites. Parameters {report.parameters / 1e6:.3f} M -> "
         f"{report.parameters_with / 1e6:.3f} M ({_more(report.parameters, report.parameters_with)}). "
@@ -143,7 +145,7 @@ _HEAD = ("network", "first and last site", "sites", "parameters (M)", "added (k)
 
 
 def _summary(report: SiteReport) -> list[str]:
-    ends = f"{report.sites[0].name} … {report.sites[-1].name}" if report.sites else "none"
+    ends = f"{place(report.sites[0])} … {place(report.sites[-1])}" if report.sites else "none"
     added, more_macs = report.parameters_with - report.parameters, report.macs_with - report.macs
     parameters = [f"{report.parameters / 1e6:.3f}", f"{added / 1e3:.1f}"]
     macs = [f"{report.macs / 1e9:.3f}", f"{more_macs / 1e6:.2f}"]

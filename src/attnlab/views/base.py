@@ -139,7 +139,28 @@ class PanelGallery(Gallery):
             yield Picture(stage, grid(list(self._panels.values())))
 
 
-class Record:
+class Keeper:
+    """What every process keeps until it is written, together with what the others have kept.
+
+    Attributes:
+        kept: By the image's place in the set, or in the input.
+    """
+
+    def __init__(self) -> None:
+        self.kept: dict[int, Any] = {}
+
+    def begin(self) -> None:
+        """Forget what an interrupted run has left."""
+        self.kept = {}
+
+    def all_kept(self) -> list[Any]:
+        """What all processes have kept, in order of the places; nothing is kept any longer."""
+        kept = {index: item for part in gathered(self.kept) for index, item in part.items()}
+        self.kept = {}
+        return [kept[index] for index in sorted(kept)]
+
+
+class Record(Keeper):
     """A file of a test, or of a validation that was asked for.
 
     Args:
@@ -147,10 +168,8 @@ class Record:
     """
 
     def __init__(self, write: bool = True) -> None:
+        super().__init__()
         self.write = write
-
-    def begin(self) -> None:
-        """Forget what an interrupted run has left."""
 
     def collect(self, outputs: Any, batch: dict[str, Any]) -> None:
         """Keep what the file needs of one batch, on every process."""
@@ -160,21 +179,18 @@ class Record:
         raise NotImplementedError
 
 
-class Writer:
+class Writer(Keeper):
     """Files of predictions.
 
     Args:
         output_dir: Folder to write to; made when missing.
         pictures: Draw them, too.
-
-    Attributes:
-        kept: What is yet to be written, by the picture's place in the input.
     """
 
     def __init__(self, output_dir: str = "predictions", pictures: bool = True) -> None:
+        super().__init__()
         self.output_dir = Path(output_dir)
         self.pictures = pictures
-        self.kept: dict[int, Any] = {}
 
     def planned(self) -> tuple[tuple[str, ...], tuple[str, ...]]:
         """Endings of the files of each picture (``.png``), and names of those that are written once."""
@@ -184,19 +200,9 @@ class Writer:
         """Whether the picture of that place in the input is drawn; of others the size alone is known."""
         return self.pictures
 
-    def begin(self) -> None:
-        """Forget what an interrupted run has left."""
-        self.kept = {}
-
     def add(self, prediction: Prediction, index: int, name: str, data: Any) -> None:
         """Write, or keep, what is said of the picture at that place in the input; its files have the name."""
         raise NotImplementedError
-
-    def all_kept(self) -> list[Any]:
-        """What all processes have kept, in the order of the input; nothing is kept any longer."""
-        kept = {index: item for part in gathered(self.kept) for index, item in part.items()}
-        self.kept = {}
-        return [kept[index] for index in sorted(kept)]
 
     def finish(self, data: Any, first: bool) -> str:
         """Write the rest on the first process, and say where all lies; every one is asked, and may gather."""

@@ -19,27 +19,25 @@ class ImageDetections:
     """What was found in one image.
 
     Attributes:
-        index: Position in the data set.
         boxes: float32 (M, 4), x0, y0, x1, y1 in pixels.
         scores: float32 (M,), in 0..1.
         labels: int32 (M,), classes from 0.
         broken: Detections that were left out since their box or score is not a finite number.
     """
 
-    index: int
     boxes: NDArray[np.float32]
     scores: NDArray[np.float32]
     labels: NDArray[np.int32]
     broken: int = 0
 
     @classmethod
-    def of(cls, index: int, detections: Mapping[str, Tensor]) -> ImageDetections:
+    def of(cls, detections: Mapping[str, Tensor]) -> ImageDetections:
         """Copy an image's ``boxes`` (M, 4), ``scores`` (M,) and ``labels`` (M,) from the device."""
         boxes, scores, labels = (detections[key].detach().cpu() for key in ("boxes", "scores", "labels"))
         boxes, scores = boxes.float().reshape(-1, 4), scores.float()
         finite = boxes.isfinite().all(1) & scores.isfinite()
         kept = (boxes[finite].numpy(), scores[finite].numpy(), labels[finite].int().numpy())
-        return cls(index, *kept, broken=int((~finite).sum()))
+        return cls(*kept, broken=int((~finite).sum()))
 
     def entries(self, image_id: int, category_ids: Sequence[int]) -> Iterator[dict[str, Any]]:
         """COCO's entry of each detection: ``image_id``, ``category_id``, ``bbox`` (x, y, w, h), ``score``.

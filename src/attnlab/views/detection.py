@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -125,14 +124,6 @@ def ap_rows(
     return rows
 
 
-@dataclass
-class _Kept:
-    """One process's share of an evaluated set."""
-
-    image_ids: list[int] = field(default_factory=list)
-    images: list[ImageDetections] = field(default_factory=list)
-
-
 class DetectionsFile(base.Record):
     """Writes the detections of a test or validation run to ``detections_test.json`` in the run's folder.
 
@@ -146,30 +137,18 @@ class DetectionsFile(base.Record):
             (``detections_val.json``).
     """
 
-    def __init__(self, write: bool = True) -> None:
-        super().__init__(write)
-        self.begin()
-
-    def begin(self) -> None:
-        """Forget what an interrupted run has left."""
-        self._kept = _Kept()
-
     def collect(self, outputs: Any, batch: dict[str, Any]) -> None:
         """Keep a batch's detections."""
         indices = batch["index"].tolist()
         for index, target, detections in zip(indices, batch["target"], outputs["detections"], strict=True):
             if detections is not None:
-                self._kept.image_ids.append(int(target["image_id"]))
-                self._kept.images.append(ImageDetections.of(index, detections))
+                self.kept[index] = int(target["image_id"]), ImageDetections.of(detections)
 
     def file(self, stage: str, result: Any, data: Any) -> base.TextFile | None:
         """What all processes have kept, in the order of the data set."""
-        parts = base.gathered(self._kept)
-        self.begin()
-        pairs = [pair for part in parts for pair in zip(part.image_ids, part.images, strict=True)]
-        pairs.sort(key=lambda pair: pair[1].index)
-        entries = (e for image_id, image in pairs for e in image.entries(image_id, data.category_ids))
-        said = f"{summed_up([image for _, image in pairs])} are in {{path}}, in COCO's results format"
+        images = self.all_kept()
+        entries = (e for image_id, found in images for e in found.entries(image_id, data.category_ids))
+        said = f"{summed_up([found for _, found in images])} are in {{path}}, in COCO's results format"
         return base.TextFile(f"detections_{stage}.json", json_list(entries), said)
 
 
@@ -209,7 +188,7 @@ class DetectionWriter(base.Writer):
         assert isinstance(prediction, DetectionPrediction)
         height, width = prediction.image.shape[-2:]
         image = {"id": index + 1, "file_name": str(prediction.path), "width": width, "height": height}
-        self.kept[index] = image, ImageDetections.of(index, prediction.found)
+        self.kept[index] = image, ImageDetections.of(prediction.found)
         if self.pictures:
             drawn = Image.fromarray(prediction.drawn(self.min_score))
             drawn.save(self.output_dir / f"{name}.jpg", quality=92, subsampling=0)
