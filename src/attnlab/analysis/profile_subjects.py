@@ -5,14 +5,14 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 from torch import nn
 
 from attnlab.analysis.sites import build_network
 from attnlab.attention import Mode, get_attention, list_attentions
 from attnlab.attention.wrapper import MODES
-from attnlab.errors import AttnlabError, unknown
+from attnlab.errors import AttnlabError, known_name, unknown
 from attnlab.yaml_files import read_yaml
 
 DEFAULT_ATTENTIONS = ("none", "se", "eca", "cbam", "ca", "sa", "ela_t", "ela_b", "ela_s", "ela_l")
@@ -117,8 +117,10 @@ def read_subjects(
         raise AttnlabError("profile needs a network, e.g. torchvision/resnet18, or --config FILE.")
     if num_classes is not None and num_classes < 1:
         raise AttnlabError(f"--classes is at least 1, got {num_classes}.")
-    if mode is not None and mode not in MODES:
-        raise unknown("attention mode", mode, MODES)
+    if mode is not None:
+        mode = cast(Mode, known_name(mode, MODES))
+        if mode not in MODES:
+            raise unknown("attention mode", mode, MODES)
     usual = given or list(map(Variant.parse, DEFAULT_ATTENTIONS))
     return [
         *(library_subject(name, usual, at or "auto", mode or "replace", num_classes) for name in networks),

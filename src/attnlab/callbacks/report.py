@@ -48,7 +48,7 @@ class RunReport(EvaluationCallback):
             return
         score = self._log_hparams(trainer, pl_module)
         monitor = getattr(trainer.checkpoint_callback, "monitor", None)
-        rows = [(f"best {monitor}", f"{score:.4f}")] if score is not None else []
+        rows = [] if score is None else [(f"best {monitor}", f"{score:.4f}")]
         self._end(trainer, pl_module, "val", rows)
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
