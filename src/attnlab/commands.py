@@ -178,6 +178,7 @@ class _Help(argparse.ArgumentDefaultsHelpFormatter, argparse.RawDescriptionHelpF
 
 def _list(arguments: argparse.Namespace) -> None:
     from attnlab.analysis import attention_table as table
+    from attnlab.analysis.tables import make_console
 
     rounds = 0 if arguments.no_time else arguments.rounds
     trial = table.Trial(arguments.channels, arguments.size, arguments.batch, rounds, arguments.device)
@@ -185,18 +186,19 @@ def _list(arguments: argparse.Namespace) -> None:
     if arguments.markdown:
         print(table.attention_markdown(rows, trial))
     else:
-        table.make_console().print(table.attention_table(rows, trial))
+        make_console().print(table.attention_table(rows, trial))
 
 
 def _show(arguments: argparse.Namespace) -> None:
-    from attnlab.analysis import attention_table as table
+    from attnlab.analysis.attention_table import attention_page
+    from attnlab.analysis.tables import make_console
 
-    table.make_console().print(table.attention_page(arguments.name))
+    make_console().print(attention_page(arguments.name))
 
 
 def _sites(arguments: argparse.Namespace) -> None:
     from attnlab.analysis import sites
-    from attnlab.analysis.attention_table import make_console
+    from attnlab.analysis.tables import make_console
 
     options = dict(map(_option, getattr(arguments, "option", [])))
     reports = [
@@ -222,7 +224,7 @@ def _profile(arguments: argparse.Namespace) -> None:
     from rich.console import Console
 
     from attnlab.analysis import profile, profile_subjects, profile_table
-    from attnlab.analysis.attention_table import make_console
+    from attnlab.analysis.tables import make_console
 
     given = vars(arguments)
     markdown, csv = given.get("markdown"), given.get("csv")
@@ -255,7 +257,7 @@ def _profile(arguments: argparse.Namespace) -> None:
     if setup.timed:
         fewest = min(len(row.step) for each in profiles for row in each.rows)
         setup = dataclasses.replace(setup, rounds=fewest)
-    conditions = profile_table.Conditions.here(setup, arguments.command)
+    conditions = profile_table.Conditions(setup, arguments.command)
     as_markdown = profile_table.profile_markdown(profiles, conditions)
     if markdown == "-":
         print(as_markdown)

@@ -200,6 +200,12 @@ def test_all_is_every_module_and_none() -> None:
     assert {variant.label for variant in subject.variants} == {*list_attentions(), "se:reduction=4"}
 
 
+def test_a_mode_is_known_however_it_is_written(capsys: pytest.CaptureFixture[str]) -> None:
+    """As `attention sites` knows it."""
+    profile_command("timm/test_resnet --size 32 --no-time --attention eca --mode ReZero")
+    assert "mode rezero" in capsys.readouterr().out
+
+
 def test_ratio_is_the_median_of_rounds_with_the_extremes_behind_it() -> None:
     # The ratio of the medians would be 1.
     assert ratios([1.0, 2.0, 9.0], [2.0, 1.0, 3.0]) == (2.0, 0.5, 3.0)

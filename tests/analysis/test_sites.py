@@ -2,7 +2,8 @@ from __future__ import annotations
 
 import pytest
 
-from attnlab.analysis.sites import build_network, report_sites
+from attnlab.analysis.sites import SiteReport, build_network, report_sites, summary_markdown
+from attnlab.attention import Site
 from attnlab.commands import run
 from attnlab.errors import AttnlabError
 
@@ -59,6 +60,11 @@ def test_several_networks_print_a_summary(capsys: pytest.CaptureFixture[str]) ->
     assert lines[2].startswith("| torchvision/resnet18 | layer1.0.bn2 … layer4.1.bn2 | 8 | 11.690 | 17.3 |")
 
 
+def test_a_summary_says_too_what_is_on_an_input() -> None:
+    report = SiteReport("net", [Site("a", 8, 4, before=True), Site("b", 8, 4)], 100, 1000, 1008)
+    assert "| net | a (input) … b | 2 |" in summary_markdown([report])
+
+
 @pytest.mark.parametrize(
     ("words", "message"),
     [
@@ -67,6 +73,7 @@ def test_several_networks_print_a_summary(capsys: pytest.CaptureFixture[str]) ->
         ("--option kernel_size=x", "takes int, got 'x'"),
         ("--at aspp", "finds nothing in ResNet"),
         ("--mode rezro", "Did you mean 'rezero'"),
+        ("--size 0", "--size is at least 1, got 0"),
     ],
 )
 def test_words_that_cannot_work_are_errors(words: str, message: str) -> None:

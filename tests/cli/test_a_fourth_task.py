@@ -28,8 +28,7 @@ from attnlab.drawing.pixels import Pixels, as_pixels, denormalise
 from attnlab.models import build_classifier
 from attnlab.tasks import BaseTask
 from attnlab.views import Gallery, Picture, View, Writer
-from attnlab.views.base import beside
-from attnlab.views.classification import csv_text
+from attnlab.views.base import beside, csv_text
 from attnlab.views.predictions import Prediction
 
 # --- The task's own files begin here: data, view, task. ---

@@ -63,6 +63,7 @@ def test_scores_go_into_the_run_of_their_checkpoint(run, small, tmp_path):
         outcome = run(command, "--ckpt_path=best", *QUIET)
         assert outcome.status == 0, outcome.err
         assert "scores.json" in outcome.out
+        assert "MACs at" in outcome.out  # beside the scores, whichever set they are of
     assert [path.name for path in (tmp_path / "lightning_logs").iterdir()] == ["version_0"]
     after = files_below(folder)
     # Validation draws its pictures anew, of the checkpoint that it has scored.

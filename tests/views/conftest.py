@@ -2,7 +2,7 @@
 
 import pytest
 
-from attnlab.views import gather
+from attnlab.views import base
 from tests.views.stubs import Processes
 
 
@@ -10,5 +10,5 @@ from tests.views.stubs import Processes
 def processes(monkeypatch: pytest.MonkeyPatch) -> Processes:
     """Runs a function as so many processes would: ``processes(3, function_of_rank)``."""
     made = Processes()
-    monkeypatch.setattr(gather, "distributed", made)
+    monkeypatch.setattr(base, "distributed", made)
     return made

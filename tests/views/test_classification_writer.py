@@ -10,7 +10,7 @@ from PIL import Image
 from attnlab.callbacks import Predictions
 from attnlab.errors import AttnlabError
 from attnlab.tasks import ClassificationTask
-from attnlab.views.classification import ClassificationWriter
+from attnlab.views.classification import ClassificationView, ClassificationWriter
 from attnlab.views.outputs import OWN
 from tests.views.stubs import shares, trainer_of
 
@@ -150,3 +150,12 @@ def test_what_an_interrupted_prediction_left_is_forgotten(tmp_path):
         assert names_in(tmp_path) == set()  # all comes at the end
     callback.on_predict_end(trainer, TASK)
     assert [row[0] for row in rows_of(tmp_path)[1:]] == ["c.png"]
+
+
+@pytest.mark.parametrize(("options", "count"), [({}, 48), ({"pictures": False}, 0)])
+def test_pictures_are_looked_at_only_where_they_are_drawn(tmp_path, predict, monkeypatch, options, count):
+    seen, image = [], ClassificationView.image
+    monkeypatch.setattr(ClassificationView, "image", lambda *of: seen.append(0) or image(*of))
+    predict(tmp_path, found=SHARES[:1].repeat(60, 1), **options)
+    assert len(seen) == count
+    assert len(rows_of(tmp_path)) == 61

@@ -15,7 +15,7 @@ from attnlab.callbacks import Predictions
 from attnlab.drawing.boxes import bright
 from attnlab.errors import AttnlabError
 from attnlab.tasks import DetectionTask
-from attnlab.views.detection import DetectionWriter
+from attnlab.views.detection import DetectionView, DetectionWriter
 from attnlab.views.outputs import OWN
 from tests.views.stubs import shares, trainer_of
 
@@ -181,3 +181,11 @@ def test_half_precision_is_written(tmp_path, predict):
     predict(tmp_path, found=lambda k: {n: v.half() if n != "labels" else v for n, v in found_of(k).items()})
     written = json.loads((tmp_path / "predictions.json").read_text())
     assert written["annotations"][0]["score"] == pytest.approx(0.9, abs=1e-3)
+
+
+def test_pictures_are_looked_at_only_where_they_are_drawn(tmp_path, predict, monkeypatch):
+    predict(tmp_path / "drawn")
+    monkeypatch.setattr(DetectionView, "image", None)
+    predict(tmp_path, pictures=False)
+    files = (folder / "predictions.json" for folder in (tmp_path, tmp_path / "drawn"))
+    assert next(files).read_bytes() == next(files).read_bytes()

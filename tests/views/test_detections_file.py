@@ -151,7 +151,7 @@ def test_fit_and_runs_without_a_folder_write_nothing(tmp_path, run, capsys):
     callback, trainer = Records(DetectionsFile()), trainer_of(tmp_path, TrainerFn.FITTING)
     batch = {"index": torch.tensor([0]), "target": [{"image_id": torch.tensor(7)}]}
     callback.on_validation_batch_end(trainer, None, {"detections": [found_of(0)]}, batch, 0)
-    assert not callback.record._kept.images
+    assert not callback.record.kept
     callback.on_validation_end(trainer, None)
     run(None)
     run(tmp_path, callback=Records(DetectionsFile(write=False)))
@@ -185,11 +185,11 @@ def test_numbers_that_json_does_not_have_are_left_out_and_told(tmp_path, capsys)
 
 
 def test_it_keeps_little():
-    one = ImageDetections.of(0, found_of(0, 100))
+    one = ImageDetections.of(found_of(0, 100))
     assert one.boxes.nbytes + one.scores.nbytes + one.labels.nbytes == 100 * 24
 
 
 def test_nothing_is_kept_once_it_is_written(tmp_path, run):
     callback = Records(DetectionsFile())
     run(tmp_path, callback=callback)
-    assert not callback.record._kept.images
+    assert not callback.record.kept

@@ -60,5 +60,5 @@ def test_other_processes_and_runs_that_do_not_want_it_draw_nothing(tmp_path):
 
 
 def test_bad_options_are_refused():
-    with pytest.raises(AttnlabError, match="every_n_epochs is 0"):
+    with pytest.raises(AttnlabError, match=r"^curves\.every_n_epochs is 0"):
         PrecisionCurves(every_n_epochs=0)

@@ -14,7 +14,7 @@ from attnlab.drawing.masks import IGNORE_COLOUR
 from attnlab.errors import AttnlabError
 from attnlab.tasks import SegmentationTask
 from attnlab.views.outputs import OWN
-from attnlab.views.segmentation import SegmentationGallery, SegmentationWriter
+from attnlab.views.segmentation import SegmentationGallery, SegmentationView, SegmentationWriter
 from tests.views import stubs
 from tests.views.stubs import shares, tags_of
 
@@ -232,3 +232,11 @@ def test_images_that_are_read_are_never_written_over(tmp_path, predict):
             predict(tmp_path, paths=[str(tmp_path / "a.png")])
         assert image.read_bytes() == b"one's own"
         image.unlink()
+
+
+def test_pictures_are_looked_at_only_where_they_are_drawn(tmp_path, predict, monkeypatch):
+    predict(tmp_path / "drawn")
+    monkeypatch.setattr(SegmentationView, "image", None)
+    predict(tmp_path, pictures=False)
+    for name in MASKS:
+        assert (tmp_path / name).read_bytes() == (tmp_path / "drawn" / name).read_bytes()

@@ -9,28 +9,23 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
 from statistics import median
-from typing import Any, Literal, get_args
+from typing import Any
 
 import torch
-from rich.console import Console, Group, RenderableType
+from rich.console import Group, RenderableType
 from rich.syntax import Syntax
 from rich.table import Table
 from rich.text import Text
-from torch import Tensor
 
-from attnlab.analysis.profile import Device, paired_rounds, saved_bytes
+from attnlab.analysis.profile import Device, check_device, finish, forward_pass, paired_rounds, saved_bytes
+from attnlab.analysis.tables import check_least, markdown_table, terminal_table
 from attnlab.attention import AttentionSpec, get_attention, list_attentions
 from attnlab.attention.macs import count_macs
 from attnlab.errors import AttnlabError, unknown
 
-Sort = Literal["name", "year", "parameters", "macs", "memory", "forward", "backward"]
-SORTS: tuple[str, ...] = get_args(Sort)
-
-_NOTES = (
+COUNTS = (
     "MACs are those of convolutions and matrix products; element-wise operations count as zero. Kept: what "
-    "autograd holds for the backward pass, the map that goes in among it where a module needs it again.",
-    "Times: medians of {rounds} rounds in which all modules take turns, {device}, {threads} thread(s), "
-    "PyTorch {version}, float32, contiguous. They are this machine's: compare within one table.",
+    "autograd holds for the backward pass, the map that goes in among it where a module needs it again."
 )
 
 
@@ -56,11 +51,8 @@ class Trial:
     device: Device = "cpu"
 
     def __post_init__(self) -> None:
-        for name, least in (("channels", 1), ("size", 1), ("batch", 1), ("rounds", 0)):
-            if getattr(self, name) < least:
-                raise AttnlabError(f"--{name} is at least {least}, got {getattr(self, name)}.")
-        if self.rounds and self.device == "cuda" and not torch.cuda.is_available():
-            raise AttnlabError("This PyTorch sees no CUDA device; use --device cpu, or --no-time for counts.")
+        check_least(self, channels=1, size=1, batch=1, rounds=0)
+        check_device(self.device, timed=self.rounds > 0)
 
     @property
     def shape(self) -> tuple[int, int, int, int]:
@@ -89,102 +81,113 @@ class AttentionRow:
     forward: float | None = None
     backward: float | None = None
 
+    def cells(self) -> list[str]:
+        """The figures as they are shown."""
+        times = [f"{taken:.2f}" for taken in (self.forward, self.backward) if taken is not None]
+        return [f"{self.parameters:,d}", f"{self.macs:,d}", f"{self.kept_bytes / 2**20:.2f}", *times]
+
+
+SORTS: dict[str, Callable[[AttentionRow], Any]] = {
+    "name": lambda row: row.spec.name,
+    "year": lambda row: row.spec.year or 0,
+    "parameters": lambda row: row.parameters,
+    "macs": lambda row: row.macs,
+    "memory": lambda row: row.kept_bytes,
+    "forward": lambda row: row.forward,
+    "backward": lambda row: row.backward,
+}
+
 
 def attention_rows(trial: Trial, sort: str = "name") -> list[AttentionRow]:
-    """All registered modules with their cost.
-
-    Args:
-        trial: The map, and how times are taken.
-        sort: One of `SORTS`, smallest first.
-
-    Returns:
-        One row a name.
+    """All registered modules with their cost, in the order of one of `SORTS`, smallest first.
 
     Raises:
         AttnlabError: For an unknown sort, a sort by times that are not taken, or a width that a module cannot
             take.
     """
-    keys: dict[str, Callable[[AttentionRow], Any]] = {
-        "name": lambda row: row.spec.name,
-        "year": lambda row: row.spec.year or 0,
-        "parameters": lambda row: row.parameters,
-        "macs": lambda row: row.macs,
-        "memory": lambda row: row.kept_bytes,
-        "forward": lambda row: row.forward,
-        "backward": lambda row: row.backward,
-    }
-    if sort not in keys:
-        raise unknown("sort", sort, keys)
+    if sort not in SORTS:
+        raise unknown("sort", sort, SORTS)
     if sort in ("forward", "backward") and not trial.rounds:
         raise AttnlabError(f"--sort {sort} needs times; leave --no-time out, or sort by another column.")
     rows = [_row(name, trial) for name in list_attentions()]
     if trial.rounds:
         rows = _with_times(rows, trial)
-    return sorted(rows, key=lambda row: (keys[sort](row), row.spec.name))
+    return sorted(rows, key=lambda row: (SORTS[sort](row), row.spec.name))
 
 
 def attention_table(rows: list[AttentionRow], trial: Trial) -> RenderableType:
     """The rows as a table for the terminal."""
-    table = Table(title=f"Attention modules at their default options; cost on {_map(trial)}")
-    table.add_column("name", style="bold", no_wrap=True)
-    table.add_column("year")
-    table.add_column("paper")
-    for header in _headers(trial):
-        table.add_column(header, justify="right", no_wrap=True)
-    for row in rows:
-        paper = row.spec.paper.removeprefix("https://")
-        table.add_row(row.spec.name, str(row.spec.year or ""), paper, *_cells(row))
+    cells = [
+        (
+            f"[bold]{row.spec.name}",
+            str(row.spec.year or ""),
+            row.spec.paper.removeprefix("https://"),
+            *row.cells(),
+        )
+        for row in rows
+    ]
+    title = f"Attention modules at their default options; cost on {_words(trial)}"
+    table = terminal_table(["name", "year", "paper", *_head(trial)], cells, title, names=3)
     return Group(table, *(Text(note, style="dim") for note in _notes(trial)))
 
 
 def attention_markdown(rows: list[AttentionRow], trial: Trial) -> str:
     """The rows as a Markdown table, with the papers' titles, and what it was measured on."""
-    headers = _headers(trial)
-    lines = [
-        f"| name | paper | {' | '.join(headers)} |",
-        f"| --- | --- | {' | '.join(['---:'] * len(headers))} |",
-    ]
+    cells = []
     for row in rows:
         spec = row.spec
         paper = f"[{spec.title}]({spec.paper}), {spec.year}" if spec.paper else spec.title
-        lines.append(f"| `{spec.name}` | {paper} | {' | '.join(_cells(row))} |")
-    return "\n".join([*lines, "", f"Cost on {_map(trial)}. {' '.join(_notes(trial))}"])
+        cells.append((f"`{spec.name}`", paper, *row.cells()))
+    table = markdown_table(["name", "paper", *_head(trial)], cells, names=2)
+    return f"{table}\n\nCost on {_words(trial)}. {' '.join(_notes(trial))}"
 
 
 def attention_page(name: str) -> RenderableType:
-    """One module in full: paper, formula, options, and the YAML and flags that use it.
-
-    Args:
-        name: A registered name or an import path.
-
-    Returns:
-        The page for the terminal.
+    """One module in full: paper, formula, options, and the YAML and flags that use it, for the terminal.
 
     Raises:
-        AttnlabError: If there is no such module.
+        AttnlabError: If there is no such module, by a registered name or an import path.
     """
     spec = get_attention(name)
+    options = spec.options()
     table = Table(
         "option", "type", "default", "meaning", title=f"Options of {spec.name}", title_justify="left"
     )
-    for option in spec.options():
+    for option in options:
         default = "to be given" if option.required else repr(option.default)
         table.add_row(option.name, option.type_name, default, option.help)
+    # The formula is what the module's file says after its title, or what the class says.
+    text = inspect.getdoc(inspect.getmodule(spec.module)) or inspect.getdoc(spec.module) or ""
+    formula = text.partition("\n")[2] if spec.title else text
+    yaml = f"model:\n  attention:\n    name: {spec.name}\n    at: auto\n    mode: replace\n    options: {{}}"
+    flags = [f"--model.attention.{option.name}={option.default}" for option in options[:1]]
     return Group(
         Text(spec.name, style="bold"),
-        Text(f"{spec.title}{', ' if spec.paper else ''}{spec.paper}\n{_formula(spec)}\n"),
-        table if spec.options() else Text("No options."),
+        Text(f"{spec.title}{', ' if spec.paper else ''}{spec.paper}\n{formula}\n"),
+        table if options else Text("No options."),
         Text("\nIn YAML:", style="bold"),
-        Syntax(_yaml(spec), "yaml", background_color="default"),
+        Syntax(yaml, "yaml", background_color="default"),
         Text("\nOn the command line:", style="bold"),
-        Text(_flags(spec)),
+        Text(" ".join([f"--model.attention={spec.name}", *flags])),
     )
 
 
-def make_console() -> Console:
-    """A console that is wide enough for the tables where the output goes to a file or a pipe."""
-    console = Console()
-    return console if console.is_terminal else Console(width=160)
+def _words(trial: Trial) -> str:
+    maps = "one map" if trial.batch == 1 else f"a batch of {trial.batch} maps (MACs: one)"
+    return f"{maps} of {trial.channels} x {trial.size} x {trial.size}"
+
+
+def _head(trial: Trial) -> list[str]:
+    return ["parameters", "MACs", "kept, MiB", *(["forward, ms", "backward, ms"] if trial.rounds else [])]
+
+
+def _notes(trial: Trial) -> list[str]:
+    times = (
+        f"Times: medians of {trial.rounds} rounds in which all modules take turns, {trial.device}, "
+        f"{torch.get_num_threads()} thread(s), PyTorch {torch.__version__}, float32, contiguous. They are "
+        "this machine's: compare within one table."
+    )
+    return [COUNTS, times] if trial.rounds else [COUNTS]
 
 
 def _row(name: str, trial: Trial) -> AttentionRow:
@@ -206,70 +209,19 @@ def _with_times(rows: list[AttentionRow], trial: Trial) -> list[AttentionRow]:
 
     def step(name: str) -> None:
         y = modules[name](x)
-        _finish(x)
+        finish(x)
         start = time.perf_counter()
         y.backward(torch.ones_like(y))
-        _finish(x)
+        finish(x)
         backward[name].append(time.perf_counter() - start)
         modules[name].zero_grad(set_to_none=True)
         x.grad = None
 
-    def forward(name: str) -> None:
-        with torch.no_grad():
-            modules[name](x)
-        _finish(x)
+    def medians(times: dict[str, list[float]]) -> dict[str, float]:
+        # The first rounds do not count.
+        return {name: 1000 * median(taken[-trial.rounds :]) for name, taken in times.items()}
 
     paired_rounds({name: partial(step, name) for name in modules}, trial.rounds)
-    forwards = paired_rounds({name: partial(forward, name) for name in modules}, trial.rounds)
-    return [
-        replace(
-            row,
-            forward=1000 * median(forwards[row.spec.name]),
-            backward=1000 * median(backward[row.spec.name][-trial.rounds :]),
-        )
-        for row in rows
-    ]
-
-
-def _finish(x: Tensor) -> None:
-    if x.is_cuda:
-        torch.cuda.synchronize()
-
-
-def _headers(trial: Trial) -> list[str]:
-    return ["parameters", "MACs", "kept, MiB", *(["forward, ms", "backward, ms"] if trial.rounds else [])]
-
-
-def _cells(row: AttentionRow) -> list[str]:
-    times = [f"{taken:.2f}" for taken in (row.forward, row.backward) if taken is not None]
-    return [f"{row.parameters:,d}", f"{row.macs:,d}", f"{row.kept_bytes / 2**20:.2f}", *times]
-
-
-def _map(trial: Trial) -> str:
-    maps = "one map" if trial.batch == 1 else f"a batch of {trial.batch} maps (MACs: one)"
-    return f"{maps} of {trial.channels} x {trial.size} x {trial.size}"
-
-
-def _notes(trial: Trial) -> list[str]:
-    given = {
-        "rounds": trial.rounds,
-        "device": trial.device,
-        "threads": torch.get_num_threads(),
-        "version": torch.__version__,
-    }
-    return [note.format(**given) for note in _NOTES[: 2 if trial.rounds else 1]]
-
-
-def _formula(spec: AttentionSpec) -> str:
-    """What the module's file says after its title, or what the class says."""
-    text = inspect.getdoc(inspect.getmodule(spec.module)) or inspect.getdoc(spec.module) or ""
-    return text.partition("\n")[2] if spec.title else text
-
-
-def _yaml(spec: AttentionSpec) -> str:
-    return f"model:\n  attention:\n    name: {spec.name}\n    at: auto\n    mode: replace\n    options: {{}}"
-
-
-def _flags(spec: AttentionSpec) -> str:
-    options = [f" --model.attention.{option.name}={option.default}" for option in spec.options()[:1]]
-    return f"--model.attention={spec.name}" + "".join(options)
+    works = {name: partial(forward_pass, module, x) for name, module in modules.items()}
+    forward, back = medians(paired_rounds(works, trial.rounds)), medians(backward)
+    return [replace(row, forward=forward[row.spec.name], backward=back[row.spec.name]) for row in rows]

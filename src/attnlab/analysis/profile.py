@@ -21,10 +21,12 @@ from torch.multiprocessing.reductions import StorageWeakRef
 
 from attnlab.analysis.profile_subjects import Subject, Variant
 from attnlab.analysis.sites import macs_of
+from attnlab.analysis.tables import check_least
 from attnlab.attention import Site, attach
 from attnlab.errors import AttnlabError, unknown
 
 Device = Literal["cpu", "cuda"]
+Say = Callable[[str], None]
 LEAST_ROUNDS = 2
 
 
@@ -57,16 +59,23 @@ class Setup:
     seconds: float | None = None
 
     def __post_init__(self) -> None:
-        for name in ("size", "batch", "rounds", "threads"):
-            value = getattr(self, name)
-            if value is not None and value < 1:
-                raise AttnlabError(f"--{name} is at least 1, got {value}.")
+        check_least(self, size=1, batch=1, rounds=1, threads=1)
         if self.seconds is not None and not self.seconds > 0:
             raise AttnlabError(f"--seconds is above 0, got {self.seconds}.")
-        if self.device not in get_args(Device):
-            raise unknown("device", self.device, get_args(Device))
-        if self.timed and self.device == "cuda" and not torch.cuda.is_available():
-            raise AttnlabError("This PyTorch sees no CUDA device; use --device cpu, or --no-time for counts.")
+        check_device(self.device, self.timed)
+
+    @property
+    def shape(self) -> tuple[int, int, int, int]:
+        """Shape of the batch, (B,C,H,W)."""
+        return self.batch, 3, self.size, self.size
+
+
+def check_device(device: str, timed: bool) -> None:
+    """Refuse, by an AttnlabError, a device that is unknown, or missing where times are taken on it."""
+    if device not in get_args(Device):
+        raise unknown("device", device, get_args(Device))
+    if timed and device == "cuda" and not torch.cuda.is_available():
+        raise AttnlabError("This PyTorch sees no CUDA device; use --device cpu, or --no-time for counts.")
 
 
 @dataclass(frozen=True)
@@ -95,61 +104,32 @@ class Profile:
     """One network with several attentions.
 
     Attributes:
-        network: Its name.
-        at: Placement, as it was asked for.
-        mode: Mode of the attachment.
+        subject: The network.
         sites: Where the attention is, the same for all; empty if there is none.
         rows: One an attention; the first is the network without.
     """
 
-    network: str
-    at: str
-    mode: str
+    subject: Subject
     sites: Sequence[Site]
     rows: Sequence[Row]
 
 
-def profile(
-    subjects: Sequence[Subject], setup: Setup, say: Callable[[str], None] = lambda text: None
-) -> list[Profile]:
-    """Count all networks, then time them.
-
-    Args:
-        subjects: The networks.
-        setup: How they are measured.
-        say: Told what is done at present.
-
-    Returns:
-        One profile a network.
+def profile(subjects: Sequence[Subject], setup: Setup, say: Say = lambda text: None) -> list[Profile]:
+    """Count all networks, then time them, and say what is done at present.
 
     Raises:
         AttnlabError: If a network does not run, or no site is found; before anything is timed, unless the
             network fails with values or memory runs out.
     """
-    profiles = []
-    for subject in subjects:
-        say(f"counting {subject.name}")
-        profiles.append(count(subject, setup, say))
+    profiles = [count(subject, setup, say) for subject in subjects]
     if not setup.timed:
         return profiles
-    timed = []
-    for subject, counted in zip(subjects, profiles, strict=True):
-        say(f"timing {subject.name}: {len(counted.rows)} variants, a first round that does not count")
-        timed.append(add_times(subject, setup, counted, say))
-    return timed
+    pairs = zip(subjects, profiles, strict=True)
+    return [add_times(subject, setup, counted, say) for subject, counted in pairs]
 
 
-def rounds_within(
-    setup: Setup, share: float, say: Callable[[str], None], what: str
-) -> Callable[[float], int]:
-    """How many rounds are timed, once it is known what one takes.
-
-    Args:
-        setup: Rounds, and the seconds that there are for them.
-        share: Part of the seconds, in 0..1.
-        say: Told how long it will take.
-        what: What is timed.
-    """
+def rounds_within(setup: Setup, share: float, say: Say, what: str) -> Callable[[float], int]:
+    """How many rounds are timed in a share, 0..1, of the seconds, once it is known what one takes."""
 
     def plan(seconds: float) -> int:
         rounds = setup.rounds
@@ -161,36 +141,25 @@ def rounds_within(
     return plan
 
 
-def count(subject: Subject, setup: Setup, say: Callable[[str], None] = lambda text: None) -> Profile:
+def count(subject: Subject, setup: Setup, say: Say = lambda text: None) -> Profile:
     """Parameters, MACs and memory for the backward pass of one network, without times.
-
-    Args:
-        subject: The network and its attentions.
-        setup: Size of the images and of the batch.
-        say: Told what is done at present.
 
     Raises:
         AttnlabError: If the network does not run, or no site is found.
     """
+    say(f"counting {subject.name}")
     base = subject.build("meta")
     sites: Sequence[Site] = ()
     rows = []
-    variants = _with_baseline(subject.variants)
-    for number, variant in enumerate(variants, 1):
-        say(f"counting {subject.name} with {variant.label}, {number} of {len(variants)}")
+    for number, variant in enumerate(subject.compared, 1):
+        say(f"counting {subject.name} with {variant.label}, {number} of {len(subject.compared)}")
         network, found = _attended(base, subject, variant, setup.size)
         sites = sites or found
         name = f"{subject.name} with {variant.label}" if found else subject.name
-        rows.append(
-            Row(
-                variant.label,
-                sum(parameter.numel() for parameter in network.parameters()),
-                macs_of(name, network, setup.size),
-                _saved_per_image(name, network, setup),
-            )
-        )
-    at = subject.at if isinstance(subject.at, str) else " ".join(subject.at)
-    return Profile(subject.name, at, subject.mode, sites, rows)
+        parameters = sum(parameter.numel() for parameter in network.parameters())
+        macs, saved = macs_of(name, network, setup.size), _saved_per_image(name, network, setup)
+        rows.append(Row(variant.label, parameters, macs, saved))
+    return Profile(subject, sites, rows)
 
 
 def saved_bytes(network: nn.Module, *inputs: Tensor) -> int:
@@ -214,10 +183,8 @@ def saved_bytes(network: nn.Module, *inputs: Tensor) -> int:
     with torch.autograd.graph.saved_tensors_hooks(pack, lambda saved: saved.tensor):
         output = network(*inputs)
     own = {StorageWeakRef(t.untyped_storage()) for t in (*network.parameters(), *network.buffers())}
-    sizes = {
-        StorageWeakRef(storage): storage.nbytes()
-        for storage in (saved.tensor.untyped_storage() for saved in held)
-    }
+    storages = (saved.tensor.untyped_storage() for saved in held)
+    sizes = {StorageWeakRef(storage): storage.nbytes() for storage in storages}
     del output  # until here it kept the graph, and so what the graph holds
     return sum(size for storage, size in sizes.items() if storage not in own)
 
@@ -237,9 +204,6 @@ def paired_rounds(
         warmup: Rounds before them that do not.
         clock: Seconds from any start.
         plan: Told the seconds of the last round that does not count, it says how many will.
-
-    Returns:
-        Seconds of each round, by name.
     """
     times: dict[str, list[float]] = {name: [] for name in works}
     number, began = -warmup, clock()
@@ -263,43 +227,55 @@ def ratios(over: Sequence[float], under: Sequence[float]) -> tuple[float, float,
     return median(by_round), min(by_round), max(by_round)
 
 
-def add_times(
-    subject: Subject, setup: Setup, counted: Profile, say: Callable[[str], None] = lambda text: None
-) -> Profile:
-    """Time one network with each attention; all of them share the network's own weights.
-
-    Args:
-        subject: The network and its attentions.
-        setup: Batch, rounds, device.
-        counted: What `count` gave.
-        say: Told how long it will take.
+def add_times(subject: Subject, setup: Setup, counted: Profile, say: Say = lambda text: None) -> Profile:
+    """Time one network, which was counted, with each attention; all share the network's own weights.
 
     Raises:
         AttnlabError: If the memory does not suffice, or the network does not run.
     """
-    memory_format = torch.channels_last if setup.channels_last else torch.contiguous_format
-    image = torch.randn(setup.batch, 3, setup.size, setup.size, generator=torch.Generator().manual_seed(0))
+    layout = torch.channels_last if setup.channels_last else torch.contiguous_format
+    say(f"timing {subject.name}: {len(counted.rows)} variants, a first round that does not count")
+    image = torch.randn(setup.shape, generator=torch.Generator().manual_seed(0))
     try:
         with _threads(setup.threads):
-            image = image.to(setup.device, memory_format=memory_format)
+            image = image.to(setup.device, memory_format=layout)
             base = subject.build("cpu").to(setup.device)
             networks = {}
-            for variant in _with_baseline(subject.variants):
+            for variant in subject.compared:
                 network, _ = _attended(base, subject, variant, setup.size)
-                networks[variant.label] = network.to(memory_format=memory_format)
-            plans = (
-                rounds_within(setup, share, say, f"{subject.name}, {what}")
-                for share, what in ((0.75, "forward and backward"), (0.25, "forward alone"))
-            )
-            steps = _timed(networks, image, setup, True, next(plans))
-            forwards = _timed(networks, image, setup, False, next(plans))
+                networks[variant.label] = network.to(memory_format=layout)
+            times = []
+            for work, share, what in (
+                (_step, 0.75, "forward and backward"),
+                (forward_pass, 0.25, "forward alone"),
+            ):
+                works = {k: partial(work, net.train(work is _step), image) for k, net in networks.items()}
+                plan = rounds_within(setup, share, say, f"{subject.name}, {what}")
+                # A GPU's libraries choose their kernels, and fill their caches, in the first few calls.
+                times.append(paired_rounds(works, setup.rounds, 3 if image.is_cuda else 1, plan=plan))
     except RuntimeError as error:
         raise AttnlabError(
-            f"{subject.name} cannot be timed with a batch of {setup.batch} x 3 x {setup.size} x {setup.size} "
-            f"on {setup.device}: {error} If memory ran out, try a smaller --batch."
+            f"{subject.name} cannot be timed with a batch of {_words(setup)} on {setup.device}: {error} "
+            "If memory ran out, try a smaller --batch."
         ) from error
-    rows = [replace(row, forward=forwards[row.attention], step=steps[row.attention]) for row in counted.rows]
+    rows = []
+    for row in counted.rows:
+        step, forward = ([taken / setup.batch for taken in each[row.attention]] for each in times)
+        rows.append(replace(row, forward=forward, step=step))
     return replace(counted, rows=rows)
+
+
+def forward_pass(network: nn.Module, image: Tensor) -> None:
+    """One without gradients, to its end also on a GPU."""
+    with torch.no_grad():
+        network(image)
+    finish(image)
+
+
+def finish(image: Tensor) -> None:
+    """Wait for a GPU, if the image is on one."""
+    if image.is_cuda:
+        torch.cuda.synchronize()
 
 
 class _Saved:
@@ -310,58 +286,29 @@ class _Saved:
         self.tensor = tensor.detach()
 
 
-def _with_baseline(variants: Sequence[Variant]) -> list[Variant]:
-    """No attention first, and every variant once."""
-    by_label = {variant.label: variant for variant in (Variant("none", "none", {}), *variants)}
-    return list(by_label.values())
-
-
 def _attended(
     base: nn.Module, subject: Subject, variant: Variant, size: int
 ) -> tuple[nn.Module, Sequence[Site]]:
     """A copy with attention; all other tensors are the base's own, so that many copies take little memory."""
     shared: dict[int, Any] = {id(tensor): tensor for tensor in (*base.parameters(), *base.buffers())}
-    network = copy.deepcopy(base, shared)
-    example = torch.zeros(1, 3, size, size)
-    return network, attach(
-        network, variant.name, subject.at, subject.mode, options=variant.options, example=example
-    )
+    network, example = copy.deepcopy(base, shared), torch.zeros(1, 3, size, size)
+    sites = attach(network, variant.name, subject.at, subject.mode, options=variant.options, example=example)
+    return network, sites
 
 
 def _saved_per_image(name: str, network: nn.Module, setup: Setup) -> float:
-    shape = (setup.batch, 3, setup.size, setup.size)
     try:
         twin = copy.deepcopy(network).to("meta").train()
-        return saved_bytes(twin, torch.empty(shape, device="meta")) / setup.batch
+        return saved_bytes(twin, torch.empty(setup.shape, device="meta")) / setup.batch
     except Exception as error:  # any network's own error
         raise AttnlabError(
-            f"{name} cannot take a training step with a batch of {' x '.join(map(str, shape))}: {error} "
+            f"{name} cannot take a training step with a batch of {_words(setup)}: {error} "
             "Another --batch or --size may do."
         ) from error
 
 
-def _timed(
-    networks: Mapping[str, nn.Module],
-    image: Tensor,
-    setup: Setup,
-    training: bool,
-    plan: Callable[[float], int],
-) -> dict[str, list[float]]:
-    """Seconds per image of each round, by label."""
-    works = {}
-    for label, network in networks.items():
-        works[label] = partial(_step if training else _forward, network.train(training), image)
-    # A GPU's libraries choose their kernels, and fill their caches, in the first few calls.
-    times = paired_rounds(works, setup.rounds, warmup=3 if image.is_cuda else 1, plan=plan)
-    return {
-        label: [taken / setup.batch for taken in taken_by_round] for label, taken_by_round in times.items()
-    }
-
-
-def _forward(network: nn.Module, image: Tensor) -> None:
-    with torch.no_grad():
-        network(image)
-    _finish(image)
+def _words(setup: Setup) -> str:
+    return " x ".join(map(str, setup.shape))
 
 
 def _step(network: nn.Module, image: Tensor) -> None:
@@ -369,23 +316,15 @@ def _step(network: nn.Module, image: Tensor) -> None:
     outputs = [tensor for tensor in _tensors(network(image)) if tensor.requires_grad]
     torch.stack([tensor.square().mean() for tensor in outputs]).sum().backward()
     network.zero_grad(set_to_none=True)
-    _finish(image)
-
-
-def _finish(image: Tensor) -> None:
-    if image.is_cuda:
-        torch.cuda.synchronize()
+    finish(image)
 
 
 def _tensors(output: Any) -> Iterator[Tensor]:
     """All tensors of an output: one, or several in tuples, lists and mappings."""
     if isinstance(output, Tensor):
         yield output
-    elif isinstance(output, Mapping):
-        for value in output.values():
-            yield from _tensors(value)
-    elif isinstance(output, list | tuple):
-        for value in output:
+    elif isinstance(output, Mapping | list | tuple):
+        for value in output.values() if isinstance(output, Mapping) else output:
             yield from _tensors(value)
 
 

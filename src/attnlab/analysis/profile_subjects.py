@@ -5,18 +5,19 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 from torch import nn
 
 from attnlab.analysis.sites import build_network
 from attnlab.attention import Mode, get_attention, list_attentions
 from attnlab.attention.wrapper import MODES
-from attnlab.errors import AttnlabError, unknown
+from attnlab.errors import AttnlabError, known_name, unknown
 from attnlab.yaml_files import read_yaml
 
 DEFAULT_ATTENTIONS = ("none", "se", "eca", "cbam", "ca", "sa", "ela_t", "ela_b", "ela_s", "ela_l")
 DEFAULT_CLASSES = {"classification": 1000, "segmentation": 21}
+ATTENTION_KEYS = ("name", "at", "mode", "options")
 
 
 @dataclass(frozen=True)
@@ -35,10 +36,7 @@ class Variant:
 
     @classmethod
     def parse(cls, text: str) -> Variant:
-        """Read ``NAME`` or ``NAME:KEY=VALUE[,KEY=VALUE]``.
-
-        Args:
-            text: The variant as typed; a value that is no JSON is text.
+        """Read ``NAME`` or ``NAME:KEY=VALUE[,KEY=VALUE]``; a value that is no JSON is text.
 
         Raises:
             AttnlabError: For an unknown attention or option, or words that are no KEY=VALUE.
@@ -59,23 +57,8 @@ class Variant:
                 options[key] = json.loads(value)
             except json.JSONDecodeError:
                 options[key] = value
-        return cls.of(name, options, text)
-
-    @classmethod
-    def of(cls, name: str, options: Mapping[str, Any], label: str = "") -> Variant:
-        """A variant whose name and options are checked.
-
-        Args:
-            name: A name of the registry, or an import path.
-            options: Its options.
-            label: What the table calls it; by default name and options.
-
-        Raises:
-            AttnlabError: For an unknown attention or option.
-        """
         get_attention(name).check(options)
-        words = ",".join(f"{key}={json.dumps(value)}" for key, value in options.items())
-        return cls(label or (f"{name}:{words}" if words else name), name, dict(options))
+        return cls(text, name, options)
 
 
 @dataclass(frozen=True)
@@ -97,6 +80,12 @@ class Subject:
     at: str | Sequence[str] = "auto"
     mode: Mode = "replace"
 
+    @property
+    def compared(self) -> list[Variant]:
+        """No attention first, and every variant once."""
+        every = (Variant("none", "none", {}), *self.variants)
+        return list({variant.label: variant for variant in every}.values())
+
 
 def read_subjects(
     networks: Sequence[str],
@@ -110,12 +99,12 @@ def read_subjects(
 
     Args:
         networks: Names as for `attnlab.analysis.sites.build_network`.
-        configs: YAML files of trainings.
-        attentions: As for `Variant.parse`; ``all`` stands for every registered one, and None for the
-            configurations' own, in other networks for those that the paper compares.
-        at: Placement; None stands for the configurations' own, and for ``auto``.
-        mode: Mode; None stands for the configurations' own, and for ``replace``.
-        num_classes: Number of classes; None stands for the default of each network.
+        configs: YAML files of trainings. What is None below is as they say.
+        attentions: As for `Variant.parse`; ``all`` stands for every registered one, and None, in networks,
+            for those that the paper compares.
+        at: Placement; in networks None is ``auto``.
+        mode: Mode; in networks None is ``replace``.
+        num_classes: Number of classes; None is the default of each network.
 
     Raises:
         AttnlabError: If there is nothing to profile, or one of the words cannot work.
@@ -128,8 +117,10 @@ def read_subjects(
         raise AttnlabError("profile needs a network, e.g. torchvision/resnet18, or --config FILE.")
     if num_classes is not None and num_classes < 1:
         raise AttnlabError(f"--classes is at least 1, got {num_classes}.")
-    if mode is not None and mode not in MODES:
-        raise unknown("attention mode", mode, MODES)
+    if mode is not None:
+        mode = cast(Mode, known_name(mode, MODES))
+        if mode not in MODES:
+            raise unknown("attention mode", mode, MODES)
     usual = given or list(map(Variant.parse, DEFAULT_ATTENTIONS))
     return [
         *(library_subject(name, usual, at or "auto", mode or "replace", num_classes) for name in networks),
@@ -140,15 +131,7 @@ def read_subjects(
 def library_subject(
     name: str, variants: Sequence[Variant], at: str | Sequence[str], mode: Mode, num_classes: int | None
 ) -> Subject:
-    """A network of a library, as for `attnlab.analysis.sites.build_network`.
-
-    Args:
-        name: Library and network.
-        variants: The attentions.
-        at: Placement.
-        mode: Mode.
-        num_classes: Number of classes; by default 21 for ``smp``, and the library's own for the others.
-    """
+    """A network by its name; without a number of classes, 21 for ``smp`` and else the library's own."""
     if num_classes is None and name.startswith("smp/"):
         num_classes = DEFAULT_CLASSES["segmentation"]
     return Subject(name, lambda device: build_network(name, num_classes, device), variants, at, mode)
@@ -161,14 +144,10 @@ def config_subject(
     mode: Mode | None = None,
     num_classes: int | None = None,
 ) -> Subject:
-    """The network of a training configuration, and its attention beside none.
+    """The network of a training's YAML, and its attention beside none.
 
-    Args:
-        path: The YAML.
-        variants: The attentions, instead of the configuration's.
-        at: Placement, instead of the configuration's.
-        mode: Mode, instead of the configuration's.
-        num_classes: Number of classes; by default 1000 for classification, 21 for segmentation.
+    Attentions, placement and mode that are given take the place of the YAML's. Without a number of classes
+    there are 1000 in classification, and 21 in segmentation.
 
     Raises:
         AttnlabError: If the file cannot be read, or does not say which network it trains.
@@ -180,38 +159,36 @@ def config_subject(
     model = _block(content, "model", path)
     attention = _block(model, "attention", path, "model.")
     for key in attention:
-        if key not in ("name", "at", "mode", "options"):
-            raise unknown(f"key of model.attention in {path}", str(key), ("name", "at", "mode", "options"))
+        if key not in ATTENTION_KEYS:
+            raise unknown(f"key of model.attention in {path}", str(key), ATTENTION_KEYS)
     if variants is None:
-        variants = [Variant.of(attention.get("name", "none"), attention.get("options") or {})]
-    return Subject(
-        path,
-        _builder(task, model, num_classes or DEFAULT_CLASSES[task], path),
-        variants,
-        at or attention.get("at", "auto"),
-        mode or attention.get("mode", "replace"),
-    )
+        name, options = attention.get("name", "none"), attention.get("options") or {}
+        get_attention(name).check(options)
+        words = ",".join(f"{key}={json.dumps(value)}" for key, value in options.items())
+        variants = [Variant(f"{name}:{words}" if words else name, name, options)]
+    build = _builder(task, model, num_classes or DEFAULT_CLASSES[task], path)
+    at, mode = at or attention.get("at", "auto"), mode or attention.get("mode", "replace")
+    return Subject(path, build, variants, at, mode)
 
 
 def _builder(task: str, model: Mapping[str, Any], num_classes: int, path: str) -> Callable[[str], nn.Module]:
     """Builds the network of a model block, always on the CPU: segmenters are tried out while built."""
+
+    def named(key: str) -> str:
+        if not isinstance(model.get(key), str):
+            raise AttnlabError(f"{path} names no model.{key}, so its network cannot be built.")
+        return model[key]
+
     if task == "classification":
         from attnlab.models.classifiers import build_classifier
 
-        network = _named(model, "network", path)
-        options, stem_stride = model.get("network_options"), model.get("stem_stride")
-        return lambda device: build_classifier(network, num_classes, options, stem_stride)
+        network, options, stride = named("network"), model.get("network_options"), model.get("stem_stride")
+        return lambda device: build_classifier(network, num_classes, options, stride)
     from attnlab.models import build_segmenter
 
-    architecture, encoder = _named(model, "architecture", path), _named(model, "encoder", path)
+    architecture, encoder = named("architecture"), named("encoder")
     options = model.get("architecture_options")
     return lambda device: build_segmenter(architecture, encoder, num_classes, options)
-
-
-def _named(model: Mapping[str, Any], key: str, path: str) -> str:
-    if not isinstance(model.get(key), str):
-        raise AttnlabError(f"{path} names no model.{key}, so its network cannot be built.")
-    return model[key]
 
 
 def _block(content: Mapping[str, Any], key: str, path: str, prefix: str = "") -> dict[str, Any]:

@@ -6,16 +6,16 @@ import csv
 import io
 import platform
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
 
 import torch
 from rich.console import Group, RenderableType
-from rich.table import Table
 from rich.text import Text
 
 from attnlab.analysis.profile import Profile, Row, Setup, ratios
+from attnlab.analysis.sites import place
+from attnlab.analysis.tables import markdown_table, terminal_table
 
 COUNTS = (
     "MACs: convolutions, linear layers and matrix products of one image; element-wise operations count as "
@@ -24,44 +24,28 @@ COUNTS = (
 TIMES = "Times: median of the rounds; to none: median of the rounds' ratios, smallest to largest."
 
 
-@dataclass(frozen=True)
 class Conditions:
     """Where and how profiles were made.
 
-    Attributes:
+    Args:
         setup: What was asked for.
-        hardware: Name of the processor or GPU.
-        threads: Threads of one operation on the CPU.
         command: The command line.
     """
 
-    setup: Setup
-    hardware: str
-    threads: int
-    command: str
-
-    @classmethod
-    def here(cls, setup: Setup, command: str) -> Conditions:
-        """The conditions of this process."""
-        hardware = torch.cuda.get_device_name() if setup.timed and setup.device == "cuda" else _processor()
-        return cls(setup, hardware, setup.threads or torch.get_num_threads(), command)
-
-    @property
-    def memory_format(self) -> str:
-        """How images and weights lie in memory."""
-        return "channels_last" if self.setup.channels_last else "contiguous"
-
-    @property
-    def dtype(self) -> str:
-        """Of images and weights; on a GPU, convolutions may compute in another precision."""
-        on_gpu = self.setup.timed and self.setup.device == "cuda" and torch.backends.cudnn.allow_tf32
-        return "float32 (convolutions in TF32)" if on_gpu else "float32"
+    def __init__(self, setup: Setup, command: str) -> None:
+        on_gpu = setup.timed and setup.device == "cuda"
+        self.setup, self.command = setup, command
+        self.hardware = torch.cuda.get_device_name() if on_gpu else _processor()
+        self.threads = setup.threads or torch.get_num_threads()
+        self.memory_format = "channels_last" if setup.channels_last else "contiguous"
+        # Of images and weights; on a GPU, convolutions may compute in another precision.
+        tf32 = on_gpu and torch.backends.cudnn.allow_tf32
+        self.dtype = "float32 (convolutions in TF32)" if tf32 else "float32"
+        self.note = f"{COUNTS} {TIMES}" if setup.timed else COUNTS
 
     def __str__(self) -> str:
-        setup = self.setup
-        images = (
-            f"batch {setup.batch}, {setup.size} x {setup.size} px, {self.dtype}, torch {torch.__version__}"
-        )
+        setup, size = self.setup, f"{self.setup.size} x {self.setup.size} px"
+        images = f"batch {setup.batch}, {size}, {self.dtype}, torch {torch.__version__}"
         if not setup.timed:
             return f"Counted, not timed; {images}."
         threads = f"{self.threads} thread{'s' if self.threads > 1 else ''}"
@@ -73,101 +57,73 @@ def profile_table(profiles: Sequence[Profile], conditions: Conditions) -> Render
     """A table for each network, and the conditions, for the terminal."""
     parts: list[RenderableType] = []
     for profile in profiles:
-        table = Table()
-        for number, words in enumerate(_head(profile)):
-            # Where the width does not suffice the names wrap, and the figures stay whole.
-            table.add_column(
-                "\n".join(words), justify="right" if number else "left", no_wrap=number > 0, overflow="fold"
-            )
-        for row in profile.rows:
-            table.add_row(*_cells(profile, row))
-        parts += [Text(_title(profile), style="bold"), table]
-    return Group(
-        *parts, Text(_note(conditions), style="dim"), Text(str(conditions)), Text(conditions.command)
-    )
+        cells = [_cells(profile, row) for row in profile.rows]
+        parts += [Text(_title(profile), style="bold"), terminal_table(_head(profile), cells, wrap=True)]
+    notes = (Text(conditions.note, style="dim"), Text(str(conditions)), Text(conditions.command))
+    return Group(*parts, *notes)
 
 
 def profile_markdown(profiles: Sequence[Profile], conditions: Conditions) -> str:
     """The command, a table for each network, and the conditions."""
     parts = [f"```bash\n{conditions.command}\n```"]
     for profile in profiles:
-        head = [" ".join(filter(None, words)) for words in _head(profile)]
-        rows = [head, ["---", *["---:"] * (len(head) - 1)], *(_cells(profile, row) for row in profile.rows)]
-        lines = [f"| {' | '.join(row)} |" for row in rows]
-        parts += [f"**{_title(profile)}**", "\n".join(lines)]
-    return "\n\n".join([*parts, _note(conditions), str(conditions)])
+        cells = [_cells(profile, row) for row in profile.rows]
+        parts += [f"**{_title(profile)}**", markdown_table(_head(profile), cells)]
+    return "\n\n".join([*parts, conditions.note, str(conditions)])
 
 
 def profile_csv(profiles: Sequence[Profile], conditions: Conditions) -> str:
     """One line a network and attention; raw figures, units in the header, empty where nothing was timed."""
-    setup = conditions.setup
+    setup, timed = conditions.setup, conditions.setup.timed
+    lines = [
+        {
+            "network": profile.subject.name,
+            "attention": row.attention,
+            "sites": 0 if row.attention == "none" else len(profile.sites),
+            "at": " ".join([at] if isinstance(at := profile.subject.at, str) else at),
+            "mode": profile.subject.mode,
+            "parameters": row.parameters,
+            "parameters_added": row.parameters - base.parameters,
+            "macs": row.macs,
+            "macs_added": row.macs - base.macs,
+            "saved_bytes_per_image": row.saved_bytes,
+            "saved_ratio": row.saved_bytes / base.saved_bytes,
+            **_timings("forward", row.forward, base.forward),
+            **_timings("forward_backward", row.step, base.step),
+            "batch": setup.batch,
+            "size_px": setup.size,
+            "rounds": len(row.step),
+            "device": setup.device if timed else "",
+            "hardware": conditions.hardware if timed else "",
+            "threads": conditions.threads if timed else "",
+            "memory_format": conditions.memory_format,
+            "dtype": conditions.dtype,
+            "torch": torch.__version__,
+            "command": conditions.command,
+        }
+        for profile in profiles
+        for base in profile.rows[:1]
+        for row in profile.rows
+    ]
     text = io.StringIO()
-    writer: csv.DictWriter[str] | None = None
-    for profile in profiles:
-        base = profile.rows[0]
-        for row in profile.rows:
-            line: dict[str, object] = {
-                "network": profile.network,
-                "attention": row.attention,
-                "sites": 0 if row.attention == "none" else len(profile.sites),
-                "at": profile.at,
-                "mode": profile.mode,
-                "parameters": row.parameters,
-                "parameters_added": row.parameters - base.parameters,
-                "macs": row.macs,
-                "macs_added": row.macs - base.macs,
-                "saved_bytes_per_image": row.saved_bytes,
-                "saved_ratio": row.saved_bytes / base.saved_bytes,
-                **_timings("forward", row.forward, base.forward),
-                **_timings("forward_backward", row.step, base.step),
-                "batch": setup.batch,
-                "size_px": setup.size,
-                "rounds": len(row.step),
-                "device": setup.device if setup.timed else "",
-                "hardware": conditions.hardware if setup.timed else "",
-                "threads": conditions.threads if setup.timed else "",
-                "memory_format": conditions.memory_format,
-                "dtype": conditions.dtype,
-                "torch": torch.__version__,
-                "command": conditions.command,
-            }
-            if writer is None:
-                writer = csv.DictWriter(text, list(line), lineterminator="\n")
-                writer.writeheader()
-            writer.writerow(line)
+    writer = csv.DictWriter(text, list(lines[0]), lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(lines)
     return text.getvalue()
-
-
-def _note(conditions: Conditions) -> str:
-    return f"{COUNTS} {TIMES}" if conditions.setup.timed else COUNTS
 
 
 def _title(profile: Profile) -> str:
     if not profile.sites:
-        return f"{profile.network}, no attention"
-    names = [f"{site.name} (input)" if site.before else site.name for site in profile.sites]
+        return f"{profile.subject.name}, no attention"
+    names = list(map(place, profile.sites))
     places = names[0] if len(names) == 1 else f"{len(names)} sites, {names[0]} … {names[-1]}"
-    return f"{profile.network}: {places}; mode {profile.mode}"
+    return f"{profile.subject.name}: {places}; mode {profile.subject.mode}"
 
 
-def _head(profile: Profile) -> list[tuple[str, str]]:
-    head = [
-        ("attention", ""),
-        ("parameters", "(M)"),
-        ("added", "(k)"),
-        ("MACs", f"({_macs_unit(profile)[0]})"),
-        ("added", "(%)"),
-        ("saved", "(MiB/image)"),
-        ("to none", ""),
-    ]
-    if profile.rows[0].forward:
-        head += [
-            ("forward", "(ms/image)"),
-            ("to none", "(rounds)"),
-            ("forward+backward", "(ms/image)"),
-            ("to none", "(rounds)"),
-        ]
-    return head
+def _head(profile: Profile) -> list[str]:
+    counts = ["attention", "parameters\n(M)", "added\n(k)", f"MACs\n({_macs_unit(profile)[0]})", "added\n(%)"]
+    times = ["forward\n(ms/image)", "to none\n(rounds)", "forward+backward\n(ms/image)", "to none\n(rounds)"]
+    return [*counts, "saved\n(MiB/image)", "to none", *(times if profile.rows[0].forward else [])]
 
 
 def _cells(profile: Profile, row: Row) -> list[str]:

@@ -9,15 +9,13 @@ from typing import Any, Literal
 
 import torch
 from rich.console import Group, RenderableType
-from rich.table import Table
 from rich.text import Text
 from torch import nn
 
+from attnlab.analysis.tables import markdown_table, terminal_table
 from attnlab.attention import Mode, Site, attach
 from attnlab.attention.macs import count_macs
 from attnlab.errors import AttnlabError, unknown
-
-LIBRARIES = ("torchvision", "timm", "smp")
 
 
 @dataclass(frozen=True)
@@ -56,9 +54,6 @@ def build_network(
         num_classes: Number of classes; None is its library's default.
         device: ``meta``, which takes no memory, where the network allows that; ``cpu`` for random weights.
 
-    Returns:
-        The network.
-
     Raises:
         AttnlabError: If the library has no such network, or the network takes no number of classes.
     """
@@ -68,10 +63,11 @@ def build_network(
         from attnlab.models.classifiers import find_network
 
         library, network = find_network(name)
-    if library not in LIBRARIES:
+    libraries = {"torchvision": _from_torchvision, "timm": _from_timm, "smp": _from_smp}
+    if library not in libraries:
         hint = "Write LIBRARY/NETWORK, e.g. torchvision/resnet18 or smp/Unet:resnet18."
-        raise unknown("library of networks", library, LIBRARIES, hint)
-    build = {"torchvision": _from_torchvision, "timm": _from_timm, "smp": _from_smp}[library]
+        raise unknown("library of networks", library, libraries, hint)
+    build = libraries[library]
     if device == "meta":
         # A constructor that reads values, which meta tensors have not, ends in one of these errors.
         with suppress(NotImplementedError, RuntimeError), torch.device("meta"):
@@ -87,22 +83,14 @@ def report_sites(
     options: Mapping[str, Any] | None = None,
     size: int = 224,
 ) -> SiteReport:
-    """Attach attention to a network and count.
-
-    Args:
-        name: The network, as for `build_network`.
-        attention: Name of the attention.
-        at: Placement, as for `attnlab.attention.attach`.
-        mode: Mode, as for `attnlab.attention.attach`.
-        options: Options of the attention.
-        size: Height and width of the image that is counted.
-
-    Returns:
-        The report.
+    """Attach attention to a network, by `build_network` and `attnlab.attention.attach`, and count.
 
     Raises:
-        AttnlabError: If the network is unknown, nothing matches, or it cannot run on the ``meta`` device.
+        AttnlabError: If the network is unknown, nothing matches, or it cannot run on the ``meta`` device with
+            an image of that height and width.
     """
+    if size < 1:
+        raise AttnlabError(f"--size is at least 1, got {size}.")
     network = build_network(name)
     parameters = sum(parameter.numel() for parameter in network.parameters())
     before = macs_of(name, network, size)
@@ -111,15 +99,10 @@ def report_sites(
 
 
 def macs_of(name: str, network: nn.Module, size: int) -> int:
-    """Multiply-accumulates of a network on one image.
-
-    Args:
-        name: The network's name, for the error.
-        network: (1, 3, size, size) -> anything.
-        size: Height and width of the image.
+    """Multiply-accumulates of a network on one image of (1, 3, size, size).
 
     Raises:
-        AttnlabError: If it does not run on the ``meta`` device.
+        AttnlabError: If it does not run on the ``meta`` device; it has the network's name.
     """
     try:
         return count_macs(network, 1, 3, size, size)
@@ -130,52 +113,43 @@ def macs_of(name: str, network: nn.Module, size: int) -> int:
         ) from error
 
 
+def place(site: Site) -> str:
+    """A site's name, and whether the attention is on its input."""
+    return f"{site.name} (input)" if site.before else site.name
+
+
 def sites_table(report: SiteReport, attention: str) -> RenderableType:
     """One network's sites, for the terminal."""
-    table = Table(title=f"{attention} in {report.network}")
-    table.add_column("site", no_wrap=True)
-    table.add_column("channels", justify="right")
-    table.add_column("parameters", justify="right")
-    for site in report.sites:
-        name = f"{site.name} (input)" if site.before else site.name
-        table.add_row(name, str(site.channels), f"{site.parameters:,d}")
+    rows = [(place(site), str(site.channels), f"{site.parameters:,d}") for site in report.sites]
     totals = Text(
         f"{len(report.sites)} sites. Parameters {report.parameters / 1e6:.3f} M -> "
         f"{report.parameters_with / 1e6:.3f} M ({_more(report.parameters, report.parameters_with)}). "
         f"MACs {report.macs / 1e9:.3f} G -> {report.macs_with / 1e9:.3f} G "
         f"({_more(report.macs, report.macs_with)}); element-wise operations count as zero."
     )
-    return Group(table, totals)
+    title = f"{attention} in {report.network}"
+    return Group(terminal_table(["site", "channels", "parameters"], rows, title), totals)
 
 
 def summary_table(reports: Sequence[SiteReport], attention: str) -> RenderableType:
     """Several networks, one a row, for the terminal."""
-    table = Table(*_HEAD, title=f"{attention} in {len(reports)} networks")
-    for report in reports:
-        table.add_row(*_summary(report))
-    return table
+    return terminal_table(_HEAD, map(_summary, reports), f"{attention} in {len(reports)} networks", names=2)
 
 
 def summary_markdown(reports: Sequence[SiteReport]) -> str:
     """Several networks, one a row, in Markdown."""
-    rows = [_HEAD, ("---", "---", "---:", "---:", "---:", "---:", "---:"), *map(_summary, reports)]
-    return "\n".join(f"| {' | '.join(row)} |" for row in rows)
+    return markdown_table(_HEAD, map(_summary, reports), names=2)
 
 
 _HEAD = ("network", "first and last site", "sites", "parameters (M)", "added (k)", "MACs (G)", "added (M)")
 
 
-def _summary(report: SiteReport) -> tuple[str, ...]:
-    ends = f"{report.sites[0].name} … {report.sites[-1].name}" if report.sites else "none"
-    return (
-        report.network,
-        ends,
-        str(len(report.sites)),
-        f"{report.parameters / 1e6:.3f}",
-        f"{(report.parameters_with - report.parameters) / 1e3:.1f}",
-        f"{report.macs / 1e9:.3f}",
-        f"{(report.macs_with - report.macs) / 1e6:.2f}",
-    )
+def _summary(report: SiteReport) -> list[str]:
+    ends = f"{place(report.sites[0])} … {place(report.sites[-1])}" if report.sites else "none"
+    added, more_macs = report.parameters_with - report.parameters, report.macs_with - report.macs
+    parameters = [f"{report.parameters / 1e6:.3f}", f"{added / 1e3:.1f}"]
+    macs = [f"{report.macs / 1e9:.3f}", f"{more_macs / 1e6:.2f}"]
+    return [report.network, ends, str(len(report.sites)), *parameters, *macs]
 
 
 def _more(before: int, after: int) -> str:
@@ -190,9 +164,8 @@ def _from_torchvision(name: str, num_classes: int | None) -> nn.Module:
     if name not in models.list_models():
         raise unknown("network of torchvision", name, models.list_models())
     builder = models.get_model_builder(name)
-    options: dict[str, Any] = {
-        key: None for key in ("weights", "weights_backbone") if key in inspect.signature(builder).parameters
-    }
+    taken = inspect.signature(builder).parameters
+    options: dict[str, Any] = {key: None for key in ("weights", "weights_backbone") if key in taken}
     if num_classes is None:
         return builder(**options)
     try:
@@ -202,10 +175,8 @@ def _from_torchvision(name: str, num_classes: int | None) -> nn.Module:
 
 
 def _from_timm(name: str, num_classes: int | None) -> nn.Module:
-    try:
-        import timm
-    except ImportError as error:
-        raise AttnlabError("Networks of timm need it installed: pip install timm.") from error
+    import timm
+
     if not timm.is_model(name):
         raise unknown("network of timm", name, timm.list_models())
     options: dict[str, Any] = {} if num_classes is None else {"num_classes": num_classes}
@@ -215,18 +186,14 @@ def _from_timm(name: str, num_classes: int | None) -> nn.Module:
 def _from_smp(name: str, num_classes: int | None) -> nn.Module:
     import segmentation_models_pytorch as smp
 
+    from attnlab.models.segmenters import architectures
+
     architecture, _, encoder = name.partition(":")
-    architectures = {
-        cls.__name__: cls
-        for cls in vars(smp).values()
-        if isinstance(cls, type) and issubclass(cls, nn.Module)
-    }
-    if architecture not in architectures:
-        raise unknown("architecture of segmentation_models_pytorch", architecture, architectures)
+    if architecture not in architectures():
+        raise unknown("architecture of segmentation_models_pytorch", architecture, architectures())
     options: dict[str, Any] = {} if num_classes is None else {"classes": num_classes}
     try:
-        return architectures[architecture](encoder or "resnet34", encoder_weights=None, **options)
+        return architectures()[architecture](encoder or "resnet34", encoder_weights=None, **options)
     except KeyError as error:
-        raise unknown(
-            "encoder", encoder, smp.encoders.get_encoder_names(), "Or tu- and a name of timm."
-        ) from error
+        hint = "Or tu- and a name of timm."
+        raise unknown("encoder", encoder, smp.encoders.get_encoder_names(), hint) from error

@@ -24,8 +24,8 @@ class AtomicCheckpointIO(TorchCheckpointIO):
 
     Attributes:
         saves: How many were written.
-        again: The next one is what was just written: it becomes a second name of that file, where the file
-            system has such, or else a copy.
+        again: The next one is what was just written, where that is of the same moment: it becomes a second
+            name of that file, where the file system has such, or else a copy.
     """
 
     def __init__(self) -> None:
@@ -37,12 +37,7 @@ class AtomicCheckpointIO(TorchCheckpointIO):
     def save_checkpoint(
         self, checkpoint: dict[str, Any], path: str | os.PathLike[str], storage_options: Any | None = None
     ) -> None:
-        """Write a checkpoint.
-
-        Args:
-            checkpoint: What to save.
-            path: Where; local paths only.
-            storage_options: Not supported.
+        """Write a checkpoint to a local path, without storage options.
 
         Raises:
             AttnlabError: When it cannot be written. The file that was there before is intact.
@@ -55,13 +50,13 @@ class AtomicCheckpointIO(TorchCheckpointIO):
         try:
             existed = target.exists()
             target.parent.mkdir(parents=True, exist_ok=True)
-            if not (self.again and self._last and self._last[1] == _mark(checkpoint)):
+            if self.again and self._last and self._last[1] == _mark(checkpoint):
+                _second_name(self._last[0], partial)
+            else:
                 with partial.open("wb") as file:
                     torch.save(checkpoint, file)
                     file.flush()
                     os.fsync(file.fileno())
-            else:
-                _second_name(self._last[0], partial)
             partial.replace(target)
             self.saves, self._last = self.saves + 1, (target, _mark(checkpoint))
         except (OSError, RuntimeError) as error:
@@ -78,7 +73,9 @@ class AtomicCheckpointIO(TorchCheckpointIO):
 
 def _mark(checkpoint: dict[str, Any]) -> tuple[Any, ...]:
     """What two checkpoints of one moment have in common, and those of weights alone have not."""
-    return checkpoint.get("epoch"), checkpoint.get("global_step"), sorted(checkpoint)
+    # Within an epoch, or at its validation, the loops stand elsewhere than at its end.
+    moment = (checkpoint.get(key) for key in ("epoch", "global_step", "loops"))
+    return repr(tuple(moment)), sorted(checkpoint)
 
 
 def _second_name(path: Path, new: Path) -> None:
@@ -106,26 +103,15 @@ class LastCheckpoint(ModelCheckpoint):
         # Lightning's own save_last writes last.ckpt only in epochs that also improved the best.
         super().__init__(filename="last", save_on_train_epoch_end=True, enable_version_counter=False)
         self.io = io
-        self._seen = 0
 
     @property
     def state_key(self) -> str:
         """That of the ModelCheckpoint which it was in earlier versions."""
         return super().state_key.replace(type(self).__qualname__, ModelCheckpoint.__qualname__, 1)
 
-    def on_train_batch_end(self, *args: Any, **kwargs: Any) -> None:
-        """What was written until now is of a moment before the end of the epoch."""
-        super().on_train_batch_end(*args, **kwargs)
-        self._seen = self.io.saves
-
-    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """What was written until now is of a moment before the end of the epoch."""
-        super().on_validation_end(trainer, pl_module)
-        self._seen = self.io.saves
-
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Save."""
-        self.io.again = self.io.saves > self._seen
+        self.io.again = True
         try:
             super().on_train_epoch_end(trainer, pl_module)
         finally:

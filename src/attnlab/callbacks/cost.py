@@ -1,19 +1,24 @@
-"""What the network costs, beside what it scores."""
+"""What the network costs, beside what it scores; and what is about to be trained, said once before it is."""
 
 from __future__ import annotations
 
-from lightning.pytorch import Callback, LightningModule, Trainer
+from collections.abc import Iterable
+
+from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.loggers import TensorBoardLogger
 from lightning.pytorch.trainer.states import TrainerFn
+from torch import nn
 
-from attnlab.attention import attention_modules
-from attnlab.callbacks.summary import summary_lines
-from attnlab.models.cost import Cost, measure_cost
+from attnlab.attention import attention_modules, describe
+from attnlab.callbacks.evaluation import EvaluationCallback
+from attnlab.models.cost import Cost, measure_cost, share
 from attnlab.tasks import BaseTask
 
+LISTED_SITES = 12
 
-class CostReport(Callback):
-    """Counts parameters and MACs before training or testing, and logs them with the attention's share.
+
+class CostReport(EvaluationCallback):
+    """Counts parameters and MACs before training or scoring, and logs them with the attention's share.
 
     Every logger gets those of a training among its hyperparameters (``cost.macs`` …), beside which
     TensorBoard's tab HParams shows the scores; TensorBoard also has them as text, with the list of sites.
@@ -38,9 +43,10 @@ class CostReport(Callback):
         if self.shown and self.cost is not None and isinstance(pl_module, BaseTask):
             print("\n".join(summary_lines(trainer, pl_module, self.cost)), flush=True)
 
-    def on_test_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+    def begins(self, trainer: Trainer, stage: str) -> None:
         """Count, and log."""
-        self._count(trainer, pl_module)
+        if self.asked_for(trainer):
+            self._count(trainer, trainer.lightning_module)
 
     def _count(self, trainer: Trainer, task: LightningModule) -> None:
         if not trainer.is_global_zero or not isinstance(task, BaseTask):
@@ -61,3 +67,48 @@ class CostReport(Callback):
                 logger.log_hyperparams(self.cost.hparams())
             if isinstance(logger, TensorBoardLogger):
                 logger.experiment.add_text("cost", tables)
+
+
+def summary_lines(trainer: Trainer, task: BaseTask, cost: Cost) -> list[str]:
+    """The network, its parts and the places of attention, with parameters and multiply-accumulates."""
+    named = (task.hparams.get(key) for key in ("architecture", "encoder", "network"))
+    height, width = cost.size
+    parameters = list(task.network.parameters())
+    trainable = [parameter for parameter in parameters if parameter.requires_grad]
+    attention = [p for _, site in attention_modules(task.network) for p in site.new_parameters()]
+    of_attention = {id(parameter) for parameter in attention}
+    backbone = [p for p in task.backbone_parameters() if id(p) not in of_attention]
+    head = count(parameters) - count(backbone) - count(attention)
+    sites = len(task.sites)
+    placed = f"{task.attention.name} ({task.attention.mode}) at {sites} sites" if sites else "none"
+    macs = f"{cost.macs / 1e9:.3f} G, attention {share(cost.attention_macs, cost.macs, 'M', 1e6)}"
+    rows = [
+        ("network", " on ".join(filter(None, named))),
+        ("parameters", f"{count(parameters):,d}, of which {count(trainable):,d} are trained"),
+        ("", f"backbone {count(backbone):,d}, head {head:,d}, attention {count(attention):,d}"),
+        (f"MACs at {height}x{width}", macs),
+        ("on", f"{trainer.world_size} x {trainer.strategy.root_device.type}, precision {trainer.precision}"),
+        ("layout", _layout(task)),
+        ("attention", placed),
+    ]
+    lines = [f"{label:<16}{value}".rstrip() for label, value in rows]
+    if sites:
+        lines += describe(task.sites[:LISTED_SITES]).splitlines()
+    if sites > LISTED_SITES:
+        lines.append(f"  … and {sites - LISTED_SITES} more")
+    return lines
+
+
+def _layout(task: BaseTask) -> str:
+    """The memory format, whose choice it was, and what is compiled."""
+    name = str(task.layout).removeprefix("torch.")
+    chosen = " (auto)" if task.hparams["channels_last"] == "auto" else ""
+    if not task.hparams["compile"]:
+        return f"{name}{chosen}"
+    whole = task.compiled_part is task.network
+    return f"{name}{chosen}, {'the network' if whole else 'the backbone'} compiled"
+
+
+def count(parameters: Iterable[nn.Parameter]) -> int:
+    """How many numbers there are in them, each counted once."""
+    return sum({id(parameter): parameter.numel() for parameter in parameters}.values())

@@ -9,10 +9,14 @@ from typing import Any
 
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
-from lightning.pytorch.callbacks import ModelCheckpoint, Timer
+from lightning.pytorch.callbacks import Timer
 from lightning.pytorch.trainer.states import TrainerFn
 
+from attnlab.callbacks.evaluation import monitored
 from attnlab.errors import AttnlabError
+
+# By the command; in training it is a validation.
+EVALUATIONS: dict[Any, str] = {TrainerFn.TESTING: "test", TrainerFn.PREDICTING: "predict"}
 
 
 class ProgressLines(Callback):
@@ -65,44 +69,29 @@ class ProgressLines(Callback):
 
     def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Start counting."""
-        self._start_evaluation(trainer)
-
-    def on_test_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Start counting."""
-        self._start_evaluation(trainer)
-
-    def on_predict_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Start counting."""
-        self._start_evaluation(trainer)
-
-    def on_validation_batch_end(self, trainer: Trainer, pl_module: LightningModule, *_: Any) -> None:
-        """Print, if it is time to."""
-        self._evaluated(trainer, "validation", trainer.num_val_batches)
-
-    def on_test_batch_end(self, trainer: Trainer, pl_module: LightningModule, *_: Any) -> None:
-        """Print, if it is time to."""
-        self._evaluated(trainer, "test", trainer.num_test_batches)
-
-    def on_predict_batch_end(self, trainer: Trainer, pl_module: LightningModule, *_: Any) -> None:
-        """Print, if it is time to."""
-        self._evaluated(trainer, "predict", trainer.num_predict_batches)
-
-    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Leave the time that it took out of the rate of training."""
-        self._paused += self.clock() - self._pause
-
-    def _start_evaluation(self, trainer: Trainer) -> None:
         self._eval_batches = 0
         self._pause = self.clock()
         if trainer.state.fn != TrainerFn.FITTING:
             self._said = self.clock()
 
-    def _evaluated(self, trainer: Trainer, what: str, batches: list[int | float]) -> None:
+    on_test_start = on_predict_start = on_validation_start
+
+    def on_validation_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, *_: Any, **__: Any
+    ) -> None:
+        """Print, if it is time to."""
         self._eval_batches += 1
         if not trainer.sanity_checking and self._is_time():
-            total = sum(batches)
+            key = EVALUATIONS.get(trainer.state.fn, "val")
+            total = sum(getattr(trainer, f"num_{key}_batches"))
             of = f" of {int(total)}" if math.isfinite(total) else ""
-            self._say(trainer, f"{what}: {self._eval_batches}{of} batches")
+            self._say(trainer, f"{'validation' if key == 'val' else key}: {self._eval_batches}{of} batches")
+
+    on_test_batch_end = on_predict_batch_end = on_validation_batch_end
+
+    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Leave the time that it took out of the rate of training."""
+        self._paused += self.clock() - self._pause
 
     def _is_time(self) -> bool:
         return self.clock() - self._said >= self.every_seconds
@@ -113,17 +102,17 @@ class ProgressLines(Callback):
             print(line, flush=True)
 
     def _line(self, trainer: Trainer) -> str:
-        epochs = trainer.max_epochs if trainer.max_epochs and trainer.max_epochs > 0 else None
-        parts = [
-            f"epoch {trainer.current_epoch + 1}" + (f"/{epochs}" if epochs else ""),
-            f"step {trainer.global_step}"
-            + (f"/{int(self._total_steps)}" if math.isfinite(self._total_steps) else ""),
-        ]
+        epochs = f"/{trainer.max_epochs}" if trainer.max_epochs and trainer.max_epochs > 0 else ""
+        steps = f"/{int(self._total_steps)}" if math.isfinite(self._total_steps) else ""
+        parts = [f"epoch {trainer.current_epoch + 1}{epochs}", f"step {trainer.global_step}{steps}"]
         metrics = trainer.callback_metrics
         loss = metrics.get("train/loss_step", metrics.get("train/loss"))
         if loss is not None:
             parts.append(f"loss {float(loss):.4g}")
-        parts += self._score(trainer)
+        score = monitored(trainer, self._best)
+        if score is not None:
+            name, value, self._best = score
+            parts.append(f"{name} {value:.4f} (best {self._best:.4f})")
         elapsed = self.clock() - self._began
         if elapsed > self._paused and self._images:
             parts.append(f"{self._images / (elapsed - self._paused):.1f} images/s")
@@ -131,19 +120,6 @@ class ProgressLines(Callback):
         if left is not None:
             parts.append(f"left {timedelta(seconds=round(left))}")
         return "  ".join(parts)
-
-    def _score(self, trainer: Trainer) -> list[str]:
-        """The monitored score as it is, and its best; nothing before the first validation."""
-        checkpoint = trainer.checkpoint_callback
-        name = checkpoint.monitor if isinstance(checkpoint, ModelCheckpoint) else None
-        value = trainer.callback_metrics.get(name) if name else None
-        if not isinstance(checkpoint, ModelCheckpoint) or value is None:
-            return []
-        better = max if checkpoint.mode == "max" else min
-        known = checkpoint.best_model_score
-        seen = [float(value), *([] if known is None else [float(known)])]
-        self._best = better([*seen, *([] if self._best is None else [self._best])])
-        return [f"{name} {float(value):.4f} (best {self._best:.4f})"]
 
     def _left(self, trainer: Trainer, elapsed: float) -> float | None:
         """Seconds, as far as steps or a limit of time tell."""

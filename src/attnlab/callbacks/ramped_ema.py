@@ -33,13 +33,7 @@ class RampedEMA(WeightAveraging):
         super().__init__(avg_fn=self.average)
 
     def average(self, averaged: Tensor, current: Tensor, updates: Tensor | int) -> Tensor:
-        """The new average of one tensor.
-
-        Args:
-            averaged: The average so far.
-            current: The weights after this step.
-            updates: How often it was updated before.
-        """
+        """A tensor's new average, of the one after so many updates and the weights after this step."""
         step = averaged.new_tensor(1.0).float() * updates
         kept = self.decay * (1 - (-step / self.ramp_steps).exp())
         return averaged + (1 - kept) * (current - averaged)

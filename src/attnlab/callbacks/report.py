@@ -17,8 +17,8 @@ from rich.console import Console
 from rich.table import Table
 
 from attnlab.callbacks.cost import CostReport
-from attnlab.callbacks.evaluation import EvaluationCallback
-from attnlab.callbacks.pictures import Pictures
+from attnlab.callbacks.evaluation import EvaluationCallback, monitored, shown
+from attnlab.callbacks.exhibits import Pictures
 from attnlab.callbacks.tensorboard import SCORE
 from attnlab.tasks import BaseTask
 
@@ -48,8 +48,8 @@ class RunReport(EvaluationCallback):
             return
         score = self._log_hparams(trainer, pl_module)
         monitor = getattr(trainer.checkpoint_callback, "monitor", None)
-        rows = [(f"best {monitor}", f"{score:.4f}")] if score is not None else []
-        self._end(trainer, pl_module, "fit", "val", rows)
+        rows = [] if score is None else [(f"best {monitor}", f"{score:.4f}")]
+        self._end(trainer, pl_module, "val", rows)
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
         """Log the hparams of what was trained so far, and say how to go on after an interruption."""
@@ -66,25 +66,18 @@ class RunReport(EvaluationCallback):
         if not trainer.is_global_zero or not isinstance(task, BaseTask):
             return
         if self.asked_for(trainer):
-            self._end(trainer, task, "test" if stage == "test" else "validate", stage, [])
+            self._end(trainer, task, stage, [])
         elif not trainer.sanity_checking:
             self._show_score(trainer, task)
 
     def _show_score(self, trainer: Trainer, task: BaseTask) -> None:
         """Give TensorBoard the score and the best one so far, as its first section."""
-        checkpoint = trainer.checkpoint_callback
-        monitor = getattr(checkpoint, "monitor", None) or task.monitor
-        value = trainer.callback_metrics.get(monitor)
-        if value is None:
-            return
-        better = min if getattr(checkpoint, "mode", "max") == "min" else max
-        # The checkpoint callback, which a resumed run restores, learns of this value only later.
-        known = [getattr(checkpoint, "best_model_score", None), self._best]
-        self._best = better([float(value), *(float(one) for one in known if one is not None)])
-        for logger in trainer.loggers:
-            if isinstance(logger, TensorBoardLogger):
-                scores = {f"{SCORE}{monitor}": float(value), f"{SCORE}{monitor}_best": self._best}
-                logger.log_metrics(scores, trainer.global_step)
+        score = monitored(trainer, self._best, task.monitor)
+        if score is not None:
+            name, value, self._best = score
+            for board in boards(trainer):
+                scores = {f"{SCORE}{name}": value, f"{SCORE}{name}_best": self._best}
+                board.log_metrics(scores, trainer.global_step)
 
     # Not before: a progress bar that is still there would be drawn once more below the table.
     def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
@@ -101,31 +94,21 @@ class RunReport(EvaluationCallback):
         """Give TensorBoard the options beside the scores, of which the best is returned."""
         checkpoint = trainer.checkpoint_callback
         best = getattr(checkpoint, "best_model_score", None)
-        score = float(best) if best is not None else None
+        score = None if best is None else float(best)
         # TensorBoard leaves out a run without a score, and keeps the names of scores that it reads first: a
         # run that was interrupted before its first validation has the name of the one to come.
         monitor = getattr(checkpoint, "monitor", None) or task.monitor
         scores = {f"{SCORE}{monitor}_best": math.nan if score is None else score}
         for name, value in trainer.callback_metrics.items():
-            if name == monitor:
-                scores[f"{SCORE}{name}"] = float(value)
-            elif name.startswith("val/"):
-                scores[name] = float(value)
+            if name == monitor or name.startswith("val/"):
+                scores[f"{SCORE}{name}" if name == monitor else name] = float(value)
         # Other loggers show the last value of each metric beside the options by themselves.
-        for logger in trainer.loggers:
-            if isinstance(logger, TensorBoardLogger):
-                options = dict(logger.hparams) or flat(dict(task.hparams))
-                logger.log_hyperparams(options, scores, trainer.global_step)
+        for board in boards(trainer):
+            options = dict(board.hparams) or flat(dict(task.hparams))
+            board.log_hyperparams(options, scores, trainer.global_step)
         return score
 
-    def _end(
-        self,
-        trainer: Trainer,
-        task: BaseTask,
-        title: str,
-        stage: str,
-        rows: list[tuple[str, str]],
-    ) -> None:
+    def _end(self, trainer: Trainer, task: BaseTask, stage: str, rows: list[tuple[str, str]]) -> None:
         rows = [*rows, *task.summary(stage, per_class=self.per_class)]
         for callback in trainer.callbacks:  # type: ignore[attr-defined]
             if isinstance(callback, CostReport) and callback.cost is not None:
@@ -135,38 +118,33 @@ class RunReport(EvaluationCallback):
         skipped = getattr(trainer.datamodule, "skipped", [])  # type: ignore[attr-defined]
         if skipped:
             rows.append(("bad images skipped", str(len(skipped))))
-        table = Table(title=f"{title}: {type(task).__name__}", title_justify="left")
+        command = trainer.state.fn.value if trainer.state.fn else ""
+        table = Table(title=f"{command}: {type(task).__name__}", title_justify="left")
         table.add_column("what", no_wrap=True)
         table.add_column("value", overflow="fold")
         for row in rows:
             table.add_row(*row)
-        self._ending = table, self._where(trainer, title, stage)
+        self._ending = table, self._where(trainer, command, stage)
 
-    def _where(self, trainer: Trainer, title: str, stage: str) -> list[str]:
+    def _where(self, trainer: Trainer, command: str, stage: str) -> list[str]:
         """Paths, and after training what to try next: a line each."""
         checkpoints = checkpoint_paths(trainer)
-        places = list(checkpoints)
-        folders = {
-            callback.folder
-            for callback in trainer.callbacks  # type: ignore[attr-defined]
-            if isinstance(callback, Pictures) and callback.folder is not None
-        }
-        for folder in folders:
+        lines = [f"{label}: {path}" for label, path in checkpoints]
+        callbacks = trainer.callbacks  # type: ignore[attr-defined]
+        folders = (each.folder for each in callbacks if isinstance(each, Pictures))
+        for folder in set(filter(None, folders)):
             sheet = folder / f"{stage}.png"
-            places.append(("pictures", shown(sheet if sheet.is_file() else folder)))
+            lines.append(f"pictures: {shown(sheet if sheet.is_file() else folder)}")
         # The logger's own folder: asking the Trainer for it is a collective call, and this is one process.
-        boards = (logger for logger in trainer.loggers if isinstance(logger, TensorBoardLogger))
-        board = next((shown(logger.log_dir) for logger in boards), None)
-        if board is not None and title != "fit":
-            places.append(("TensorBoard", f"tensorboard --logdir {shlex.quote(board)}"))
-        lines = [f"{label}: {path}" for label, path in places]
-        best = next((path for label, path in checkpoints if label != "last checkpoint"), None)
-        if title == "fit" and best is not None:
+        logs = [f"tensorboard --logdir {shlex.quote(shown(board.log_dir))}" for board in boards(trainer)[:1]]
+        best = next((shlex.quote(path) for label, path in checkpoints if label != "last checkpoint"), None)
+        if command != "fit":
+            lines += [f"TensorBoard: {log}" for log in logs]
+        elif best is not None:
             uv, main = prefixes()
-            lines += ["", "Try next:", f"  {main} test --ckpt_path {shlex.quote(best)}"]
-            lines.append(f"  {main} predict --ckpt_path {shlex.quote(best)} --data.predict_images FOLDER")
-            if board is not None:
-                lines.append(f"  {uv}tensorboard --logdir {shlex.quote(board)}")
+            lines += ["", "Try next:", f"  {main} test --ckpt_path {best}"]
+            lines.append(f"  {main} predict --ckpt_path {best} --data.predict_images FOLDER")
+            lines += [f"  {uv}{log}" for log in logs]
         return lines
 
 
@@ -180,6 +158,11 @@ def prefixes() -> tuple[str, str]:
     return uv, f"{uv or 'python '}{sys.argv[0] if called == 'main.py' else 'main.py'}"
 
 
+def boards(trainer: Trainer) -> list[TensorBoardLogger]:
+    """The run's loggers for TensorBoard."""
+    return [logger for logger in trainer.loggers if isinstance(logger, TensorBoardLogger)]
+
+
 def checkpoint_paths(trainer: Trainer) -> list[tuple[str, str]]:
     """Label and path of the checkpoints that a run has written."""
     return [
@@ -187,13 +170,6 @@ def checkpoint_paths(trainer: Trainer) -> list[tuple[str, str]]:
         for callback in trainer.checkpoint_callbacks
         if isinstance(callback, ModelCheckpoint) and callback.best_model_path
     ]
-
-
-def shown(path: str | Path) -> str:
-    """A path relative to the working folder where it lies inside it."""
-    path = Path(path).absolute()
-    here = Path.cwd()
-    return str(path.relative_to(here)) if path.is_relative_to(here) else str(path)
 
 
 def flat(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 import platform
 from datetime import UTC, datetime
 from importlib.metadata import version
@@ -11,15 +10,13 @@ from pathlib import Path
 from typing import Any
 
 from lightning.pytorch import LightningModule, Trainer
-from torch import Tensor
 
-from attnlab.callbacks.evaluation import EvaluationCallback
-from attnlab.callbacks.report import shown
+from attnlab.callbacks.evaluation import EvaluationCallback, shown
 from attnlab.errors import AttnlabError
 from attnlab.views.base import beside
 
 FILE = "scores.json"
-_VERSIONS = ("attnlab", "torch", "torchvision", "lightning")
+VERSIONS = ("attnlab", "torch", "torchvision", "lightning")
 
 
 class ScoresFile(EvaluationCallback):
@@ -38,47 +35,34 @@ class ScoresFile(EvaluationCallback):
         self.checkpoint = checkpoint
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Refuse a file that cannot be appended to, before the time is spent.
-
-        Raises:
-            AttnlabError: It is no such list.
-        """
+        """Refuse a file that cannot be appended to, by an AttnlabError, before the time is spent."""
         read_scores(self.folder / FILE)
 
     def ends(self, trainer: Trainer, task: LightningModule, stage: str) -> None:
         """Append."""
         if not trainer.is_global_zero or not self.asked_for(trainer):
             return
-        checkpoint = self.checkpoint.absolute()
-        inside = checkpoint.is_relative_to(self.folder.absolute())
         common = {
-            "checkpoint": str(checkpoint.relative_to(self.folder.absolute()) if inside else checkpoint),
+            "checkpoint": shown(self.checkpoint, self.folder),
             "date": datetime.now(UTC).isoformat(timespec="seconds"),
-            "versions": {"python": platform.python_version()} | {name: version(name) for name in _VERSIONS},
+            "versions": {"python": platform.python_version()} | {name: version(name) for name in VERSIONS},
         }
-        entries = [
-            {"split": stage, "metric": name.removeprefix(f"{stage}/"), "value": _number(value), **common}
-            for name, value in sorted(trainer.callback_metrics.items())
-            if name.startswith((f"{stage}/", f"{stage}_"))
-        ]
+        entries = []
+        for name, tensor in sorted(trainer.callback_metrics.items()):
+            if name.startswith((f"{stage}/", f"{stage}_")):
+                # JSON has no number for others.
+                value = float(tensor) if tensor.isfinite() else None
+                entries.append(
+                    {"split": stage, "metric": name.removeprefix(f"{stage}/"), "value": value, **common}
+                )
         path = self.folder / FILE
         text = ",\n".join(json.dumps(entry) for entry in [*read_scores(path), *entries])
         beside(path, [f"[\n{text}\n]\n"])
         print(f"{len(entries)} scores appended to {shown(path)}")
 
 
-def _number(value: Tensor) -> float | None:
-    """None for what JSON has no number for."""
-    number = float(value)
-    return number if math.isfinite(number) else None
-
-
 def read_scores(path: Path) -> list[dict[str, Any]]:
-    """The entries of a file of scores; none where there is no file.
-
-    Raises:
-        AttnlabError: It is something else.
-    """
+    """The entries of a file of scores, none where there is no file; an AttnlabError for something else."""
     if not path.exists():
         return []
     try:

@@ -46,12 +46,8 @@ def most_confused(matrix: Matrix, count: int) -> list[tuple[int, int, int, int]]
 def confusion_picture(matrix: Matrix, names: Sequence[str], pairs: int = 12) -> Pixels:
     """The matrix in shares of its rows; of more than 40 classes, the 20 that are confused most.
 
-    Beside these stand the most confused pairs, as bars, and the whole matrix, small.
-
-    Args:
-        matrix: Counts, int64 (K, K); rows are the truth, columns what was predicted.
-        names: The K class names.
-        pairs: How many of the most confused pairs of more than 40 classes are listed.
+    Beside these stand so many of the most confused pairs, as bars, and the whole matrix, small. The matrix
+    has counts, int64 (K, K); rows are the truth, columns what was predicted.
     """
     matrix = np.asarray(matrix)
     shares, images = row_shares(matrix), int(matrix.sum())

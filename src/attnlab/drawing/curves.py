@@ -25,16 +25,8 @@ def precision_picture(precision: Curve, names: Sequence[str], title: str = "") -
     """Precision against recall, the means over classes at the left and the classes at an IoU of 0.5 right.
 
     Of more than ten classes, the four best and the four worst by AP50 have a colour and a name, and the
-    others are thin and grey.
-
-    Args:
-        precision: (10, 101, K): IoU 0.50 to 0.95 by recall 0 to 1 by class, in 0..1; -1 for classes without
-            truths.
-        names: K class names.
-        title: What stands above.
-
-    Returns:
-        RGB, uint8 (H, W, 3); None where no class has truths.
+    others are thin and grey. The precision, (10, 101, K), is that of IoU 0.50 to 0.95 by recall 0 to 1 by
+    class, in 0..1, and -1 for classes without truths; there is no picture where none has any.
     """
     known = np.flatnonzero((np.asarray(precision) > -1).all((0, 1))).tolist()
     if not known:

@@ -36,12 +36,8 @@ def mask_over(
 ) -> Pixels:
     """The colours of all classes but 0 (background) over a picture, with solid edges and a white rim.
 
-    Args:
-        image: RGB, uint8 (H, W, 3).
-        classes: uint8 (H, W); pixels that are to be ignored, or of no class of the palette, are hatched.
-        palette: RGB colour of each class.
-        opacity: Share of the class's colour, in 0..1.
-        ignore_index: The value of pixels that are not scored.
+    Image (H, W, 3) and classes (H, W) are uint8; the opacity, in 0..1, is the share of the class's colour.
+    Pixels of ``ignore_index``, which are not scored, or of no class of the palette, are hatched.
     """
     ignored = (classes == ignore_index) | (classes >= len(palette))
     inside = (classes != 0) & ~ignored

@@ -45,11 +45,7 @@ def thumbnail(image: Tensor, max_side: int) -> Pixels:
 
 
 def fitted_to(image: Tensor, smallest: int, largest: int) -> tuple[Pixels, tuple[float, float]]:
-    """A picture of an image (3, h, w) in 0..1, its longest side in the given bounds, which labels suit.
-
-    Returns:
-        RGB, uint8 (H, W, 3), and the factors by which x and y have grown.
-    """
+    """An image (3, h, w) in 0..1 as a picture, its longest side in bounds; and the factors of x and y."""
     height, width = image.shape[1:]
     factor = min(max(height, width, smallest), largest) / max(height, width)
     size = (max(1, round(height * factor)), max(1, round(width * factor)))

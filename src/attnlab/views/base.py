@@ -2,20 +2,28 @@
 
 A view is made of exhibits. A `Gallery` draws pictures of an evaluated set, a `Record` writes a file of it, a
 `Writer` writes what was predicted. They know batches, scores and the data module, and neither a Trainer nor
-a logger: when they are asked, and where it all goes, is the callbacks' business.
+a logger: when they are asked, and where it all goes, is the callbacks' business. To all of them ``stage`` is
+``val`` or ``test``, ``result`` the task's scores (None where there are none), ``data`` the data module.
 """
 
 from __future__ import annotations
 
+import csv
+import io
+import re
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import Any, ClassVar, NamedTuple
+from typing import Any, ClassVar, NamedTuple, TypeVar
 
-from torch import Tensor
+import torch
+from torch import Tensor, distributed
 
+from attnlab.drawing.layout import grid
 from attnlab.drawing.pixels import Pixels
 from attnlab.errors import AttnlabError
 from attnlab.views.predictions import Prediction
+
+ItemT = TypeVar("ItemT")
 
 
 class Picture(NamedTuple):
@@ -53,6 +61,7 @@ class Gallery:
         every_n_epochs: Draw after every so many validation epochs, and after the last.
 
     Attributes:
+        option: What the command line calls its options.
         everywhere: Batches of all processes are wanted, not those of the first alone.
         wanted: Whether anything is to be drawn at all.
 
@@ -60,39 +69,98 @@ class Gallery:
         AttnlabError: ``every_n_epochs`` is below 1.
     """
 
+    option: ClassVar[str] = "pictures"
     everywhere: ClassVar[bool] = False
     wanted: bool = True
 
     def __init__(self, every_n_epochs: int = 1) -> None:
-        self.every_n_epochs = at_least(every_n_epochs, 1, "pictures.every_n_epochs")
+        self.every_n_epochs = at_least(every_n_epochs, 1, f"{self.option}.every_n_epochs")
 
     def begin(self, images: int) -> None:
         """Forget what was kept; so many images are about to come."""
 
     def collect(self, outputs: Any, batch: dict[str, Any], data: Any) -> None:
-        """Keep what the pictures need of one batch.
-
-        Args:
-            outputs: What the task's ``evaluate`` gave.
-            batch: As it was evaluated.
-            data: The data module.
-        """
+        """Keep what the pictures need of a batch, and of what the task's ``evaluate`` gave for it."""
 
     def exchange(self) -> None:
         """Bring together what all processes have kept; each is asked, where batches of all are wanted."""
 
     def pictures(self, stage: str, result: Any, data: Any) -> Iterator[Picture]:
-        """Draw; the first process is asked.
-
-        Args:
-            stage: ``val`` or ``test``.
-            result: The scores; None where there are none.
-            data: The data module.
-        """
+        """Draw; the first process is asked."""
         raise NotImplementedError
 
 
-class Record:
+class PanelGallery(Gallery):
+    """Draws the first images of the validation or test set, one panel each.
+
+    Args:
+        count: How many images are drawn (the first ones of the set, always the same); 0 draws none.
+        every_n_epochs: Draw after every so many validation epochs, and after the last.
+        max_side: Longest side of a drawn image in pixels. Larger ones are shrunk, small ones enlarged by a
+            whole factor.
+
+    Attributes:
+        found: Under which name the task's outputs have what was found in each image, or None for it.
+        least_side: The smallest ``max_side``.
+
+    Raises:
+        AttnlabError: A number is too small.
+    """
+
+    found: ClassVar[str]
+    least_side: ClassVar[int] = 1
+
+    def __init__(self, count: int = 6, every_n_epochs: int = 1, max_side: int = 320) -> None:
+        super().__init__(every_n_epochs)
+        self.count = at_least(count, 0, "pictures.count")
+        self.max_side = at_least(max_side, self.least_side, "pictures.max_side")
+        self.wanted = count > 0
+        self._panels: dict[str, Pixels] = {}
+
+    def panel(self, found: Any, batch: dict[str, Any], position: int, data: Any) -> Pixels:
+        """One image of a batch, beside what was found in it."""
+        raise NotImplementedError
+
+    def begin(self, images: int) -> None:
+        """Forget what was kept."""
+        self._panels = {}
+
+    def collect(self, outputs: Any, batch: dict[str, Any], data: Any) -> None:
+        """Keep the panels of the first images."""
+        for i, found in enumerate(outputs[self.found]):
+            if found is not None and len(self._panels) < self.count:
+                self._panels[batch["name"][i]] = self.panel(found, batch, i, data)
+
+    def pictures(self, stage: str, result: Any, data: Any) -> Iterator[Picture]:
+        """Each image's panel, and a sheet of all, which is no picture of its own for loggers."""
+        for name, pixels in self._panels.items():
+            yield Picture(f"{stage}_{file_stem(name)}", pixels, f"{stage}/{name}")
+        if self._panels:
+            yield Picture(stage, grid(list(self._panels.values())))
+
+
+class Keeper:
+    """What every process keeps until it is written, together with what the others have kept.
+
+    Attributes:
+        kept: By the image's place in the set, or in the input.
+    """
+
+    def __init__(self) -> None:
+        self.kept: dict[int, Any] = {}
+
+    def begin(self) -> None:
+        """Forget what an interrupted run has left."""
+        self.kept = {}
+
+    def all_kept(self) -> list[Any]:
+        """What all processes have kept, in order of the places; nothing is kept any longer."""
+        kept = {index: item for part in gathered(self.kept) for index, item in part.items()}
+        self.kept = {}
+        return [kept[index] for index in sorted(kept)]
+
+
+class Record(Keeper):
     """A file of a test, or of a validation that was asked for.
 
     Args:
@@ -100,26 +168,18 @@ class Record:
     """
 
     def __init__(self, write: bool = True) -> None:
+        super().__init__()
         self.write = write
-
-    def begin(self) -> None:
-        """Forget what an interrupted run has left."""
 
     def collect(self, outputs: Any, batch: dict[str, Any]) -> None:
         """Keep what the file needs of one batch, on every process."""
 
     def file(self, stage: str, result: Any, data: Any) -> TextFile | None:
-        """The file; every process is asked, and may gather. None where there is nothing to write.
-
-        Args:
-            stage: ``val`` or ``test``.
-            result: The scores; None where there are none.
-            data: The data module.
-        """
+        """The file, or None where there is nothing to write; every process is asked, and may gather."""
         raise NotImplementedError
 
 
-class Writer:
+class Writer(Keeper):
     """Files of predictions.
 
     Args:
@@ -128,6 +188,7 @@ class Writer:
     """
 
     def __init__(self, output_dir: str = "predictions", pictures: bool = True) -> None:
+        super().__init__()
         self.output_dir = Path(output_dir)
         self.pictures = pictures
 
@@ -135,27 +196,16 @@ class Writer:
         """Endings of the files of each picture (``.png``), and names of those that are written once."""
         raise NotImplementedError
 
-    def begin(self) -> None:
-        """Forget what an interrupted run has left."""
+    def draws(self, index: int) -> bool:
+        """Whether the picture of that place in the input is drawn; of others the size alone is known."""
+        return self.pictures
 
     def add(self, prediction: Prediction, index: int, name: str, data: Any) -> None:
-        """Write, or keep, one prediction.
-
-        Args:
-            prediction: Of one picture.
-            index: The picture's place in the input.
-            name: What its files are called, without ending.
-            data: The data module.
-        """
+        """Write, or keep, what is said of the picture at that place in the input; its files have the name."""
         raise NotImplementedError
 
     def finish(self, data: Any, first: bool) -> str:
-        """Write the rest, and say where it all lies; every process is asked, and may gather.
-
-        Args:
-            data: The data module.
-            first: This is the process that writes.
-        """
+        """Write the rest on the first process, and say where all lies; every one is asked, and may gather."""
         raise NotImplementedError
 
 
@@ -173,51 +223,54 @@ class View:
     more: ClassVar[Mapping[str, type[Gallery] | type[Record]]] = {}
 
     def prediction(self, found: Any, image: Tensor, path: Path | None, data: Any) -> Prediction:
-        """What the network says of one picture, to be drawn and written.
-
-        Args:
-            found: The task's ``predict_step`` for it.
-            image: The picture, uint8 (3, H, W), upright.
-            path: Its file, if it has one.
-            data: The data module.
-        """
+        """What the task's ``predict_step`` found in one picture, uint8 (3, H, W) and upright, of a file."""
         raise NotImplementedError
 
     def image(self, batch: dict[str, Any], position: int, data: Any) -> Tensor:
         """A batch's picture as it is to be drawn on, uint8 (3, H, W)."""
         raise NotImplementedError
 
+    def outline(self, batch: dict[str, Any], position: int) -> Tensor:
+        """In place of a picture that is not drawn: one of its size on ``meta``, for which nothing is done."""
+        images = batch["original"] if "original" in batch else batch["image"]
+        return torch.empty_like(images[position], dtype=torch.uint8, device="meta")
+
 
 def at_least(value: int, least: int, option: str) -> int:
-    """The value of an option.
-
-    Raises:
-        AttnlabError: It is too small.
-    """
+    """The value of an option; an AttnlabError if it is too small."""
     if value < least:
         raise AttnlabError(f"{option} is {value}; it must be at least {least}.")
     return value
 
 
 def share(value: float, option: str) -> float:
-    """The value of an option.
-
-    Raises:
-        AttnlabError: It is not within 0..1.
-    """
+    """The value of an option; an AttnlabError if it is not within 0..1."""
     if not 0 <= value <= 1:
         raise AttnlabError(f"{option} is {value}; it must lie in 0..1.")
     return value
 
 
+def gathered(item: ItemT) -> list[ItemT]:
+    """The item of every process, by rank. Every process must call this; it is one's own alone without DDP."""
+    if not (distributed.is_available() and distributed.is_initialized()):
+        return [item]
+    items: list[ItemT] = [item] * distributed.get_world_size()
+    distributed.all_gather_object(items, item)
+    return items
+
+
 def file_stem(name: str) -> str:
     """An image's name as one part of a path, without the suffix of an image."""
     stem = name.replace("/", "_").replace("\\", "_")
-    suffix = next((s for s in SUFFIXES if stem.lower().endswith(s)), "")
-    return stem[: len(stem) - len(suffix)]
+    return re.sub(r"\.(jpe?g|png|bmp|webp|tiff?)\Z", "", stem, flags=re.IGNORECASE)
 
 
-SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff")
+def csv_text(rows: Iterable[Iterable[object]]) -> Iterator[str]:
+    """The text of a table, a row at a time."""
+    for row in rows:
+        line = io.StringIO()
+        csv.writer(line, lineterminator="\n").writerow(row)
+        yield line.getvalue()
 
 
 def beside(path: Path, pieces: Iterable[str]) -> None:

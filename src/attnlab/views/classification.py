@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import csv
-import heapq
-import io
 import math
-from collections.abc import Iterable, Iterator, Sequence
+from bisect import insort
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar
@@ -19,8 +17,7 @@ from attnlab.drawing.cards import Card, Line, path_line, sheet
 from attnlab.drawing.confusion import confusion_picture
 from attnlab.drawing.figures import RIGHT, WRONG
 from attnlab.drawing.pixels import Pixels, denormalise, percent, thumbnail
-from attnlab.views.base import Gallery, Picture, Record, TextFile, View, Writer, at_least, beside
-from attnlab.views.gather import gathered
+from attnlab.views import base
 from attnlab.views.predictions import ClassificationPrediction, Prediction
 
 SHOWN, CAPTIONED, SIDE = 48, 3, 128
@@ -39,7 +36,8 @@ class Seen:
         guess: Class of the highest probability; -1 where the network gave no numbers (NaN).
         truth_share: Probability of the truth, in 0..1.
         guess_share: Probability of the guess, in 0..1.
-        loss: Minus the logarithm of ``truth_share``; infinite where that is NaN.
+        badness: Minus the logarithm of ``truth_share``, infinite where that is NaN; and minus the index, for
+            of equal losses the earlier image is the worse.
         image: RGB, uint8 (h, w, 3).
     """
 
@@ -49,21 +47,18 @@ class Seen:
     guess: int
     truth_share: float
     guess_share: float
-    loss: float
+    badness: tuple[float, int]
     image: Pixels
 
     def __lt__(self, other: Seen) -> bool:
-        # By the loss; of equal losses, the earlier image is the worse.
-        return (self.loss, -self.index) < (other.loss, -other.index)
+        return self.badness < other.badness
 
     def card(self, names: Sequence[str], with_shares: bool) -> Card:
         """The image with truth and prediction, its frame green where these agree and red otherwise."""
         colour = RIGHT if self.guess == self.truth else WRONG
-        guess = (
-            Line("-> no prediction", "NaN", colour)
-            if self.guess < 0
-            else Line(f"-> {names[self.guess]}", percent(self.guess_share), colour)
-        )
+        guess = Line("-> no prediction", "NaN", colour)
+        if self.guess >= 0:
+            guess = Line(f"-> {names[self.guess]}", percent(self.guess_share), colour)
         if not with_shares:
             return Card(self.image, (Line(names[self.truth]), guess), colour)
         truth = Line(names[self.truth], percent(self.truth_share), RIGHT)
@@ -78,7 +73,7 @@ class Kept:
         chosen: Positions in the data set of the images that are kept whatever becomes of them.
         mistakes: How many mistakes are kept.
         samples: The chosen images.
-        worst: The worst mistakes, as a heap with the least bad on top.
+        worst: The worst mistakes, from the least bad up.
         images: How many images were seen.
         wrong: How many of them were classified wrongly.
     """
@@ -103,49 +98,30 @@ class Kept:
         for i, (log_own, log_best, guess, truth) in enumerate(zip(*figures, strict=True)):
             if not counted[i]:
                 continue
-            wrong = guess != truth
+            wrong, badness = guess != truth, (math.inf if math.isnan(log_own) else -log_own, -indices[i])
             self.images += 1
             self.wrong += wrong
-            loss = math.inf if math.isnan(log_own) else -log_own
-            chosen, bad = indices[i] in self.chosen, wrong and self._is_bad(loss, indices[i])
+            chosen, room = indices[i] in self.chosen, len(self.worst) < self.mistakes
+            # Without room it takes the place of the least bad one; where none is kept, there is no such.
+            bad = wrong and (room or any(least.badness < badness for least in self.worst[:1]))
             if not (chosen or bad):
                 continue
             image = denormalise(batch["image"][i].detach().float(), data.mean, data.std)
-            seen = Seen(
-                index=indices[i],
-                name=batch["name"][i],
-                truth=int(truth),
-                guess=int(guess),
-                truth_share=math.exp(log_own),
-                guess_share=math.exp(log_best),
-                loss=loss,
-                image=thumbnail(image, max_side),
-            )
+            shares, picture = (math.exp(log_own), math.exp(log_best)), thumbnail(image, max_side)
+            seen = Seen(indices[i], batch["name"][i], int(truth), int(guess), *shares, badness, picture)
             if chosen:
                 self.samples.append(seen)
             if bad:
-                heapq.heappush(self.worst, seen)
-                if len(self.worst) > self.mistakes:
-                    heapq.heappop(self.worst)
-
-    def _is_bad(self, loss: float, index: int) -> bool:
-        """Whether a mistake is among the worst so far."""
-        if len(self.worst) < self.mistakes:
-            return True
-        return self.mistakes > 0 and (loss, -index) > (self.worst[0].loss, -self.worst[0].index)
+                insort(self.worst, seen)
+                del self.worst[: -self.mistakes]
 
 
 def spread(length: int, count: int) -> frozenset[int]:
-    """Positions spread evenly over a set: as class folders follow each other, the first are of one class.
-
-    Args:
-        length: Number of images in the set.
-        count: How many are wanted; all where there are fewer.
-    """
+    """So many positions spread evenly over a set of a length, where the first ones may be of one class."""
     return frozenset(k * length // count for k in range(count))
 
 
-class ClassificationGallery(Gallery):
+class ClassificationGallery(base.Gallery):
     """Draws sample images, the worst mistakes and the confusion matrix of the validation or test set.
 
     They go to the loggers (TensorBoard's tab Images), and the newest to ``pictures/`` in the run's folder:
@@ -176,10 +152,10 @@ class ClassificationGallery(Gallery):
         max_side: int = 128,
     ) -> None:
         super().__init__(every_n_epochs)
-        self.count = at_least(count, 0, "pictures.count")
-        self.mistakes = at_least(mistakes, 0, "pictures.mistakes")
+        self.count = base.at_least(count, 0, "pictures.count")
+        self.mistakes = base.at_least(mistakes, 0, "pictures.mistakes")
         self.confusion = confusion
-        self.max_side = at_least(max_side, 1, "pictures.max_side")
+        self.max_side = base.at_least(max_side, 1, "pictures.max_side")
         self.wanted = bool(count or mistakes or confusion)
         self._kept = Kept(frozenset(), mistakes)
         self._parts: list[Kept] = []
@@ -195,9 +171,9 @@ class ClassificationGallery(Gallery):
 
     def exchange(self) -> None:
         """Gather."""
-        self._parts = gathered(self._kept)
+        self._parts = base.gathered(self._kept)
 
-    def pictures(self, stage: str, result: Any, data: Any) -> Iterator[Picture]:
+    def pictures(self, stage: str, result: Any, data: Any) -> Iterator[base.Picture]:
         """Samples, mistakes and the matrix, of what all processes have kept."""
         names, parts = data.class_names, self._parts or [self._kept]
         self._parts, self._kept = [], Kept(frozenset(), self.mistakes)
@@ -208,18 +184,18 @@ class ClassificationGallery(Gallery):
             right = sum(seen.guess == seen.truth for seen in samples)
             title = f"Samples of the set, {right} of {len(samples)} right: truth -> predicted"
             drawn = sheet([seen.card(names, with_shares=False) for seen in samples], title)
-            yield Picture(stage, drawn, f"{stage}/samples")
+            yield base.Picture(stage, drawn, f"{stage}/samples")
         if self.mistakes and images:
             title = f"Worst {len(worst)} of {wrong} mistakes in {images} images: truth -> predicted"
             title = title if worst else f"No mistakes in {images} images"
             drawn = sheet([seen.card(names, with_shares=True) for seen in worst], title)
-            yield Picture(f"{stage}_mistakes", drawn, f"{stage}/mistakes")
+            yield base.Picture(f"{stage}_mistakes", drawn, f"{stage}/mistakes")
         if self.confusion and result is not None:
             drawn = confusion_picture(result.matrix.numpy(), names)
-            yield Picture(f"{stage}_confusion", drawn, f"{stage}/confusion")
+            yield base.Picture(f"{stage}_confusion", drawn, f"{stage}/confusion")
 
 
-class ClassTable(Record):
+class ClassTable(base.Record):
     """Writes ``classes_test.csv`` to the run's folder: each class's folder, name, images and accuracy.
 
     The last two columns tell which other class its images are most often taken for, and how often.
@@ -228,12 +204,12 @@ class ClassTable(Record):
         write: Write the table after ``test`` (``classes_test.csv``) and ``validate`` (``classes_val.csv``).
     """
 
-    def file(self, stage: str, result: Any, data: Any) -> TextFile | None:
+    def file(self, stage: str, result: Any, data: Any) -> base.TextFile | None:
         """A row for each class."""
         if result is None or not result.images:
             return None
         rows = class_rows(result.matrix, result.per_class, data.class_names, data.synsets)
-        return TextFile(f"classes_{stage}.csv", csv_text([COLUMNS, *rows]))
+        return base.TextFile(f"classes_{stage}.csv", base.csv_text([COLUMNS, *rows]))
 
 
 def class_rows(
@@ -241,11 +217,8 @@ def class_rows(
 ) -> list[tuple[object, ...]]:
     """A row for each class, with the columns of `COLUMNS`; what is not known is empty.
 
-    Args:
-        matrix: int64 (K, K); rows are truths, columns predictions.
-        accuracy: Accuracy of each class that has images, in 0..1, by name.
-        names: K names.
-        synsets: K folder names.
+    The matrix, int64 (K, K), has truths as rows and predictions as columns; the accuracy, in 0..1, is that of
+    the classes that have images; names, and those of the folders (synsets), are K.
     """
     rows: list[tuple[object, ...]] = []
     for index, (name, synset, counts) in enumerate(zip(names, synsets, matrix.tolist(), strict=True)):
@@ -256,15 +229,7 @@ def class_rows(
     return rows
 
 
-def csv_text(rows: Iterable[Iterable[object]]) -> Iterator[str]:
-    """The text of a table, a row at a time."""
-    for row in rows:
-        line = io.StringIO()
-        csv.writer(line, lineterminator="\n").writerow(row)
-        yield line.getvalue()
-
-
-class ClassificationWriter(Writer):
+class ClassificationWriter(base.Writer):
     """Writes the most likely classes of each predicted image to ``predictions.csv``.
 
     The table has a row an image, in the order of the input, with the columns ``image`` (its path) and, for
@@ -282,48 +247,45 @@ class ClassificationWriter(Writer):
 
     def __init__(self, output_dir: str = "predictions", top: int = 5, pictures: bool = True) -> None:
         super().__init__(output_dir, pictures)
-        self.top = at_least(top, 1, "predictions.top")
-        self._rows: dict[int, list[str]] = {}
-        self._cards: dict[int, Card] = {}
+        self.top = base.at_least(top, 1, "predictions.top")
 
     def planned(self) -> tuple[tuple[str, ...], tuple[str, ...]]:
         """The table, and the sheet."""
         return (), ((TABLE, SHEET) if self.pictures else (TABLE,))
 
-    def begin(self) -> None:
-        """Forget what an interrupted run has left."""
-        self._rows, self._cards = {}, {}
+    def draws(self, index: int) -> bool:
+        """The first ones."""
+        return self.pictures and index < SHOWN
 
     def add(self, prediction: Prediction, index: int, name: str, data: Any) -> None:
         """Keep the row, and of the first pictures the card."""
         assert isinstance(prediction, ClassificationPrediction)
-        ranked = prediction.ranked(self.top)
+        ranked, path = prediction.ranked(self.top), str(prediction.path)
         cells = [cell for c, p in ranked for cell in (data.class_names[c], data.synsets[c], f"{p:.6g}")]
-        self._rows[index] = [str(prediction.path), *cells]
-        if self.pictures and index < SHOWN:
-            lines = (*prediction.lines(CAPTIONED)[: self.top], path_line(Path(str(prediction.path)).name))
-            self._cards[index] = Card(thumbnail(prediction.image, SIDE), lines)
+        card = None
+        if self.draws(index):
+            lines = (*prediction.lines(CAPTIONED)[: self.top], path_line(Path(path).name))
+            card = Card(thumbnail(prediction.image, SIDE), lines)
+        self.kept[index] = [path, *cells], card
 
     def finish(self, data: Any, first: bool) -> str:
         """Write table and sheet of what all processes have kept."""
-        parts = gathered((self._rows, self._cards))
-        rows = {index: row for part, _ in parts for index, row in part.items()}
-        cards = {index: card for _, part in parts for index, card in part.items()}
-        self.begin()
+        kept = self.all_kept()
         if not first:
             return ""
         ranks = range(1, min(self.top, len(data.class_names)) + 1)
         head = ["image", *(f"{what}_{k}" for k in ranks for what in ("class", "synset", "probability"))]
-        beside(self.output_dir / TABLE, csv_text([head, *(rows[index] for index in sorted(rows))]))
+        base.beside(self.output_dir / TABLE, base.csv_text([head, *(row for row, _ in kept)]))
         where = str(self.output_dir / TABLE)
+        cards = [card for _, card in kept if card is not None]
         if cards:
-            drawn = sheet([cards[index] for index in sorted(cards)], f"First {len(cards)} images", columns=8)
+            drawn = sheet(cards, f"First {len(cards)} images", columns=8)
             Image.fromarray(drawn).save(self.output_dir / SHEET)
             where += f", the first {len(cards)} pictures in {self.output_dir / SHEET}"
-        return f"{len(rows)} images predicted; their classes are in {where}"
+        return f"{len(kept)} images predicted; their classes are in {where}"
 
 
-class ClassificationView(View):
+class ClassificationView(base.View):
     """Classes of whole pictures."""
 
     gallery = ClassificationGallery

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -15,18 +14,15 @@ from attnlab.drawing.boxes import detection_panel, truths
 from attnlab.drawing.curves import precision_picture
 from attnlab.drawing.pixels import Pixels
 from attnlab.metrics import ClassAP
-from attnlab.views.base import Gallery, Picture, Record, TextFile, View, Writer, at_least, beside, share
-from attnlab.views.classification import csv_text
-from attnlab.views.coco_json import ImageDetections, Predicted, coco_text, json_list, summed_up
-from attnlab.views.gather import gathered
+from attnlab.views import base
+from attnlab.views.coco_json import ImageDetections, coco_text, json_list, summed_up
 from attnlab.views.predictions import DetectionPrediction, Prediction
-from attnlab.views.segmentation import panels_and_sheet
 
 FILE = "predictions.json"
 COLUMNS = ("index", "category_id", "class", "truths", "AP", "AP50", "VOC_AP50")
 
 
-class DetectionGallery(Gallery):
+class DetectionGallery(base.PanelGallery):
     """Draws the first images of the validation or test set, truths beside detections.
 
     What was found is green, what was missed or is false red. They go to the loggers (TensorBoard's tab
@@ -44,45 +40,31 @@ class DetectionGallery(Gallery):
         AttnlabError: A number is out of range.
     """
 
+    found = "detections"
+    least_side = 32
+
     def __init__(
         self, count: int = 6, every_n_epochs: int = 1, max_side: int = 480, min_score: float = 0.3
     ) -> None:
-        super().__init__(every_n_epochs)
-        self.count = at_least(count, 0, "pictures.count")
-        self.max_side = at_least(max_side, 32, "pictures.max_side")
-        self.min_score = share(min_score, "pictures.min_score")
-        self.wanted = count > 0
-        self._panels: dict[str, Pixels] = {}
+        super().__init__(count, every_n_epochs, max_side)
+        self.min_score = base.share(min_score, "pictures.min_score")
 
-    def begin(self, images: int) -> None:
-        """Forget what was kept."""
-        self._panels = {}
-
-    def collect(self, outputs: Any, batch: dict[str, Any], data: Any) -> None:
-        """Keep the panels of the first images."""
-        for i, detections in enumerate(outputs["detections"]):
-            if len(self._panels) >= self.count:
-                return
-            if detections is None:
-                continue
-            target, name = batch["target"][i], batch["name"][i]
-            self._panels[name] = detection_panel(
-                batch["image"][i],
-                truths(target) if "boxes" in target else None,
-                detections,
-                name,
-                data.class_names,
-                data.palette,
-                self.max_side,
-                self.min_score,
-            )
-
-    def pictures(self, stage: str, result: Any, data: Any) -> Iterator[Picture]:
-        """The panels, and all of them on one sheet."""
-        return panels_and_sheet(stage, self._panels)
+    def panel(self, found: Any, batch: dict[str, Any], position: int, data: Any) -> Pixels:
+        """One image of a batch; its detections stand alone where the objects are not known."""
+        target = batch["target"][position]
+        return detection_panel(
+            batch["image"][position],
+            truths(target) if "boxes" in target else None,
+            found,
+            batch["name"][position],
+            data.class_names,
+            data.palette,
+            self.max_side,
+            self.min_score,
+        )
 
 
-class PrecisionCurves(Gallery):
+class PrecisionCurves(base.Gallery):
     """Draws precision against recall after validation and test: means over classes, and single classes.
 
     The picture goes to the loggers (TensorBoard's tab Images), and the newest to ``pictures/`` in the run's
@@ -91,23 +73,28 @@ class PrecisionCurves(Gallery):
     Args:
         write: Draw the curves.
         every_n_epochs: Draw after every so many validation epochs, and after the last.
+
+    Raises:
+        AttnlabError: ``every_n_epochs`` is below 1.
     """
+
+    option = "curves"
 
     def __init__(self, write: bool = True, every_n_epochs: int = 1) -> None:
         super().__init__(every_n_epochs)
         self.wanted = write
 
-    def pictures(self, stage: str, result: Any, data: Any) -> Iterator[Picture]:
+    def pictures(self, stage: str, result: Any, data: Any) -> Iterator[base.Picture]:
         """The curves of the stage's scores."""
         if result is None:
             return
         title = f"{stage}: {result.images} images, {result.truths} objects"
         drawn = precision_picture(result.precision, data.class_names, title)
         if drawn is not None:
-            yield Picture(f"{stage}_precision_recall", drawn, f"{stage}/precision_recall")
+            yield base.Picture(f"{stage}_precision_recall", drawn, f"{stage}/precision_recall")
 
 
-class ClassAPTable(Record):
+class ClassAPTable(base.Record):
     """Writes ``classes_test.csv`` to the run's folder: each class's category id, name, truths and APs.
 
     ``AP`` is COCO's mean over IoUs of 0.50 to 0.95, ``AP50`` COCO's at 0.50, ``VOC_AP50`` Pascal VOC's.
@@ -116,42 +103,28 @@ class ClassAPTable(Record):
         write: Write the table after ``test`` (``classes_test.csv``) and ``validate`` (``classes_val.csv``).
     """
 
-    def file(self, stage: str, result: Any, data: Any) -> TextFile | None:
+    def file(self, stage: str, result: Any, data: Any) -> base.TextFile | None:
         """A row for each class."""
         if result is None or not result.images:
             return None
         rows = ap_rows(result.per_class, data.class_names, data.category_ids)
-        return TextFile(f"classes_{stage}.csv", csv_text([COLUMNS, *rows]))
+        return base.TextFile(f"classes_{stage}.csv", base.csv_text([COLUMNS, *rows]))
 
 
 def ap_rows(
     per_class: Mapping[str, ClassAP], names: Sequence[str], category_ids: Sequence[int]
 ) -> list[tuple[object, ...]]:
-    """A row for each class, with the columns of `COLUMNS`; an AP that there is not is empty.
-
-    Args:
-        per_class: APs of each class that has truths, in 0..1, by name.
-        names: K names.
-        category_ids: The category id of each class.
-    """
+    """A row for each of K classes, with the columns of `COLUMNS`; an AP that there is not is empty."""
     rows: list[tuple[object, ...]] = []
     for index, (name, category_id) in enumerate(zip(names, category_ids, strict=True)):
         one = per_class.get(name)
-        figures = ("", "", "") if one is None else (one.ap, one.ap50, one.voc_ap50)
-        cells = ("" if isinstance(value, float) and math.isnan(value) else value for value in figures)
+        figures = (one.ap, one.ap50, one.voc_ap50) if one else ()
+        cells = ["" if math.isnan(value) else value for value in figures] or [""] * 3
         rows.append((index, category_id, name, one.truths if one else 0, *cells))
     return rows
 
 
-@dataclass
-class _Kept:
-    """One process's share of an evaluated set."""
-
-    image_ids: list[int] = field(default_factory=list)
-    images: list[ImageDetections] = field(default_factory=list)
-
-
-class DetectionsFile(Record):
+class DetectionsFile(base.Record):
     """Writes the detections of a test or validation run to ``detections_test.json`` in the run's folder.
 
     The file is in COCO's results format, a list of ``image_id``, ``category_id``, ``bbox`` (x, y, width,
@@ -164,34 +137,22 @@ class DetectionsFile(Record):
             (``detections_val.json``).
     """
 
-    def __init__(self, write: bool = True) -> None:
-        super().__init__(write)
-        self._kept = _Kept()
-
-    def begin(self) -> None:
-        """Forget what an interrupted run has left."""
-        self._kept = _Kept()
-
     def collect(self, outputs: Any, batch: dict[str, Any]) -> None:
         """Keep a batch's detections."""
         indices = batch["index"].tolist()
         for index, target, detections in zip(indices, batch["target"], outputs["detections"], strict=True):
             if detections is not None:
-                self._kept.image_ids.append(int(target["image_id"]))
-                self._kept.images.append(ImageDetections.of(index, detections))
+                self.kept[index] = int(target["image_id"]), ImageDetections.of(detections)
 
-    def file(self, stage: str, result: Any, data: Any) -> TextFile | None:
+    def file(self, stage: str, result: Any, data: Any) -> base.TextFile | None:
         """What all processes have kept, in the order of the data set."""
-        parts = gathered(self._kept)
-        self.begin()
-        pairs = [pair for part in parts for pair in zip(part.image_ids, part.images, strict=True)]
-        pairs.sort(key=lambda pair: pair[1].index)
-        entries = (e for image_id, image in pairs for e in image.entries(image_id, data.category_ids))
-        said = f"{summed_up([image for _, image in pairs])} are in {{path}}, in COCO's results format"
-        return TextFile(f"detections_{stage}.json", json_list(entries), said)
+        images = self.all_kept()
+        entries = (e for image_id, found in images for e in found.entries(image_id, data.category_ids))
+        said = f"{summed_up([found for _, found in images])} are in {{path}}, in COCO's results format"
+        return base.TextFile(f"detections_{stage}.json", json_list(entries), said)
 
 
-class DetectionWriter(Writer):
+class DetectionWriter(base.Writer):
     """Writes what is found in each predicted image to ``predictions.json``, and draws it.
 
     The file is in COCO's format with ``images``, ``categories`` and ``annotations``, which have a ``score``
@@ -216,42 +177,34 @@ class DetectionWriter(Writer):
         drawings: bool | None = None,
     ) -> None:
         super().__init__(output_dir, pictures and drawings is not False)
-        self.min_score = share(min_score, "predictions.min_score")
-        self._kept: list[Predicted] = []
+        self.min_score = base.share(min_score, "predictions.min_score")
 
     def planned(self) -> tuple[tuple[str, ...], tuple[str, ...]]:
         """A drawing for each picture, and the file."""
         return ((".jpg",) if self.pictures else ()), (FILE,)
 
-    def begin(self) -> None:
-        """Forget what an interrupted run has left."""
-        self._kept = []
-
     def add(self, prediction: Prediction, index: int, name: str, data: Any) -> None:
         """Keep the detections, and draw them."""
         assert isinstance(prediction, DetectionPrediction)
-        found = {"boxes": prediction.boxes, "scores": prediction.scores, "labels": prediction.labels}
         height, width = prediction.image.shape[-2:]
-        kept = Predicted(str(prediction.path), width, height, ImageDetections.of(index, found))
-        self._kept.append(kept)
+        image = {"id": index + 1, "file_name": str(prediction.path), "width": width, "height": height}
+        self.kept[index] = image, ImageDetections.of(prediction.found)
         if self.pictures:
             drawn = Image.fromarray(prediction.drawn(self.min_score))
             drawn.save(self.output_dir / f"{name}.jpg", quality=92, subsampling=0)
 
     def finish(self, data: Any, first: bool) -> str:
         """Write the file of what all processes have kept."""
-        images = [image for part in gathered(self._kept) for image in part]
-        self.begin()
+        images = self.all_kept()
         if not first:
             return ""
-        images.sort(key=lambda image: image.found.index)
         path = self.output_dir / FILE
-        beside(path, coco_text(images, data.class_names, data.category_ids))
+        base.beside(path, coco_text(images, data.class_names, data.category_ids))
         drawn = f"; the drawings lie in {self.output_dir}/" if self.pictures and images else ""
-        return f"{summed_up([image.found for image in images])} are in {path}{drawn}"
+        return f"{summed_up([found for _, found in images])} are in {path}{drawn}"
 
 
-class DetectionView(View):
+class DetectionView(base.View):
     """Boxes."""
 
     gallery = DetectionGallery

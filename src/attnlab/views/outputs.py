@@ -9,7 +9,7 @@ from pathlib import Path
 from lightning.pytorch import Trainer
 
 from attnlab.errors import AttnlabError
-from attnlab.views.gather import gathered
+from attnlab.views.base import beside, gathered
 
 OWN = ".attnlab_outputs.json"
 """In a folder of predictions, the list of the files there that are attnlab's and may be replaced."""
@@ -45,12 +45,10 @@ def plan_outputs(
     folder.mkdir(parents=True, exist_ok=True)
     if trainer.is_global_zero:
         own = _own(folder)
-        problem = _problem(folder, planned, {Path(path).resolve() for path in inputs}, own)
+        problem = _problem(folder, planned, inputs, own)
         if problem is None and planned:
             kept = sorted({name for name in own if (folder / name).exists()} | set(planned))
-            beside = folder / f"{OWN}.new"
-            beside.write_text(json.dumps(kept, indent=0) + "\n", encoding="utf-8")
-            beside.replace(folder / OWN)
+            beside(folder / OWN, [json.dumps(kept, indent=0), "\n"])
     # One decides: to another, what the first has begun to write would be somebody else's.
     problem = gathered(problem)[0]
     if problem is not None:
@@ -72,17 +70,16 @@ def _names(
         yield str(path), name
 
 
-def _problem(folder: Path, planned: Iterable[str], inputs: set[Path], own: set[str]) -> str | None:
+def _problem(folder: Path, planned: Iterable[str], inputs: Iterable[str | Path], own: set[str]) -> str | None:
     advice = "Name another folder: --predictions.output_dir FOLDER."
     foreign = []
     # A folder may not tell small letters from capitals.
-    read = {str(path).lower() for path in inputs}
-    for name in planned:
-        path = folder / name
-        if path.resolve() in inputs or str(path.resolve()).lower() in read:
+    read = {str(Path(path).resolve()).lower() for path in inputs}
+    for path in (folder / name for name in planned):
+        if str(path.resolve()).lower() in read:
             return f"'{path}' would take the place of a picture that is to be read. {advice}"
-        if (path.exists() or path.is_symlink()) and name not in own:
-            foreign.append(name)
+        if (path.exists() or path.is_symlink()) and path.name not in own:
+            foreign.append(path.name)
     if not foreign:
         return None
     more = f" and {len(foreign) - 3} more" if len(foreign) > 3 else ""

@@ -40,10 +40,7 @@ class Prediction(ABC):
         """The picture with what was found, RGB, uint8 (h, w, 3)."""
 
     def save(self, path: str | Path) -> None:
-        """Write what `drawn` gives; the suffix says the format. A file that is there is replaced.
-
-        Args:
-            path: The file; its folder is made.
+        """Write what `drawn` gives to a file, whose suffix says the format; one that is there is replaced.
 
         Raises:
             AttnlabError: It is the picture itself, has no suffix of a picture, or cannot be written.
@@ -134,6 +131,11 @@ class DetectionPrediction(Prediction):
     palette: Palette
 
     @property
+    def found(self) -> dict[str, Tensor]:
+        """Boxes, scores and labels by name."""
+        return {"boxes": self.boxes, "scores": self.scores, "labels": self.labels}
+
+    @property
     def names(self) -> list[str]:
         """The class's name of each object."""
         return [self.class_names[label] for label in self.labels.tolist()]
@@ -141,6 +143,5 @@ class DetectionPrediction(Prediction):
     def drawn(self, min_score: float = 0.3) -> Pixels:
         """The picture, at 480 to 1600 pixels, with the objects of at least a score."""
         pixels, factors = fitted_to(self.image.float() / 255, SMALLEST, LARGEST)
-        found = {"boxes": self.boxes, "scores": self.scores, "labels": self.labels}
-        boxes = scaled(detected(found, min_score), factors)
+        boxes = scaled(detected(self.found, min_score), factors)
         return draw_boxes(pixels, boxes, self.class_names, self.palette)
