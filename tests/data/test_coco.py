@@ -102,6 +102,7 @@ def test_other_categories_in_one_split_are_refused(make, val_json):
         make().setup("fit")
 
 
+@pytest.mark.filterwarnings("ignore:.*are trained on too")
 def test_a_split_without_annotations(make, coco_folder, val_json):
     data = json.loads(val_json.read_text())
     del data["annotations"]

@@ -156,6 +156,7 @@ class TestCVAT:
         (tmp_path / "annotations/instances_default.json").write_text(json.dumps(content))
         return tmp_path, request.param
 
+    @pytest.mark.filterwarnings("ignore:.*are trained on too")
     def test_one_file(self, root):
         root, folder = root
         file = "annotations/instances_default.json"
@@ -209,6 +210,7 @@ class TestLabelStudio:
         folders = {f"{split}_images": images for split in ("train", "val")}
         return COCODetectionDataModule(str(root), **named, **folders, num_workers=0, **options)
 
+    @pytest.mark.filterwarnings("ignore:.*are trained on too")
     @pytest.mark.parametrize("images", [".", "images"])
     @pytest.mark.parametrize(
         "form",

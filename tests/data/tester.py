@@ -155,6 +155,31 @@ class DataModuleTester:
 
     # Batches
 
+    def test_a_split_that_is_not_there_is_said_before_files_are_looked_at(self, monkeypatch):
+        data = self.make(check="full")
+        data.fetch()
+        items, looked = data.items, []
+
+        def absent(split: str) -> Any:
+            if split == "val":
+                raise AttnlabError("no such split")
+            return items(split)
+
+        monkeypatch.setattr(data, "items", absent)
+        monkeypatch.setattr(data, "problems", lambda split, items: looked.append(split))
+        with pytest.raises(AttnlabError, match="no such split"):
+            data.setup("fit")
+        assert looked == []
+
+    def test_validating_on_pictures_that_are_trained_on_is_said(self, monkeypatch):
+        data = self.make(check="none")
+        data.fetch()
+        items = data.items
+        monkeypatch.setattr(data, "items", lambda split: items("train"))
+        count = len(items("train"))
+        with pytest.warns(UserWarning, match=f"{count} of the {count} 'val' images are trained on too"):
+            data.setup("fit")
+
     def test_batches_of_training(self):
         data = self.make(batch_size=2)
         data.setup("fit")

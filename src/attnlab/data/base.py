@@ -60,8 +60,6 @@ class DataModule(LightningDataModule):
         mean: Channel means (RGB, of images in 0..1) that are subtracted. ImageNet's by default.
         std: Channel standard deviations (RGB, of images in 0..1) that are divided by.
 
-    A subclass also has ``class_names``, the names of the classes 0, 1, …, and ``num_classes``.
-
     Attributes:
         datasets: Data sets by split (``"train"``, ``"val"``, ``"test"``, ``"predict"``), filled by ``setup``.
         skipped: Names of the images that the check left out, so far.
@@ -111,6 +109,16 @@ class DataModule(LightningDataModule):
         self.skipped: list[str] = []
         self._complained: set[str] = set()
 
+    @property
+    @abstractmethod
+    def class_names(self) -> list[str]:
+        """Names of the classes 0, 1, …, to be shown."""
+
+    @property
+    def num_classes(self) -> int:
+        """Number of classes."""
+        return len(self.class_names)
+
     def remembered(self) -> dict[str, Any]:
         """Options that the data itself has answered, with the answers, for a checkpoint to keep.
 
@@ -150,9 +158,13 @@ class DataModule(LightningDataModule):
             AttnlabError: The data set or the split is not there.
         """
 
+    def paths(self, items: Any) -> Sequence[Path | str]:
+        """The picture file of each item."""
+        return [item.path for item in items]
+
     def problems(self, split: str, items: Any) -> dict[int, str]:
-        """What is wrong with items, by position; by default, with the files that their ``path`` names."""
-        return self.bad_files([item.path for item in items], None if split == "train" else self.least_size)
+        """What is wrong with items, by position; by default, with their `paths`."""
+        return self.bad_files(self.paths(items), None if split == "train" else self.least_size)
 
     @abstractmethod
     def make_dataset(self, split: str, items: Any) -> Dataset[Any]:
@@ -184,13 +196,25 @@ class DataModule(LightningDataModule):
             AttnlabError: The data set is missing or incomplete, a split is empty, images are bad and
                 ``on_bad_image`` is ``"error"``, or nothing can be learnt from the data.
         """
+        there = {}
         for split in STAGE_SPLITS[stage]:
-            if split in self.datasets:
-                continue
-            items = self._to_predict() if split == "predict" else self.items(split)
-            if len(items) == 0:
-                raise AttnlabError(f"There is no image in the '{split}' split of '{self.root}'.")
+            if split not in self.datasets:
+                there[split] = self._to_predict() if split == "predict" else self.items(split)
+                if len(there[split]) == 0:
+                    raise AttnlabError(f"There is no image in the '{split}' split of '{self.root}'.")
+        if {"train", "val"} <= there.keys():
+            self._warn_of_overlap(there["train"], there["val"])
+        # Looking at all files may take long: a split that is not there is said before.
+        for split, items in there.items():
             self.datasets[split] = self.make_dataset(split, self._usable(split, items))
+
+    def _warn_of_overlap(self, trained_on: Any, items: Any) -> None:
+        shared = set(map(str, self.paths(items))).intersection(map(str, self.paths(trained_on)))
+        if shared:
+            rank_zero_warn(
+                f"{len(shared)} of the {len(items)} 'val' images are trained on too, e.g. "
+                f"'{min(shared)}': their scores say nothing about new images."
+            )
 
     def _to_predict(self) -> list[Path]:
         if self.predict_images is None:

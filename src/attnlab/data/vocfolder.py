@@ -4,11 +4,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Protocol
-
-from lightning.pytorch.utilities import rank_zero_warn
 
 from attnlab.data.folders import listing
 from attnlab.data.images import IMAGE_SUFFIXES
@@ -28,13 +24,6 @@ NEEDED_FOLDERS = {
 """What there must be, by the folder of the lists: those of segmentation, or of detection."""
 
 
-class Named(Protocol):
-    """What has the name of an image, as it stands in a list."""
-
-    @property
-    def name(self) -> str: ...  # noqa: D102
-
-
 def colour_map(num_classes: int) -> list[list[int]]:
     """Pascal VOC's colours, RGB in 0..255, of at most 256 classes.
 
@@ -44,16 +33,6 @@ def colour_map(num_classes: int) -> list[list[int]]:
         [sum((index >> 3 * bit + channel & 1) << 7 - bit for bit in range(3)) for channel in range(3)]
         for index in range(num_classes)
     ]
-
-
-def warn_of_overlap(trained_on: Iterable[Named], items: Sequence[Named], train: str, val: str) -> None:
-    """Warn if images that are validated on, those of the list ``val``, are trained on too."""
-    shared = {item.name for item in items} & {item.name for item in trained_on}
-    if shared:
-        rank_zero_warn(
-            f"{len(shared)} of the {len(items)} '{val}' images are trained on too (data.train_split is "
-            f"{train}): their scores say nothing about new images."
-        )
 
 
 class VOCFolder:

@@ -135,11 +135,6 @@ class ClassificationDataModule(DataModule):
         """Folders of the classes 0, 1, …."""
         return list(self._known_classes)
 
-    @property
-    def num_classes(self) -> int:
-        """Number of classes."""
-        return len(self._known_classes)
-
     def remembered(self) -> dict[str, Any]:
         """The classes, so that a checkpoint is enough to name what is predicted."""
         return {"classes": dict(self._known_classes)}

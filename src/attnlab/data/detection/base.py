@@ -7,6 +7,7 @@ import math
 from abc import abstractmethod
 from collections.abc import Callable, Sequence
 from functools import cached_property
+from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
@@ -23,6 +24,7 @@ from attnlab.data.detection.sets import EvalSet, TrainSet, collate
 from attnlab.data.names import absent_classes
 from attnlab.data.sampling import AspectGroupedSampler, run_seed
 from attnlab.data.sets import PredictSet
+from attnlab.data.transforms import refuse_replaced
 from attnlab.errors import AttnlabError
 
 
@@ -98,25 +100,18 @@ class DetectionDataModule(DataModule):
                 )
         self.train_on_empty = train_on_empty
         self.group_by_aspect = group_by_aspect
-        self.train_transforms = self._training(train_transforms, flip, augment)
+        if train_transforms is None:
+            mirror = v2.RandomHorizontalFlip(0.5 if flip is None else flip)
+            self.train_transforms: list[nn.Module] = [mirror, *(augment or [])]
+        else:
+            refuse_replaced(
+                {"flip": flip, "augment": augment}, "torchvision.transforms.v2.RandomHorizontalFlip"
+            )
+            self.train_transforms = list(train_transforms)
         size = self.default_mosaic_size if mosaic_size is None else mosaic_size
         self.mixing = MosaicMixup(size, mosaic, mixup) if mosaic else None
         self.strong_share = strong_share
         self._dropped: dict[str, int] = {}
-
-    def _training(
-        self, replacement: list[nn.Module] | None, flip: float | None, augment: list[nn.Module] | None
-    ) -> list[nn.Module]:
-        """The recipe, or what replaces it; its options have no meaning then, so none may be set."""
-        if replacement is None:
-            return [v2.RandomHorizontalFlip(0.5 if flip is None else flip), *(augment or [])]
-        for name, value in {"flip": flip, "augment": augment}.items():
-            if value is not None:
-                raise AttnlabError(
-                    f"data.{name} belongs to the recipe that data.train_transforms replaces: leave it out, "
-                    "or put torchvision.transforms.v2.RandomHorizontalFlip among the transforms."
-                )
-        return list(replacement)
 
     @abstractmethod
     def categories(self) -> dict[int, str]:
@@ -150,11 +145,6 @@ class DetectionDataModule(DataModule):
     def category_ids(self) -> list[int]:
         """The data set's own numbers of the classes 0, 1, …, from 1 where it has none; raises likewise."""
         return list(self._categories)
-
-    @property
-    def num_classes(self) -> int:
-        """Number of classes."""
-        return len(self._categories)
 
     @property
     def dropped_boxes(self) -> int:
@@ -234,6 +224,10 @@ class DetectionDataModule(DataModule):
                 f"{sum(new.values())} boxes have no area within their image and are left out, in "
                 f"{len(new)} images, e.g. '{next(iter(new))}'."
             )
+
+    def paths(self, items: Any) -> Sequence[Path | str]:
+        """The picture file of each image."""
+        return items.paths
 
     def item_names(self, items: Any) -> Sequence[str]:
         """What reports call the images by; those to predict on are paths."""

@@ -12,7 +12,7 @@ from attnlab.data.detection.items import AnnotatedImage, DetectionItems
 from attnlab.data.download import download_voc, how_to_get_voc, refuse_idle_mirror
 from attnlab.data.names import check_names, listed
 from attnlab.data.voc_xml import VOCAnnotation, read_annotation
-from attnlab.data.vocfolder import VOC_CLASSES, VOCFolder, warn_of_overlap
+from attnlab.data.vocfolder import VOC_CLASSES, VOCFolder
 from attnlab.errors import AttnlabError, unknown
 
 _SPLITS = {"2007": ("trainval", "test"), "2012": ("train", "val"), "2007+2012": ("trainval", "test")}
@@ -87,11 +87,7 @@ class VOCDetectionDataModule(DetectionDataModule):
             AttnlabError: The data set is not at ``root`` or not complete, has no such split, or an object is
                 of an unknown class.
         """
-        files = self._files(split)
-        if split == "val" and "train" in self.datasets:
-            train, val = self.splits["train"], self.splits["val"]
-            warn_of_overlap(self._files("train"), files, train, val)
-        return read_items(files, self.names, "data.class_names", self._classes_given)
+        return read_items(self._files(split), self.names, "data.class_names", self._classes_given)
 
     def _files(self, split: str) -> list[VOCFiles]:
         years = self.year.split("+")

@@ -101,8 +101,6 @@ class YOLODetectionDataModule(DetectionDataModule):
                 "beside the images."
             )
         self._say_what_is_passed_over(images, looks)
-        if split == "val" and "train" in self.datasets:
-            self._say_if_trained_on(images)
         return _items(images, looks)
 
     @cached_property
@@ -140,14 +138,6 @@ class YOLODetectionDataModule(DetectionDataModule):
             if where and (text := f"{text}, e.g. that of '{where[0]}'.") not in self._said:
                 self._said.add(text)
                 rank_zero_warn(text)
-
-    def _say_if_trained_on(self, images: Sequence[Path]) -> None:
-        shared = set(images) & set(self._yaml.images("train"))
-        if shared:
-            rank_zero_warn(
-                f"{len(shared)} of the {len(images)} 'val' images of '{self._yaml.path}' are among its "
-                "'train' images too: their scores say nothing about new images."
-            )
 
 
 def label_finder() -> Callable[[Path], tuple[Path | None, list[Path]]]:

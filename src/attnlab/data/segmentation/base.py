@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
+from pathlib import Path
 from typing import Any, Literal
 
 from lightning.pytorch.utilities import rank_zero_warn
@@ -61,8 +62,6 @@ class SegmentationDataModule(DataModule):
         **options: The other options of `DataModule`.
 
     Attributes:
-        class_names: Names of the classes 0, 1, ….
-        num_classes: Their number.
         ignore_index: The mask value, 255, of pixels that count neither in losses nor in metrics.
         palette: Pascal VOC's colours, RGB in 0..255, a class each.
         crop_size: Side of the recipe's square crop, in pixels; None where transforms replace the recipe.
@@ -100,8 +99,7 @@ class SegmentationDataModule(DataModule):
             )
         if eval_size is not None and eval_size < 1:
             raise AttnlabError(f"data.eval_size is {eval_size}; it must be at least 1 pixel.")
-        self.class_names = list(class_names)
-        self.num_classes = len(self.class_names)
+        self._class_names = list(class_names)
         self.palette = colour_map(self.num_classes)
         self.crop_size: int | None = None
         if train_transforms is None:
@@ -115,12 +113,21 @@ class SegmentationDataModule(DataModule):
         self.eval_transforms = resize if eval_transforms is None else list(eval_transforms)
         self._looks: dict[LabelledImage, Look] = {}
 
+    @property
+    def class_names(self) -> list[str]:
+        """Names of the classes 0, 1, …, the background's included."""
+        return self._class_names
+
     def _recipe(self, crop_size: int, scale: tuple[float, float] | None, flip: float) -> list[nn.Module]:
         """The augmentation of the ELA authors' segmentation runs: scale, crop, flip."""
         refuse_flip(flip)
         red, green, blue = (round(channel * 255) for channel in self.mean)
         crop = RandomScaleCrop(crop_size, scale or self.default_scale, (red, green, blue), self.ignore_index)
         return [crop, v2.RandomHorizontalFlip(flip)]
+
+    def paths(self, items: list[LabelledImage]) -> Sequence[Path | str]:
+        """The image file of each item."""
+        return [item.image for item in items]
 
     def problems(self, split: str, items: list[LabelledImage]) -> dict[int, str]:
         """What is wrong with images and masks, by position.
@@ -129,8 +136,8 @@ class SegmentationDataModule(DataModule):
             AttnlabError: They are masks of 0 and 255 alone.
         """
         if self.check != "full":
-            of_masks = self.bad_files([item.mask for item in items])
-            return of_masks | self.bad_files([item.image for item in items])
+            found = self.bad_files([item.mask for item in items])
+            return dict(sorted((found | self.bad_files(self.paths(items))).items()))
         new = [item for item in items if item not in self._looks]
         looks = look_at_pairs(new, self.num_classes, self.ignore_index, self.read_mask, self.root)
         self._looks.update(zip(new, looks, strict=True))

@@ -15,7 +15,7 @@ from attnlab.data.segmentation.base import SegmentationDataModule
 from attnlab.data.segmentation.mask_values import MaskCensus, sampled_values
 from attnlab.data.segmentation.sets import LabelledImage
 from attnlab.data.voc_xml import read_annotation
-from attnlab.data.vocfolder import VOC_CLASSES, VOCFolder, colour_map, warn_of_overlap
+from attnlab.data.vocfolder import VOC_CLASSES, VOCFolder, colour_map
 from attnlab.errors import AttnlabError
 
 _AUG_LISTS = ("train_aug", "trainaug")
@@ -97,8 +97,6 @@ class VOCSegmentationDataModule(SegmentationDataModule):
             items = self._trained_on(folder)
         else:
             items = labelled_images(folder, self.val_split if split == "val" else self.test_split)
-            if split == "val" and "train" in self.datasets:
-                warn_of_overlap(self._trained_on(folder), items, self.train_split, self.val_split)
         if not self._classes_given:
             refuse_ones_own(folder, items, self.year, self.ignore_index)
         return items
