@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
-import json
 import shlex
 import sys
 from collections.abc import Callable, Sequence
@@ -198,20 +197,12 @@ def _show(arguments: argparse.Namespace) -> None:
 
 def _sites(arguments: argparse.Namespace) -> None:
     from attnlab.analysis import sites
+    from attnlab.analysis.profile_subjects import key_values
     from attnlab.analysis.tables import make_console
 
-    options = dict(map(_option, getattr(arguments, "option", [])))
-    reports = [
-        sites.report_sites(
-            network,
-            arguments.attention,
-            getattr(arguments, "at", "auto"),
-            arguments.mode,
-            options,
-            arguments.size,
-        )
-        for network in arguments.networks
-    ]
+    options = key_values(getattr(arguments, "option", []), "--option takes KEY=VALUE")
+    what = arguments.attention, getattr(arguments, "at", "auto"), arguments.mode, options, arguments.size
+    reports = [sites.report_sites(network, *what) for network in arguments.networks]
     if arguments.markdown:
         print(sites.summary_markdown(reports))
     elif len(reports) == 1:
@@ -279,14 +270,3 @@ def _check_writable(path: Path) -> None:
     if not existed:
         with suppress(OSError):
             path.unlink()
-
-
-def _option(text: str) -> tuple[str, Any]:
-    """``reduction=8`` -> ``("reduction", 8)``; what is no JSON value is text."""
-    name, equals, value = text.partition("=")
-    if not equals:
-        raise AttnlabError(f"--option takes KEY=VALUE, got '{text}'.")
-    try:
-        return name, json.loads(value)
-    except json.JSONDecodeError:
-        return name, value

@@ -108,28 +108,16 @@ def block(page: str, prefix: str) -> str:
     """
     found: list[str] = []
     heading = ""
-    entry: list[str] = []
-
-    def keep() -> None:
-        nonlocal heading
-        flag = re.match(r"  (?:-\w[^,]*, )?--([\w.]+)", entry[0]) if entry else None
-        if flag and (flag[1] == prefix or flag[1].startswith(f"{prefix}.")):
-            if heading:
-                found.append(f"\n{heading}")
-                heading = ""
-            found.extend(line for line in entry if line.strip())
-        entry.clear()
-
-    for line in page.splitlines():
-        if line.startswith("  -"):
-            keep()
-            entry.append(line)
-        elif line and not line[0].isspace():
-            keep()
-            heading = line if line.endswith(":") else heading
-        elif entry:
-            entry.append(line)
-    keep()
+    # An entry begins with its flags, two spaces in; a heading where a line does.
+    for part in re.split(r"\n(?=  -|\S)", page):
+        flag = re.match(r"  (?:-\w[^,]*, )?--([\w.]+)", part)
+        if flag is None:
+            first = part.partition("\n")[0]
+            heading = f"\n{first}" if first.endswith(":") else heading
+        elif flag[1] == prefix or flag[1].startswith(f"{prefix}."):
+            found += [heading] if heading else []
+            found += [line for line in part.splitlines() if line.strip()]
+            heading = ""
     return "\n".join(found).strip("\n")
 
 

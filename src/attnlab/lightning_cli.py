@@ -360,19 +360,12 @@ class AttnlabCLI(LightningCLI):
                 folder.take_back()
             raise
 
-    def test(self, model: LightningModule, **kwargs: Any) -> None:
-        """Score on the test split, into the run's folder."""
-        self._keep_history()
-        self.trainer.test(model, **kwargs)
-
-    def validate(self, model: LightningModule, **kwargs: Any) -> None:
-        """Score on the validation split, into the run's folder."""
-        self._keep_history()
-        self.trainer.validate(model, **kwargs)
-
-    def _keep_history(self) -> None:
+    def before_test(self) -> None:
+        """Let scores go into the run's folder beside what is there."""
         if self.run_folder is not None:
             runs.keep_csv_history(self.trainer)
+
+    before_validate = before_test
 
 
 def _is_notice(record: logging.LogRecord) -> bool:
@@ -382,8 +375,7 @@ def _is_notice(record: logging.LogRecord) -> bool:
 
 def _arguments_of(subcommand: str) -> dict[str, set[str]]:
     """The one subcommand that is run, so that only its parser is built, with the arguments left out of it."""
-    skipped = LightningCLI.subcommands()[subcommand] | {"weights_only"}
-    return {subcommand: skipped}
+    return {subcommand: LightningCLI.subcommands()[subcommand] | {"weights_only"}}
 
 
 def _log_folder(logger: Any) -> Path:

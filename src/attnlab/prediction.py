@@ -215,12 +215,9 @@ def _as_files(pictures: Sequence[Picture]) -> Iterator[list[tuple[Path, bool]]]:
 def _image(picture: Any, number: int) -> Image.Image:
     """A PIL image of a picture that is held in memory."""
     if isinstance(picture, Image.Image):
-        # Modes that a PNG does not have; read_image knows the others.
-        return (
-            picture
-            if picture.mode in ("1", "L", "LA", "I;16", "P", "RGB", "RGBA")
-            else picture.convert("RGB")
-        )
+        # A PNG has no other modes; read_image knows these.
+        fits = picture.mode in ("1", "L", "LA", "I;16", "P", "RGB", "RGBA")
+        return picture if fits else picture.convert("RGB")
     values = picture.detach().cpu().numpy() if isinstance(picture, Tensor) else picture
     if isinstance(picture, Tensor) and values.ndim == 3 and values.shape[0] in (1, 3):
         values = values.transpose(1, 2, 0)

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, Literal, cast
 
@@ -46,19 +47,27 @@ class Variant:
             raise AttnlabError(
                 f"--attention names attentions, got '{text}'. Write networks before --attention."
             )
-        options: dict[str, Any] = {}
-        for word in rest.split(",") if colon else ():
-            key, equals, value = word.partition("=")
-            if not (key and equals):
-                raise AttnlabError(
-                    f"--attention takes NAME:KEY=VALUE[,KEY=VALUE], e.g. se:reduction=32, got '{text}'."
-                )
-            try:
-                options[key] = json.loads(value)
-            except json.JSONDecodeError:
-                options[key] = value
+        usage = f"'{text}': --attention takes NAME:KEY=VALUE[,KEY=VALUE], e.g. se:reduction=32"
+        options = key_values(rest.split(",") if colon else (), usage)
         get_attention(name).check(options)
         return cls(text, name, options)
+
+
+def key_values(words: Iterable[str], usage: str) -> dict[str, Any]:
+    """``reduction=8`` -> ``{"reduction": 8}``; a value that is no JSON is text.
+
+    Raises:
+        AttnlabError: For other words; it begins with the usage.
+    """
+    options: dict[str, Any] = {}
+    for word in words:
+        key, equals, value = word.partition("=")
+        if not (key and equals):
+            raise AttnlabError(f"{usage}, got '{word}'.")
+        options[key] = value
+        with suppress(json.JSONDecodeError):
+            options[key] = json.loads(value)
+    return options
 
 
 @dataclass(frozen=True)

@@ -69,19 +69,17 @@ def _without(value: Any, free: Collection[str]) -> Any:
 
 
 def _tensor_differences(here: Mapping[str, Any], there: Mapping[str, Any]) -> list[str]:
-    found = []
-    for what, keys in (
-        ("only here", [k for k in here if k not in there]),
-        ("only in the checkpoint", [k for k in there if k not in here]),
-        (
-            "of another shape",
-            [
-                f"{k} {tuple(here[k].shape)} here, {tuple(there[k].shape)} there"
-                for k in here
-                if k in there and here[k].shape != there[k].shape
-            ],
-        ),
-    ):
-        if keys:
-            found.append(f"{len(keys)} tensors {what} ({keys[0]}{', …' if len(keys) > 1 else ''})")
-    return found
+    groups = {
+        "only here": [key for key in here if key not in there],
+        "only in the checkpoint": [key for key in there if key not in here],
+        "of another shape": [
+            f"{key} {tuple(here[key].shape)} here, {tuple(there[key].shape)} there"
+            for key in here
+            if key in there and here[key].shape != there[key].shape
+        ],
+    }
+    return [
+        f"{len(keys)} tensors {what} ({keys[0]}{', …' if len(keys) > 1 else ''})"
+        for what, keys in groups.items()
+        if keys
+    ]

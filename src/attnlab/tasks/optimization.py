@@ -37,22 +37,15 @@ def parameter_groups(
     """
     in_attention = {id(p) for p in attention}
     in_backbone = {id(p) for p in backbone} - in_attention
-    factors = {
-        "head": 1.0,
-        "backbone": config.backbone_lr_factor,
-        "attention": config.attention_lr_factor,
-    }
+    factors = {"head": 1.0, "backbone": config.backbone_lr_factor, "attention": config.attention_lr_factor}
     split: dict[tuple[str, bool], list[nn.Parameter]] = {
         (part, decayed): [] for part in factors for decayed in (True, False)
     }
     for parameter in network.parameters():
         if not parameter.requires_grad:
             continue
-        part = "head"
-        if id(parameter) in in_attention:
-            part = "attention"
-        elif id(parameter) in in_backbone:
-            part = "backbone"
+        place = id(parameter)
+        part = "attention" if place in in_attention else "backbone" if place in in_backbone else "head"
         split[part, config.decay_norms_and_biases or parameter.ndim > 1].append(parameter)
     return [
         {
