@@ -21,7 +21,8 @@ SMALLEST, LARGEST = 480, 1600
 CARD = 256
 
 
-@dataclass(frozen=True)
+# Two tensors are not equal or unequal as a whole, and their numbers are nothing to print.
+@dataclass(frozen=True, eq=False, repr=False)
 class Prediction(ABC):
     """What is known of every picture.
 
@@ -39,6 +40,14 @@ class Prediction(ABC):
     def drawn(self) -> Pixels:
         """The picture with what was found, RGB, uint8 (h, w, 3)."""
 
+    @abstractmethod
+    def says(self) -> str:
+        """What was found, in a line."""
+
+    def __repr__(self) -> str:
+        """The picture's path and what was found in it."""
+        return f"<{type(self).__name__} of {self.path or 'a picture'}: {self.says()}>"
+
     def save(self, path: str | Path) -> None:
         """Write what `drawn` gives to a file, whose suffix says the format; one that is there is replaced.
 
@@ -55,7 +64,7 @@ class Prediction(ABC):
             raise AttnlabError(f"'{path}' cannot be written: {error}.") from error
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False, repr=False)
 class ClassificationPrediction(Prediction):
     """The class of a picture.
 
@@ -92,12 +101,16 @@ class ClassificationPrediction(Prediction):
             for rank, (name, value) in enumerate(self.top(count))
         ]
 
+    def says(self) -> str:
+        """The three likeliest classes."""
+        return ", ".join(f"{name} {percent(share)}" for name, share in self.top(3))
+
     def drawn(self) -> Pixels:
         """The picture above its three likeliest classes."""
         return sheet([Card(thumbnail(self.image, CARD), self.lines())], "", columns=1)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False, repr=False)
 class SegmentationPrediction(Prediction):
     """The class of every pixel.
 
@@ -109,12 +122,18 @@ class SegmentationPrediction(Prediction):
     mask: Tensor
     palette: Palette
 
+    def says(self) -> str:
+        """The five largest classes, in shares of the picture."""
+        shares = self.mask.flatten().bincount() / self.mask.numel()
+        found = [k for k in shares.argsort(descending=True).tolist() if shares[k] > 0]
+        return ", ".join(f"{self.class_names[k]} {percent(float(shares[k]))}" for k in found[:5])
+
     def drawn(self) -> Pixels:
         """The classes over the picture, with a legend."""
         return overlay_with_legend(as_pixels(self.image), self.mask.numpy(), self.class_names, self.palette)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False, repr=False)
 class DetectionPrediction(Prediction):
     """The objects in a picture, from the highest score down.
 
@@ -139,6 +158,13 @@ class DetectionPrediction(Prediction):
     def names(self) -> list[str]:
         """The class's name of each object."""
         return [self.class_names[label] for label in self.labels.tolist()]
+
+    def says(self) -> str:
+        """How many objects, and the five of the highest scores."""
+        best = [
+            f"{name} {score:.2f}" for name, score in zip(self.names[:5], self.scores.tolist(), strict=False)
+        ]
+        return ", ".join([f"{len(self.scores)} objects", *best])
 
     def drawn(self, min_score: float = 0.3) -> Pixels:
         """The picture, at 480 to 1600 pixels, with the objects of at least a score."""
