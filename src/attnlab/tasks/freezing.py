@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Iterable
 
 from torch import distributed, nn
-
-if TYPE_CHECKING:
-    from attnlab.tasks.network import NetworkModule
 
 
 class BackboneFreeze:
@@ -24,15 +21,22 @@ class BackboneFreeze:
         self.epochs = epochs
         self._held: list[nn.Parameter] = []
 
-    def at_epoch(self, task: NetworkModule) -> None:
-        """Freeze, or thaw, as the epoch that begins says."""
-        frozen = task.current_epoch < self.epochs
+    def at_epoch(
+        self, epoch: int, parameters: Iterable[nn.Parameter], batchnorms: Iterable[nn.Module]
+    ) -> None:
+        """Freeze, or thaw, as the epoch that begins says.
+
+        Args:
+            epoch: Its number, from 0.
+            parameters: The backbone's, without those of attention in it.
+            batchnorms: The backbone's BatchNorm layers.
+        """
+        frozen = epoch < self.epochs
         if frozen or self._held:
-            for layer in task.batchnorms():
+            for layer in batchnorms:
                 layer.train(not frozen)
         if frozen and not self._held:
-            attention = {id(parameter) for parameter in task.attention_parameters()}
-            self._held = [p for p in task.backbone_parameters() if p.requires_grad and id(p) not in attention]
+            self._held = [parameter for parameter in parameters if parameter.requires_grad]
             # A distributed strategy has been promised a gradient of each, and waits for it.
             shared = distributed.is_available() and distributed.is_initialized()
             for parameter in self._held if not shared else ():

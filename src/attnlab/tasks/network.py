@@ -320,7 +320,9 @@ class NetworkModule(LightningModule):
         """Hold what is frozen in this epoch, and let go what no longer is."""
         scheduler = self._scheduler()
         adopt_groups(scheduler.optimizer, scheduler, len(self._configured_groups))
-        self.frozen.at_epoch(self)
+        attention = {id(parameter) for parameter in self.attention_parameters()}
+        backbone = (parameter for parameter in self.backbone_parameters() if id(parameter) not in attention)
+        self.frozen.at_epoch(self.current_epoch, backbone, self.batchnorms())
         if self.hparams["freeze_backbone_bn"]:
             for layer in self.batchnorms():
                 layer.eval()
