@@ -77,7 +77,8 @@ SCALE_TILES = [Tile(2048, warps=4), Tile(4096, warps=4), Tile(4096, warps=8)]
 # 1/1024 (NCHW) and 1/64 (NHWC, where a tile spans channels too) of the map.
 PLANE_COLUMNS = 1024
 PIXEL_COLUMNS = 64
-# Columns that one program scales, at most, in NHWC.
+# Columns that one program scales, at most: in NCHW what a tile holds.
+PLANE_SCALE_COLUMNS = 4096
 PIXEL_SCALE_COLUMNS = 32
 # Programs wanted at least, four for each of the 132 multiprocessors of an H100. Fewer maps than that are cut
 # into bands of rows, none below MIN_BAND rows.
@@ -110,21 +111,22 @@ def _sums(
 ) -> tuple[Tensor, Tensor]:
     """Sums of ``dy · x`` over rows and columns, weighted by the gates; without them, means of ``x``."""
     x, pixels = _dense(x)
-    batch, channels, height, width = x.shape
-    columns, band = _share(x.shape, pixels)
+    batch, channels, height, width = shape = x.shape
+    columns, row_parts, band, column_parts = _split(shape, pixels)
+    dtype = sum_dtype(x.dtype)
 
     def part(parts: int, length: int) -> Tensor:
         size = (batch, parts, length, channels) if pixels else (batch, channels, parts, length)
-        return torch.empty(size, dtype=sum_dtype(x.dtype), device=x.device)
+        return torch.empty(size, dtype=dtype, device=x.device)
 
     def whole(parts: Tensor) -> Tensor:
         at = 1 if pixels else 2
         strip = parts.squeeze(at) if parts.shape[at] == 1 else parts.sum(at)
         return strip.transpose(1, 2) if pixels else strip
 
-    sum_h, sum_w = part(triton.cdiv(width, columns), height), part(triton.cdiv(height, band), width)
-    dense = None if dy is None else _dense(dy, pixels)[0]
-    others = (dense, _strip(gate_h, pixels), _strip(gate_w, pixels), sum_h, sum_w)
+    sum_h, sum_w = part(row_parts, height), part(column_parts, width)
+    dense_dy = None if dy is None else _dense(dy, pixels)[0]
+    others = (dense_dy, _strip(gate_h, pixels), _strip(gate_w, pixels), sum_h, sum_w)
     tiles = PIXEL_SUM_TILES if pixels else PLANE_SUM_TILES
     _launch(sums_kernel, x, others, pixels, tiles, columns, band, WEIGHTED=dy is not None)
     return whole(sum_h), whole(sum_w)
@@ -135,34 +137,44 @@ def _scale(x: Tensor, gate_h: Tensor, gate_w: Tensor, add_h: Tensor | None, add_
     x, pixels = _dense(x)
     y = torch.empty_like(x)
     strips = (_strip(strip, pixels) for strip in (gate_h, gate_w, add_h, add_w))
-    columns = min(x.shape[3], PIXEL_SCALE_COLUMNS) if pixels else x.shape[3]
+    columns = PIXEL_SCALE_COLUMNS if pixels else PLANE_SCALE_COLUMNS
     _launch(scale_kernel, x, (*strips, y), pixels, SCALE_TILES, columns, None, ADDS=add_h is not None)
     return y
 
 
+class _Split(NamedTuple):
+    """How programs share the sums: columns a program, shares of a row, rows a program, shares of a column."""
+
+    columns: int
+    row_parts: int
+    band: int
+    column_parts: int
+
+
 @lru_cache(maxsize=4096)
-def _share(shape: torch.Size, pixels: bool) -> tuple[int, int]:
-    """How programs share the sums: columns that one takes, and rows of the band that it goes down."""
+def _split(shape: torch.Size, pixels: bool) -> _Split:
     batch, channels, height, width = shape
     columns = min(triton.next_power_of_2(width), PIXEL_COLUMNS if pixels else PLANE_COLUMNS)
+    row_parts = triton.cdiv(width, columns)
     slices = triton.cdiv(channels, PIXEL_SUM_TILES[0].channels) if pixels else channels
-    programs = max(1, batch * slices * triton.cdiv(width, columns))
+    programs = max(1, batch * slices * row_parts)
     bands = min(triton.cdiv(height, MIN_BAND), triton.cdiv(PROGRAMS, programs))
-    return columns, triton.cdiv(height, bands)
+    band = triton.cdiv(height, bands)
+    return _Split(columns, row_parts, band, triton.cdiv(height, band))
 
 
 @lru_cache(maxsize=4096)
 def _plan(
     shape: torch.Size, pixels: bool, tile: Tile, columns: int, band: int | None
 ) -> tuple[int, dict[str, int | None]]:
-    """The number of programs, and the sizes of their blocks.
+    """The number of programs, and the constants of their blocks.
 
-    A program takes so many columns, if a tile has them, and goes down a band of rows; without a band it takes
-    one tile.
+    A program takes at most that many columns, and goes down a band of rows, tile by tile; without a band it
+    takes one tile.
     """
     batch, channels, height, width = shape
     rows = triton.next_power_of_2(band or height)
-    columns = min(triton.next_power_of_2(columns), tile.size)
+    columns = min(triton.next_power_of_2(width), columns, tile.size)
     if pixels:
         across = min(triton.next_power_of_2(channels), max(tile.channels, tile.size // (columns * rows)))
         down = min(rows, max(1, tile.size // (columns * across)))
@@ -172,9 +184,10 @@ def _plan(
         across = tile.size // (columns * down)
         programs = triton.cdiv(batch * channels, across)
     programs *= triton.cdiv(height, band or down) * triton.cdiv(width, columns)
-    stages = {"STAGES": tile.stages if pixels else None} if band else {}
-    align = math.gcd(channels if pixels else width, 16)
-    return programs, {**stages, "ALIGN": align, "BLOCK_C": across, "BLOCK_H": down, "BLOCK_W": columns}
+    blocks = {"BLOCK_C": across, "BLOCK_H": down, "BLOCK_W": columns}
+    if band:
+        blocks["STAGES"] = tile.stages if pixels else None
+    return programs, {**blocks, "PIXELS": pixels, "ALIGN": math.gcd(channels if pixels else width, 16)}
 
 
 def _launch(
@@ -188,26 +201,27 @@ def _launch(
     **constants: bool,
 ) -> None:
     """Launch a kernel for a map and other tensors, by the `_plan` for the fastest tile."""
-    batch, channels, height, width = x.shape
-    sizes = (channels if pixels else batch * channels, height, width, *([band] if band else []))
-    constants = {**constants, "PIXELS": pixels, "ACC": tl.float64 if x.dtype == torch.float64 else tl.float32}
+    batch, channels, height, width = shape = x.shape
+    sizes = (channels if pixels else batch * channels, height, width, *((band,) if band else ()))
+    acc = tl.float64 if x.dtype == torch.float64 else tl.float32
 
     def launch(tile: Tile) -> None:
-        programs, blocks = _plan(x.shape, pixels, tile, columns, band)
-        kernel[programs,](x, *others, *sizes, **constants, **blocks, num_warps=tile.warps)
+        programs, blocks = _plan(shape, pixels, tile, columns, band)
+        kernel[programs,](x, *others, *sizes, **constants, ACC=acc, **blocks, num_warps=tile.warps)
 
-    _run_fastest(launch, tiles, (band is None, *constants.values(), *_kind(x, pixels)), x)
+    kind = (band is None, *constants.values(), x.device, x.dtype, _kind(shape, pixels))
+    _run_fastest(launch, tiles, kind, x)
 
 
 _INTERPRETED = not isinstance(sums_kernel, triton.JITFunction)
 _fastest: dict[Hashable, Tile] = {}
 
 
-def _kind(x: Tensor, pixels: bool) -> tuple[Hashable, ...]:
+@lru_cache(maxsize=4096)
+def _kind(shape: torch.Size, pixels: bool) -> tuple[Hashable, ...]:
     """What the choice of a tile depends on: never the batch, and sizes only up to the next power of two."""
-    _, channels, height, width = x.shape
-    sizes = (channels, height, width) if pixels else (height, width)
-    return (x.device, x.dtype, pixels, math.gcd(sizes[0 if pixels else 1], 16), *map(int.bit_length, sizes))
+    sizes = shape[1:] if pixels else shape[2:]
+    return (pixels, math.gcd(sizes[0 if pixels else 1], 16), *map(int.bit_length, sizes))
 
 
 def _run_fastest(launch: Callable[[Tile], None], tiles: Sequence[Tile], kind: Hashable, x: Tensor) -> None:
