@@ -90,7 +90,7 @@ def compiled(tmp_path, monkeypatch):
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32], ids=str)
 @pytest.mark.parametrize("layout", ["plane", "pixel"])
 def test_strip_kernels_compile(compiled, layout, dtype, capability):
-    module, kernels = compiled(STRIPS, [f"_{layout}_sums", f"_{layout}_scale"], capability)
+    module, kernels = compiled(STRIPS, ["sums_kernel", "scale_kernel"], capability)
     memory_format = torch.channels_last if layout == "pixel" else torch.contiguous_format
     x = torch.empty(8, 64, 56, 56, dtype=dtype).contiguous(memory_format=memory_format)
     strip = torch.empty(8, 64, 56)

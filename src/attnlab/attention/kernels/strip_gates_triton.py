@@ -20,6 +20,9 @@ The backward kernel keeps nothing from the forward one but the gates; it convolv
 
 The gradients of the parameters are written for each image and direction, and added in a fixed order.
 
+The two functions take and return what those of the same names in `attnlab.attention.kernels.strip_gates` do,
+with depthwise taps (C,1,k). Gates, and the gradients of means, lie in memory as the means do.
+
 Shapes: B batch, C channels, H height, W width; a strip is (B,C,L) with L = H or W, in memory as (B,C,L) or as
 (B,L,C). Everything is in float32, for float64 means in float64.
 """
@@ -46,20 +49,7 @@ def strip_gates(
     norm_groups: int,
     eps: float,
 ) -> tuple[Tensor, Tensor]:
-    """The gates of both directions, in one launch.
-
-    Args:
-        mean_h: Means over the width (B,C,H), float32 or float64.
-        mean_w: Means over the height (B,C,W), likewise.
-        weight: Taps of the depthwise convolution (C,1,k), k odd.
-        norm_weight: Scale of the group normalisation (C).
-        norm_bias: Shift of the group normalisation (C).
-        norm_groups: Groups of the normalisation; they divide C.
-        eps: What the normalisation adds to the variance.
-
-    Returns:
-        Gates (B,C,H) and (B,C,W), in the dtype and the order in memory of the means.
-    """
+    """The gates of both directions, in one launch."""
     means, pixels = _in_order(mean_h, mean_w)
     gates = [torch.empty_like(mean) for mean in means]
     parameters = [parameter.contiguous() for parameter in (weight, norm_weight, norm_bias)]
@@ -80,25 +70,7 @@ def strip_gates_gradients(
     norm_groups: int,
     eps: float,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
-    """The gradients of everything that `strip_gates` took, in one launch and one sum.
-
-    Args:
-        dgate_h: Gradient of the gates of the rows (B,C,H).
-        dgate_w: Gradient of the gates of the columns (B,C,W).
-        gate_h: Gates of the rows (B,C,H), as `strip_gates` returned them.
-        gate_w: Gates of the columns (B,C,W), likewise.
-        mean_h: As given to `strip_gates`; so are the rest.
-        mean_w: Means over the height (B,C,W).
-        weight: Taps (C,1,k).
-        norm_weight: Scale (C).
-        norm_bias: Shift (C); the gates stand for it.
-        norm_groups: Groups of the normalisation.
-        eps: What it adds to the variance.
-
-    Returns:
-        Gradients of ``mean_h``, ``mean_w`` (in the dtype and the order in memory of the means), ``weight``,
-        ``norm_weight`` and ``norm_bias`` (in the dtype of each).
-    """
+    """The gradients of everything that `strip_gates` took, in one launch and one sum."""
     means, pixels = _in_order(mean_h, mean_w)
     batch, channels = mean_h.shape[:2]
     taps = weight.numel()
@@ -166,6 +138,21 @@ def _logical(strips: list[Tensor], pixels: bool) -> tuple[Tensor, Tensor]:
 
 
 @triton.jit
+def _own_part(
+    channels: tl.tensor, group: tl.tensor, height: tl.tensor, width: tl.tensor
+) -> tuple[tl.tensor, ...]:
+    """Whether a program takes the columns, the image, the channels first .. stop, and the strips' length."""
+    program = tl.program_id(0)
+    groups = channels // group
+    first = (program // 2) % groups * group
+    stop = first + group
+    image = (program // (2 * groups)).to(tl.int64)
+    columns = program % 2 == 1
+    length = tl.where(columns, width, height)
+    return columns, image, first, stop, length
+
+
+@triton.jit
 def _offsets(
     channel: tl.tensor, position: tl.tensor, channels: tl.tensor, length: tl.tensor, PIXELS: tl.constexpr
 ) -> tl.tensor:
@@ -194,7 +181,7 @@ def _load(
 
 @triton.jit
 def _convolved(
-    mean_ptr: tl.tensor,
+    strip_ptr: tl.tensor,
     weight_ptr: tl.tensor,
     channel: tl.tensor,
     position: tl.tensor,
@@ -203,23 +190,27 @@ def _convolved(
     length: tl.tensor,
     PIXELS: tl.constexpr,
     TAPS: tl.constexpr,
-    BLOCK_C: tl.constexpr,
-    BLOCK_L: tl.constexpr,
+    TURNED: tl.constexpr,
 ) -> tl.tensor:
-    """The value v in a tile; outside of the group and of the strip it means nothing."""
-    value = tl.zeros((BLOCK_C, BLOCK_L), dtype=mean_ptr.dtype.element_ty)
+    """A tile of a strip convolved with the taps, or with the taps turned round, as gradients are.
+
+    Outside of the group and of the strip it means nothing.
+    """
+    total = tl.zeros((channel.shape[0], position.shape[0]), dtype=strip_ptr.dtype.element_ty)
     for tap in range(TAPS):
         weight = tl.load(weight_ptr + channel * TAPS + tap, mask=channel < stop, other=0.0)
-        mean = _load(mean_ptr, channel, position + (tap - TAPS // 2), stop, channels, length, PIXELS)
-        value += weight.to(value.dtype)[:, None] * mean
-    return value
+        shift = tap - TAPS // 2
+        shifted = position - shift if TURNED else position + shift
+        value = _load(strip_ptr, channel, shifted, stop, channels, length, PIXELS)
+        total += weight.to(total.dtype)[:, None] * value
+    return total
 
 
 @triton.jit
 def _statistics(
     mean_ptr: tl.tensor,
     weight_ptr: tl.tensor,
-    keep_ptr: tl.tensor,
+    keep_ptr: tl.tensor | None,
     first: tl.tensor,
     stop: tl.tensor,
     channels: tl.tensor,
@@ -227,13 +218,12 @@ def _statistics(
     EPS: tl.constexpr,
     PIXELS: tl.constexpr,
     TAPS: tl.constexpr,
-    KEEP: tl.constexpr,
     BLOCK_C: tl.constexpr,
     BLOCK_L: tl.constexpr,
 ) -> tuple[tl.tensor, tl.tensor]:
     """Mean and 1 / standard deviation of v in a group: exact in a tile, merged from tile to tile (Chan).
 
-    With ``KEEP``, v is also stored; it may be read after a barrier.
+    Where there is memory to keep it, v is also stored; it may be read after a barrier.
     """
     count = tl.full((), 0.0, mean_ptr.dtype.element_ty)
     average = tl.full((), 0.0, mean_ptr.dtype.element_ty)
@@ -244,19 +234,9 @@ def _statistics(
             position = left + tl.arange(0, BLOCK_L)
             inside = (channel < stop)[:, None] & (position < length)[None, :]
             value = _convolved(
-                mean_ptr,
-                weight_ptr,
-                channel,
-                position,
-                stop,
-                channels,
-                length,
-                PIXELS,
-                TAPS,
-                BLOCK_C,
-                BLOCK_L,
+                mean_ptr, weight_ptr, channel, position, stop, channels, length, PIXELS, TAPS, False
             )
-            if KEEP:
+            if keep_ptr is not None:
                 tl.store(keep_ptr + _offsets(channel, position, channels, length, PIXELS), value, mask=inside)
             number = (tl.minimum(stop - start, BLOCK_C) * tl.minimum(length - left, BLOCK_L)).to(count.dtype)
             tile_average = tl.sum(tl.where(inside, value, 0.0)) / number
@@ -287,31 +267,13 @@ def _gates(
     BLOCK_C: tl.constexpr,
     BLOCK_L: tl.constexpr,
 ) -> None:
-    program = tl.program_id(0)
-    groups = channels // group
-    first = (program // 2) % groups * group
-    stop = first + group
-    image = (program // (2 * groups)).to(tl.int64)
-    columns = program % 2 == 1
-    length = tl.where(columns, width, height)
+    columns, image, first, stop, length = _own_part(channels, group, height, width)
     base = image * channels * length
     mean_ptr = tl.where(columns, mean_w_ptr, mean_h_ptr) + base
     gate_ptr = tl.where(columns, gate_w_ptr, gate_h_ptr) + base
 
     average, scale = _statistics(
-        mean_ptr,
-        weight_ptr,
-        gate_ptr,
-        first,
-        stop,
-        channels,
-        length,
-        EPS,
-        PIXELS,
-        TAPS,
-        False,
-        BLOCK_C,
-        BLOCK_L,
+        mean_ptr, weight_ptr, None, first, stop, channels, length, EPS, PIXELS, TAPS, BLOCK_C, BLOCK_L
     )
     for start in range(first, stop, BLOCK_C):
         channel = start + tl.arange(0, BLOCK_C)
@@ -321,17 +283,7 @@ def _gates(
             position = left + tl.arange(0, BLOCK_L)
             inside = (channel < stop)[:, None] & (position < length)[None, :]
             value = _convolved(
-                mean_ptr,
-                weight_ptr,
-                channel,
-                position,
-                stop,
-                channels,
-                length,
-                PIXELS,
-                TAPS,
-                BLOCK_C,
-                BLOCK_L,
+                mean_ptr, weight_ptr, channel, position, stop, channels, length, PIXELS, TAPS, False
             )
             logit = (value - average) * scale * gamma[:, None] + beta[:, None]
             offsets = _offsets(channel, position, channels, length, PIXELS)
@@ -364,35 +316,17 @@ def _gradients(
     BLOCK_L: tl.constexpr,
 ) -> None:
     """A program works through memory that no other touches: v lies in dmean until dmean is known."""
-    program = tl.program_id(0)
-    groups = channels // group
-    first = (program // 2) % groups * group
-    stop = first + group
-    image = (program // (2 * groups)).to(tl.int64)
-    columns = program % 2 == 1
-    length = tl.where(columns, width, height)
+    columns, image, first, stop, length = _own_part(channels, group, height, width)
     base = image * channels * length
     mean_ptr = tl.where(columns, mean_w_ptr, mean_h_ptr) + base
     gate_ptr = tl.where(columns, gate_w_ptr, gate_h_ptr) + base
     dgate_ptr = tl.where(columns, dgate_w_ptr, dgate_h_ptr) + base
     scratch_ptr = tl.where(columns, scratch_w_ptr, scratch_h_ptr) + base
     dmean_ptr = tl.where(columns, dmean_w_ptr, dmean_h_ptr) + base
-    part_ptr = parts_ptr + (2 * image + program % 2) * (channels * (TAPS + 2))
+    part_ptr = parts_ptr + (2 * image + tl.program_id(0) % 2) * (channels * (TAPS + 2))
 
     average, scale = _statistics(
-        mean_ptr,
-        weight_ptr,
-        dmean_ptr,
-        first,
-        stop,
-        channels,
-        length,
-        EPS,
-        PIXELS,
-        TAPS,
-        True,
-        BLOCK_C,
-        BLOCK_L,
+        mean_ptr, weight_ptr, dmean_ptr, first, stop, channels, length, EPS, PIXELS, TAPS, BLOCK_C, BLOCK_L
     )
     tl.debug_barrier()
 
@@ -450,10 +384,7 @@ def _gradients(
         for left in range(0, length, BLOCK_L):
             position = left + tl.arange(0, BLOCK_L)
             inside = (channel < stop)[:, None] & (position < length)[None, :]
-            dmean = tl.zeros((BLOCK_C, BLOCK_L), dtype=average.dtype)
-            for tap in range(TAPS):
-                shifted = position - (tap - TAPS // 2)
-                weight = tl.load(weight_ptr + channel * TAPS + tap, mask=channel < stop, other=0.0)
-                dv = _load(scratch_ptr, channel, shifted, stop, channels, length, PIXELS)
-                dmean += weight.to(average.dtype)[:, None] * dv
+            dmean = _convolved(
+                scratch_ptr, weight_ptr, channel, position, stop, channels, length, PIXELS, TAPS, True
+            )
             tl.store(dmean_ptr + _offsets(channel, position, channels, length, PIXELS), dmean, mask=inside)

@@ -12,13 +12,16 @@ of x with gates of 1. ``gate`` and ``input_gradient`` share the other kernel. In
 traffic is 1 read; 1 read and 1 write; 2 reads; 1 read and 1 write. Arithmetic is in float32, for float64 maps
 in float64.
 
-Each kernel exists once for NCHW and once for NHWC memory. Maps of any other strides are copied first. A strip
-is laid out as its map: (B,C,L) in memory for NCHW, (B,L,C) for NHWC, so that loads of strips and maps agree.
+The kernels (`attnlab.attention.kernels.strips_kernels`) take NCHW and NHWC memory. Maps of any other strides
+are copied first. A strip is laid out as its map: (B,C,L) in memory for NCHW, (B,L,C) for NHWC, so that loads
+of strips and maps agree.
 
 No sum goes through atomics: where several programs share a sum, each writes its part, and the parts are
 added in a fixed order. The tile, and with it the order of the additions, is the fastest of a stated set,
 timed at the first call for a kind of map. Under ``torch.use_deterministic_algorithms(True)`` it is the first
 of the set instead, so that two runs agree in every bit.
+
+The functions take and return what those of the same names in `attnlab.attention.kernels.strips` do.
 
 Shapes: B batch, C channels, H height, W width; a strip is (B,C,L) with L = H or W.
 """
@@ -34,6 +37,9 @@ import torch
 import triton
 import triton.language as tl
 from torch import Tensor
+
+from attnlab.attention.kernels.strips import sum_dtype
+from attnlab.attention.kernels.strips_kernels import scale_kernel, sums_kernel
 
 
 class Tile(NamedTuple):
@@ -71,6 +77,9 @@ SCALE_TILES = [Tile(2048, warps=4), Tile(4096, warps=4), Tile(4096, warps=8)]
 # 1/1024 (NCHW) and 1/64 (NHWC, where a tile spans channels too) of the map.
 PLANE_COLUMNS = 1024
 PIXEL_COLUMNS = 64
+# Columns that one program scales, at most: in NCHW what a tile holds.
+PLANE_SCALE_COLUMNS = 4096
+PIXEL_SCALE_COLUMNS = 32
 # Programs wanted at least, four for each of the 132 multiprocessors of an H100. Fewer maps than that are cut
 # into bands of rows, none below MIN_BAND rows.
 PROGRAMS = 512
@@ -78,61 +87,59 @@ MIN_BAND = 8
 
 
 def means(x: Tensor) -> tuple[Tensor, Tensor]:
-    """The mean of every row and of every column, in one pass.
-
-    Args:
-        x: Map (B,C,H,W).
-
-    Returns:
-        Means over the width (B,C,H) and over the height (B,C,W), in float32 (float64 for float64), laid out
-        in memory as ``x`` is.
-    """
+    """The mean of every row and of every column, in one pass."""
     return _sums(x, None, None, None)
 
 
 def gate(x: Tensor, gate_h: Tensor, gate_w: Tensor) -> Tensor:
-    """Scale every row and every column.
-
-    Args:
-        x: Map (B,C,H,W).
-        gate_h: Gates of the rows (B,C,H), of any float dtype.
-        gate_w: Gates of the columns (B,C,W), likewise.
-
-    Returns:
-        ``x · gate_h · gate_w`` in the dtype and the memory format of ``x``.
-    """
+    """Scale every row and every column."""
     return _scale(x, gate_h, gate_w, None, None)
 
 
 def gate_gradients(dy: Tensor, x: Tensor, gate_h: Tensor, gate_w: Tensor) -> tuple[Tensor, Tensor]:
-    """The gradients of both gates, in one pass.
-
-    Args:
-        dy: Gradient of the gated map (B,C,H,W).
-        x: The map (B,C,H,W).
-        gate_h: Gates of the rows (B,C,H).
-        gate_w: Gates of the columns (B,C,W).
-
-    Returns:
-        Gradients (B,C,H) and (B,C,W), in float32 (float64 for float64), laid out in memory as ``x`` is.
-    """
+    """The gradients of both gates, in one pass."""
     return _sums(x, dy, gate_h, gate_w)
 
 
 def input_gradient(dy: Tensor, gate_h: Tensor, gate_w: Tensor, dmean_h: Tensor, dmean_w: Tensor) -> Tensor:
-    """The gradient of the map, through the gating and through its strip means.
-
-    Args:
-        dy: Gradient of the gated map (B,C,H,W).
-        gate_h: Gates of the rows (B,C,H).
-        gate_w: Gates of the columns (B,C,W).
-        dmean_h: Gradient of the means over the width (B,C,H).
-        dmean_w: Gradient of the means over the height (B,C,W).
-
-    Returns:
-        ``dy · gate_h · gate_w + dmean_h / W + dmean_w / H`` in the dtype and the memory format of ``dy``.
-    """
+    """The gradient of the map, through the gating and through its strip means."""
     return _scale(dy, gate_h, gate_w, dmean_h, dmean_w)
+
+
+def _sums(
+    x: Tensor, dy: Tensor | None, gate_h: Tensor | None, gate_w: Tensor | None
+) -> tuple[Tensor, Tensor]:
+    """Sums of ``dy · x`` over rows and columns, weighted by the gates; without them, means of ``x``."""
+    x, pixels = _dense(x)
+    batch, channels, height, width = shape = x.shape
+    columns, row_parts, band, column_parts = _split(shape, pixels)
+    dtype = sum_dtype(x.dtype)
+
+    def part(parts: int, length: int) -> Tensor:
+        size = (batch, parts, length, channels) if pixels else (batch, channels, parts, length)
+        return torch.empty(size, dtype=dtype, device=x.device)
+
+    def whole(parts: Tensor) -> Tensor:
+        at = 1 if pixels else 2
+        strip = parts.squeeze(at) if parts.shape[at] == 1 else parts.sum(at)
+        return strip.transpose(1, 2) if pixels else strip
+
+    sum_h, sum_w = part(row_parts, height), part(column_parts, width)
+    dense_dy = None if dy is None else _dense(dy, pixels)[0]
+    others = (dense_dy, _strip(gate_h, pixels), _strip(gate_w, pixels), sum_h, sum_w)
+    tiles = PIXEL_SUM_TILES if pixels else PLANE_SUM_TILES
+    _launch(sums_kernel, x, others, pixels, tiles, columns, band, WEIGHTED=dy is not None)
+    return whole(sum_h), whole(sum_w)
+
+
+def _scale(x: Tensor, gate_h: Tensor, gate_w: Tensor, add_h: Tensor | None, add_w: Tensor | None) -> Tensor:
+    """``x · gate_h · gate_w``, and if given ``+ add_h / W + add_w / H``."""
+    x, pixels = _dense(x)
+    y = torch.empty_like(x)
+    strips = (_strip(strip, pixels) for strip in (gate_h, gate_w, add_h, add_w))
+    columns = PIXEL_SCALE_COLUMNS if pixels else PLANE_SCALE_COLUMNS
+    _launch(scale_kernel, x, (*strips, y), pixels, SCALE_TILES, columns, None, ADDS=add_h is not None)
+    return y
 
 
 class _Split(NamedTuple):
@@ -157,120 +164,64 @@ def _split(shape: torch.Size, pixels: bool) -> _Split:
 
 
 @lru_cache(maxsize=4096)
-def _sum_blocks(shape: torch.Size, pixels: bool, tile: Tile) -> tuple[int, dict[str, int]]:
-    """The number of programs, and the sizes of their blocks."""
-    batch, channels, _, width = shape
-    columns, row_parts, band, column_parts = _split(shape, pixels)
-    rows = triton.next_power_of_2(band)
-    if pixels:
-        across = min(triton.next_power_of_2(channels), max(tile.channels, tile.size // (columns * rows)))
-        blocks = {"BLOCK_C": across, "STAGES": tile.stages, "ALIGN": math.gcd(channels, 16)}
-        programs = batch * triton.cdiv(channels, across)
-        down = min(rows, max(1, tile.size // (columns * across)))
-    else:
-        down = min(rows, max(1, tile.size // columns))
-        across = max(1, tile.size // (columns * down))
-        blocks = {"BLOCK_P": across, "ALIGN": math.gcd(width, 16)}
-        programs = triton.cdiv(batch * channels, across)
-    return programs * row_parts * column_parts, {**blocks, "BLOCK_H": down, "BLOCK_W": columns}
+def _plan(
+    shape: torch.Size, pixels: bool, tile: Tile, columns: int, band: int | None
+) -> tuple[int, dict[str, int | None]]:
+    """The number of programs, and the constants of their blocks.
 
-
-@lru_cache(maxsize=4096)
-def _scale_blocks(shape: torch.Size, pixels: bool, tile: Tile) -> tuple[int, dict[str, int]]:
-    """The number of programs, and the sizes of their blocks."""
+    A program takes at most that many columns, and goes down a band of rows, tile by tile; without a band it
+    takes one tile.
+    """
     batch, channels, height, width = shape
-    rows, columns = triton.next_power_of_2(height), triton.next_power_of_2(width)
+    rows = triton.next_power_of_2(band or height)
+    columns = min(triton.next_power_of_2(width), columns, tile.size)
     if pixels:
-        columns = min(columns, 32)
         across = min(triton.next_power_of_2(channels), max(tile.channels, tile.size // (columns * rows)))
         down = min(rows, max(1, tile.size // (columns * across)))
-        blocks = {"BLOCK_C": across, "ALIGN": math.gcd(channels, 16)}
         programs = batch * triton.cdiv(channels, across)
     else:
-        columns = min(columns, tile.size)
         down = min(rows, tile.size // columns)
         across = tile.size // (columns * down)
-        blocks = {"BLOCK_P": across, "ALIGN": math.gcd(width, 16)}
         programs = triton.cdiv(batch * channels, across)
-    programs *= triton.cdiv(height, down) * triton.cdiv(width, columns)
-    return programs, {**blocks, "BLOCK_H": down, "BLOCK_W": columns}
+    programs *= triton.cdiv(height, band or down) * triton.cdiv(width, columns)
+    blocks = {"BLOCK_C": across, "BLOCK_H": down, "BLOCK_W": columns}
+    if band:
+        blocks["STAGES"] = tile.stages if pixels else None
+    return programs, {**blocks, "PIXELS": pixels, "ALIGN": math.gcd(channels if pixels else width, 16)}
 
 
-def _sums(
-    x: Tensor, dy: Tensor | None, gate_h: Tensor | None, gate_w: Tensor | None
-) -> tuple[Tensor, Tensor]:
-    """Sums of ``dy · x`` over rows and columns, weighted by the gates; without them, means of ``x``."""
-    x, pixels = _dense(x)
+def _launch(
+    kernel: triton.JITFunction,
+    x: Tensor,
+    others: Sequence[Tensor | None],
+    pixels: bool,
+    tiles: Sequence[Tile],
+    columns: int,
+    band: int | None,
+    **constants: bool,
+) -> None:
+    """Launch a kernel for a map and other tensors, by the `_plan` for the fastest tile."""
     batch, channels, height, width = shape = x.shape
-    _, row_parts, band, column_parts = _split(shape, pixels)
-    double = x.dtype == torch.float64
-
-    def part(parts: int, length: int) -> Tensor:
-        size = (batch, parts, length, channels) if pixels else (batch, channels, parts, length)
-        return torch.empty(size, dtype=torch.float64 if double else torch.float32, device=x.device)
-
-    def whole(parts: Tensor) -> Tensor:
-        at = 1 if pixels else 2
-        strip = parts.squeeze(at) if parts.shape[at] == 1 else parts.sum(at)
-        return strip.transpose(1, 2) if pixels else strip
-
-    weighted = dy is not None
-    sum_h, sum_w = part(row_parts, height), part(column_parts, width)
-    gates = (_strip(gate_h, pixels), _strip(gate_w, pixels))
-    arguments = (
-        *(x, None if dy is None else _dense(dy, pixels)[0], *gates, sum_h, sum_w),
-        *(channels if pixels else batch * channels, height, width, band),
-    )
-    kernel = _pixel_sums if pixels else _plane_sums
+    sizes = (channels if pixels else batch * channels, height, width, *((band,) if band else ()))
+    acc = tl.float64 if x.dtype == torch.float64 else tl.float32
 
     def launch(tile: Tile) -> None:
-        programs, blocks = _sum_blocks(shape, pixels, tile)
-        kernel[programs,](
-            *arguments,
-            WEIGHTED=weighted,
-            ACC=tl.float64 if double else tl.float32,
-            **blocks,
-            num_warps=tile.warps,
-        )
+        programs, blocks = _plan(shape, pixels, tile, columns, band)
+        kernel[programs,](x, *others, *sizes, **constants, ACC=acc, **blocks, num_warps=tile.warps)
 
-    _run_fastest(
-        launch, PIXEL_SUM_TILES if pixels else PLANE_SUM_TILES, ("sums", weighted, *_kind(x, pixels)), x
-    )
-    return whole(sum_h), whole(sum_w)
+    kind = (band is None, *constants.values(), x.device, x.dtype, _kind(shape, pixels))
+    _run_fastest(launch, tiles, kind, x)
 
 
-def _scale(x: Tensor, gate_h: Tensor, gate_w: Tensor, add_h: Tensor | None, add_w: Tensor | None) -> Tensor:
-    """``x · gate_h · gate_w``, and if given ``+ add_h / W + add_w / H``."""
-    x, pixels = _dense(x)
-    batch, channels, height, width = shape = x.shape
-    adds = add_h is not None
-    y = torch.empty_like(x)
-    strips = (_strip(strip, pixels) for strip in (gate_h, gate_w, add_h, add_w))
-    arguments = (x, *strips, y, channels if pixels else batch * channels, height, width)
-    kernel = _pixel_scale if pixels else _plane_scale
-
-    def launch(tile: Tile) -> None:
-        programs, blocks = _scale_blocks(shape, pixels, tile)
-        kernel[programs,](
-            *arguments,
-            ADDS=adds,
-            ACC=tl.float64 if x.dtype == torch.float64 else tl.float32,
-            **blocks,
-            num_warps=tile.warps,
-        )
-
-    _run_fastest(launch, SCALE_TILES, ("scale", adds, *_kind(x, pixels)), x)
-    return y
-
-
+_INTERPRETED = not isinstance(sums_kernel, triton.JITFunction)
 _fastest: dict[Hashable, Tile] = {}
 
 
-def _kind(x: Tensor, pixels: bool) -> tuple[Hashable, ...]:
+@lru_cache(maxsize=4096)
+def _kind(shape: torch.Size, pixels: bool) -> tuple[Hashable, ...]:
     """What the choice of a tile depends on: never the batch, and sizes only up to the next power of two."""
-    _, channels, height, width = x.shape
-    sizes = (channels, height, width) if pixels else (height, width)
-    return (x.device, x.dtype, pixels, math.gcd(sizes[0 if pixels else 1], 16), *map(int.bit_length, sizes))
+    sizes = shape[1:] if pixels else shape[2:]
+    return (pixels, math.gcd(sizes[0 if pixels else 1], 16), *map(int.bit_length, sizes))
 
 
 def _run_fastest(launch: Callable[[Tile], None], tiles: Sequence[Tile], kind: Hashable, x: Tensor) -> None:
@@ -305,260 +256,3 @@ def _strip(strip: Tensor | None, pixels: bool) -> Tensor | None:
     if strip is None:
         return None
     return strip.transpose(1, 2).contiguous() if pixels else strip.contiguous()
-
-
-# The rest are the kernels. All sizes of blocks are powers of two. ALIGN is a power of two that divides the
-# length of the fastest dimension: written as a product it shows, and several values are loaded at once.
-# Offsets of a program are 64 bits wide, those inside of a tile 32.
-
-
-@triton.jit
-def _plane_sums(
-    x_ptr: tl.tensor,
-    dy_ptr: tl.tensor,
-    gate_h_ptr: tl.tensor,
-    gate_w_ptr: tl.tensor,
-    sum_h_ptr: tl.tensor,
-    sum_w_ptr: tl.tensor,
-    planes: tl.tensor,
-    height: tl.tensor,
-    width: tl.tensor,
-    band: tl.tensor,
-    WEIGHTED: tl.constexpr,
-    ACC: tl.constexpr,
-    ALIGN: tl.constexpr,
-    BLOCK_W: tl.constexpr,
-    BLOCK_H: tl.constexpr,
-    BLOCK_P: tl.constexpr,
-) -> None:
-    """NCHW: a program goes down a band of rows of some planes, a tile (planes, rows, columns) at a time."""
-    column_tiles = tl.cdiv(width, BLOCK_W)
-    bands = tl.cdiv(height, band)
-    program = tl.program_id(0)
-    column_tile = program % column_tiles
-    index = (program // column_tiles) % bands
-    first = (program // (column_tiles * bands)).to(tl.int64) * BLOCK_P
-    stop = tl.minimum(index * band + band, height)
-    stride = width // ALIGN * ALIGN
-
-    plane = tl.arange(0, BLOCK_P)
-    column = column_tile * BLOCK_W + tl.arange(0, BLOCK_W)
-    is_plane = first + plane < planes
-    is_column = is_plane[:, None] & (column < stride)[None, :]
-    inner = plane[:, None, None] * (height * stride) + column[None, None, :]
-    if WEIGHTED:
-        weight_w = tl.load(
-            gate_w_ptr + first * stride + (plane[:, None] * stride + column[None, :]),
-            mask=is_column,
-            other=0.0,
-        ).to(ACC)
-    total = tl.zeros((BLOCK_P, BLOCK_H, BLOCK_W), dtype=ACC)
-    for start in range(index * band, stop, BLOCK_H):
-        row = start + tl.arange(0, BLOCK_H)
-        is_row = is_plane[:, None] & (row < stop)[None, :]
-        inside = is_row[:, :, None] & (column < stride)[None, None, :]
-        base = (first * height + start) * stride
-        offset = inner + tl.arange(0, BLOCK_H)[None, :, None] * stride
-        value = tl.load(x_ptr + base + offset, mask=inside, other=0.0).to(ACC)
-        if WEIGHTED:
-            value *= tl.load(dy_ptr + base + offset, mask=inside, other=0.0).to(ACC)
-            weight_h = tl.load(
-                gate_h_ptr + first * height + (plane[:, None] * height + row[None, :]), mask=is_row, other=0.0
-            ).to(ACC)
-            total += value * weight_h[:, :, None]
-            sum_h = tl.sum(value * weight_w[:, None, :], axis=2)
-        else:
-            total += value
-            sum_h = tl.sum(value, axis=2) / width
-        part = (plane[:, None] * column_tiles + column_tile) * height + row[None, :]
-        tl.store(sum_h_ptr + first * (column_tiles * height) + part, sum_h, mask=is_row)
-    sum_w = tl.sum(total, axis=1)
-    if not WEIGHTED:
-        sum_w = sum_w / height
-    part = (plane[:, None] * bands + index) * width + column[None, :]
-    tl.store(sum_w_ptr + first * (bands * width) + part, sum_w, mask=is_column)
-
-
-@triton.jit
-def _pixel_sums(
-    x_ptr: tl.tensor,
-    dy_ptr: tl.tensor,
-    gate_h_ptr: tl.tensor,
-    gate_w_ptr: tl.tensor,
-    sum_h_ptr: tl.tensor,
-    sum_w_ptr: tl.tensor,
-    channels: tl.tensor,
-    height: tl.tensor,
-    width: tl.tensor,
-    band: tl.tensor,
-    WEIGHTED: tl.constexpr,
-    ACC: tl.constexpr,
-    ALIGN: tl.constexpr,
-    BLOCK_W: tl.constexpr,
-    STAGES: tl.constexpr,
-    BLOCK_C: tl.constexpr,
-    BLOCK_H: tl.constexpr,
-) -> None:
-    """NHWC: a program goes down a band of rows of one image, a tile (columns, rows, channels) at a time.
-
-    Columns come first: neighbouring threads then take channels and rows, so that the sum over the columns,
-    due in every step, is made mostly inside a thread.
-    """
-    channel_tiles = tl.cdiv(channels, BLOCK_C)
-    column_tiles = tl.cdiv(width, BLOCK_W)
-    bands = tl.cdiv(height, band)
-    program = tl.program_id(0)
-    channel_tile = program % channel_tiles
-    column_tile = (program // channel_tiles) % column_tiles
-    index = (program // (channel_tiles * column_tiles)) % bands
-    image = (program // (channel_tiles * column_tiles * bands)).to(tl.int64)
-    stop = tl.minimum(index * band + band, height)
-    depth = channels // ALIGN * ALIGN
-    stride = width * depth
-
-    channel = channel_tile * BLOCK_C + tl.arange(0, BLOCK_C)
-    column = column_tile * BLOCK_W + tl.arange(0, BLOCK_W)
-    is_channel = channel < depth
-    is_column = (column < width)[:, None] & is_channel[None, :]
-    strip_w = column[:, None] * depth + channel[None, :]
-    inner = column[:, None, None] * depth + channel[None, None, :]
-    if WEIGHTED:
-        weight_w = tl.load(gate_w_ptr + image * stride + strip_w, mask=is_column, other=0.0).to(ACC)
-    total = tl.zeros((BLOCK_W, BLOCK_H, BLOCK_C), dtype=ACC)
-    for start in tl.range(index * band, stop, BLOCK_H, num_stages=STAGES):
-        row = start + tl.arange(0, BLOCK_H)
-        is_row = (row < stop)[:, None] & is_channel[None, :]
-        inside = is_row[None, :, :] & (column < width)[:, None, None]
-        base = (image * height + start) * stride
-        offset = inner + tl.arange(0, BLOCK_H)[None, :, None] * stride
-        strip_h = tl.arange(0, BLOCK_H)[:, None] * depth + channel[None, :]
-        value = tl.load(x_ptr + base + offset, mask=inside, other=0.0).to(ACC)
-        if WEIGHTED:
-            value *= tl.load(dy_ptr + base + offset, mask=inside, other=0.0).to(ACC)
-            weight_h = tl.load(
-                gate_h_ptr + (image * height + start) * depth + strip_h, mask=is_row, other=0.0
-            ).to(ACC)
-            total += value * weight_h[None, :, :]
-            sum_h = tl.sum(value * weight_w[:, None, :], axis=0)
-        else:
-            total += value
-            sum_h = tl.sum(value, axis=0) / width
-        part = ((image * column_tiles + column_tile) * height + start) * depth
-        tl.store(sum_h_ptr + part + strip_h, sum_h, mask=is_row)
-    sum_w = tl.sum(total, axis=1)
-    if not WEIGHTED:
-        sum_w = sum_w / height
-    tl.store(sum_w_ptr + (image * bands + index) * stride + strip_w, sum_w, mask=is_column)
-
-
-@triton.jit
-def _plane_scale(
-    x_ptr: tl.tensor,
-    gate_h_ptr: tl.tensor,
-    gate_w_ptr: tl.tensor,
-    add_h_ptr: tl.tensor,
-    add_w_ptr: tl.tensor,
-    y_ptr: tl.tensor,
-    planes: tl.tensor,
-    height: tl.tensor,
-    width: tl.tensor,
-    ADDS: tl.constexpr,
-    ACC: tl.constexpr,
-    ALIGN: tl.constexpr,
-    BLOCK_W: tl.constexpr,
-    BLOCK_H: tl.constexpr,
-    BLOCK_P: tl.constexpr,
-) -> None:
-    """NCHW: a program scales one tile (planes, rows, columns)."""
-    column_tiles = tl.cdiv(width, BLOCK_W)
-    row_tiles = tl.cdiv(height, BLOCK_H)
-    # Backwards: what the sums read last may still be in the cache.
-    program = tl.num_programs(0) - 1 - tl.program_id(0)
-    column = (program % column_tiles) * BLOCK_W + tl.arange(0, BLOCK_W)
-    start = (program // column_tiles) % row_tiles * BLOCK_H
-    first = (program // (column_tiles * row_tiles)).to(tl.int64) * BLOCK_P
-    stride = width // ALIGN * ALIGN
-
-    row = tl.arange(0, BLOCK_H)
-    plane = tl.arange(0, BLOCK_P)
-    is_plane = first + plane < planes
-    is_row = is_plane[:, None] & (start + row < height)[None, :]
-    is_column = is_plane[:, None] & (column < stride)[None, :]
-    inside = is_row[:, :, None] & (column < stride)[None, None, :]
-    strip_h = first * height + start
-    strip_h_offset = plane[:, None] * height + row[None, :]
-    strip_w = first * stride
-    strip_w_offset = plane[:, None] * stride + column[None, :]
-    base = (first * height + start) * stride
-    offset = plane[:, None, None] * (height * stride) + row[None, :, None] * stride + column[None, None, :]
-
-    value = tl.load(x_ptr + base + offset, mask=inside, other=0.0, eviction_policy="evict_first").to(ACC)
-    gate_h = tl.load(gate_h_ptr + strip_h + strip_h_offset, mask=is_row, other=0.0).to(ACC)
-    gate_w = tl.load(gate_w_ptr + strip_w + strip_w_offset, mask=is_column, other=0.0).to(ACC)
-    value = value * gate_h[:, :, None] * gate_w[:, None, :]
-    if ADDS:
-        add_h = tl.load(add_h_ptr + strip_h + strip_h_offset, mask=is_row, other=0.0).to(ACC) / width
-        add_w = tl.load(add_w_ptr + strip_w + strip_w_offset, mask=is_column, other=0.0).to(ACC) / height
-        value = value + add_h[:, :, None] + add_w[:, None, :]
-    tl.store(
-        y_ptr + base + offset, value.to(y_ptr.dtype.element_ty), mask=inside, eviction_policy="evict_first"
-    )
-
-
-@triton.jit
-def _pixel_scale(
-    x_ptr: tl.tensor,
-    gate_h_ptr: tl.tensor,
-    gate_w_ptr: tl.tensor,
-    add_h_ptr: tl.tensor,
-    add_w_ptr: tl.tensor,
-    y_ptr: tl.tensor,
-    channels: tl.tensor,
-    height: tl.tensor,
-    width: tl.tensor,
-    ADDS: tl.constexpr,
-    ACC: tl.constexpr,
-    ALIGN: tl.constexpr,
-    BLOCK_C: tl.constexpr,
-    BLOCK_W: tl.constexpr,
-    BLOCK_H: tl.constexpr,
-) -> None:
-    """NHWC: a program scales one tile (rows, columns, channels)."""
-    channel_tiles = tl.cdiv(channels, BLOCK_C)
-    column_tiles = tl.cdiv(width, BLOCK_W)
-    row_tiles = tl.cdiv(height, BLOCK_H)
-    # Backwards: what the sums read last may still be in the cache.
-    program = tl.num_programs(0) - 1 - tl.program_id(0)
-    channel = (program % channel_tiles) * BLOCK_C + tl.arange(0, BLOCK_C)
-    column = (program // channel_tiles) % column_tiles * BLOCK_W + tl.arange(0, BLOCK_W)
-    start = (program // (channel_tiles * column_tiles)) % row_tiles * BLOCK_H
-    image = (program // (channel_tiles * column_tiles * row_tiles)).to(tl.int64)
-    depth = channels // ALIGN * ALIGN
-    stride = width * depth
-
-    row = tl.arange(0, BLOCK_H)
-    is_channel = channel < depth
-    is_row = (start + row < height)[:, None] & is_channel[None, :]
-    is_column = (column < width)[:, None] & is_channel[None, :]
-    inside = is_row[:, None, :] & (column < width)[None, :, None]
-    strip_h = (image * height + start) * depth
-    strip_h_offset = row[:, None] * depth + channel[None, :]
-    strip_w = image * stride
-    strip_w_offset = column[:, None] * depth + channel[None, :]
-    base = (image * height + start) * stride
-    offset = row[:, None, None] * stride + column[None, :, None] * depth + channel[None, None, :]
-
-    value = tl.load(x_ptr + base + offset, mask=inside, other=0.0, eviction_policy="evict_first").to(ACC)
-    gate_h = tl.load(gate_h_ptr + strip_h + strip_h_offset, mask=is_row, other=0.0).to(ACC)
-    gate_w = tl.load(gate_w_ptr + strip_w + strip_w_offset, mask=is_column, other=0.0).to(ACC)
-    value = value * gate_h[:, None, :] * gate_w[None, :, :]
-    if ADDS:
-        add_h = tl.load(add_h_ptr + strip_h + strip_h_offset, mask=is_row, other=0.0).to(ACC) / width
-        add_w = tl.load(add_w_ptr + strip_w + strip_w_offset, mask=is_column, other=0.0).to(ACC) / height
-        value = value + add_h[:, None, :] + add_w[None, :, :]
-    tl.store(
-        y_ptr + base + offset, value.to(y_ptr.dtype.element_ty), mask=inside, eviction_policy="evict_first"
-    )
-
-
-_INTERPRETED = not isinstance(_plane_sums, triton.JITFunction)
