@@ -40,13 +40,14 @@ class Prediction(ABC):
     def drawn(self) -> Pixels:
         """The picture with what was found, RGB, uint8 (h, w, 3)."""
 
-    @abstractmethod
     def says(self) -> str:
-        """What was found, in a line."""
+        """What was found, in a line; nothing by default."""
+        return ""
 
     def __repr__(self) -> str:
         """The picture's path and what was found in it."""
-        return f"<{type(self).__name__} of {self.path or 'a picture'}: {self.says()}>"
+        found = self.says()
+        return f"<{type(self).__name__} of {self.path or 'a picture'}{': ' if found else ''}{found}>"
 
     def save(self, path: str | Path) -> None:
         """Write what `drawn` gives to a file, whose suffix says the format; one that is there is replaced.
