@@ -15,8 +15,8 @@ from lightning.pytorch.loggers.logger import Logger, rank_zero_experiment
 from PIL import Image
 
 from attnlab import runs
+from attnlab.cli.trainer import AttnlabCLI
 from attnlab.errors import AttnlabError
-from attnlab.lightning_cli import AttnlabCLI
 from tests.cli.conftest import checkpoint
 
 CSV = ("--trainer.logger=CSVLogger", "--trainer.logger.save_dir=logs", "--trainer.logger.name=")

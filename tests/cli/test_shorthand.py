@@ -2,7 +2,7 @@
 
 import pytest
 
-from attnlab.shorthand import expand
+from attnlab.cli.shorthand import expand
 
 
 @pytest.mark.parametrize(

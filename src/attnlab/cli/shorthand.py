@@ -5,15 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import fields
 
-from attnlab.tasks import AttentionConfig, OptimizerConfig, ScheduleConfig
-
-BLOCKS = {
-    "model.attention": AttentionConfig,
-    "model.optimizer": OptimizerConfig,
-    "model.schedule": ScheduleConfig,
-}
-
-
 # Names that other tools, and older versions of Lightning, have for an option.
 OTHER_NAMES = {
     name: option
@@ -74,6 +65,8 @@ def with_proper_names(argv: Sequence[str]) -> tuple[list[str], dict[str, str]]:
             result.append(argument)
             continue
         name = flag[2:].replace("-", "_")
+        if name.startswith("model.init_args."):
+            name = f"model.{name.removeprefix('model.init_args.')}"
         option = OTHER_NAMES.get(name, f"model.{name}" if name.startswith(OF_THE_MODEL) else name)
         if option != name:
             taken[flag] = f"--{option}"
@@ -101,8 +94,15 @@ def expand(argv: Sequence[str]) -> list[str]:
     Args:
         argv: Arguments as typed.
     """
+    from attnlab.tasks import AttentionConfig, OptimizerConfig, ScheduleConfig
+
+    blocks = {
+        "model.attention": AttentionConfig,
+        "model.optimizer": OptimizerConfig,
+        "model.schedule": ScheduleConfig,
+    }
     arguments = list(argv)
-    for block, config in BLOCKS.items():
+    for block, config in blocks.items():
         arguments = _expand_block(arguments, f"--{block}", {field.name for field in fields(config)})
     return arguments
 
@@ -135,18 +135,3 @@ def _expand_block(arguments: list[str], flag: str, keys: set[str]) -> list[str]:
     if first is None:
         return result
     return result[:first] + name + result[first:]
-
-
-def without(argv: Sequence[str], prefixes: tuple[str, ...]) -> list[str]:
-    """The arguments without those flags, and their values, that belong to one of the prefixes."""
-    result: list[str] = []
-    dropping = False
-    for argument in argv:
-        if argument.startswith("-"):
-            name = argument.partition("=")[0]
-            dropping = any(
-                name == prefix or name.startswith((f"{prefix}.", f"{prefix}+")) for prefix in prefixes
-            )
-        if not dropping:
-            result.append(argument)
-    return result
