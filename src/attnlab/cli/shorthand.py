@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import fields
+from difflib import get_close_matches
 
 # Names that other tools, and older versions of Lightning, have for an option.
 OTHER_NAMES = {
@@ -128,7 +129,9 @@ def _expand_block(arguments: list[str], flag: str, keys: set[str]) -> list[str]:
                 name = [f"{flag}.name={value}"] + ([f"{flag}.options={{}}"] if "options" in keys else [])
         elif key.startswith(f"{flag}.") and "options" in keys:
             option = key.removeprefix(f"{flag}.").split(".")[0]
-            inside = key if option in keys or option == "help" else f"{flag}.options.{key[len(flag) + 1 :]}"
+            # A key of the block that is misspelled is left for the parser to refuse.
+            own = option in keys or option == "help" or get_close_matches(option, keys, cutoff=0.8)
+            inside = key if own else f"{flag}.options.{key[len(flag) + 1 :]}"
             result.append(f"{inside}{has_value}{value}")
         else:
             result.append(argument)
