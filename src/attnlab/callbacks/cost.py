@@ -53,7 +53,8 @@ class CostReport(EvaluationCallback):
             return
         crop = getattr(getattr(trainer, "datamodule", None), "crop_size", None)
         side = self.size or (crop if isinstance(crop, int) else 224)
-        size = (side, side) if self.size or task.cost_size is None else task.cost_size
+        own = task.built.example_size
+        size = (side, side) if self.size or own is None else own
         modules = [wrapper.attention for _, wrapper in attention_modules(task.network)]
         self.cost = measure_cost(task.network, modules, size)
         rows = "\n".join(f"| {label} | {figure} |" for label, figure in self.cost.rows())
