@@ -5,8 +5,8 @@ from __future__ import annotations
 import pickle
 import re
 from collections import Counter
-from collections.abc import Collection, Iterable, Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -128,15 +128,14 @@ def load_weights(built: BuiltNetwork, weights: str | Path | Mapping[str, Tensor]
         state, source = read_state_dict(weights), str(weights)
     network, backbone = built.network, built.network.get_submodule(built.backbone)
     states = [state, *(rename(state) for rename in built.renamings)]
-    whole = _best(compare(network, each) for each in states)
-    part = _best(compare(backbone, each) for each in states)
+    whole, part = (max((Fit.of(each, into) for each in states), key=len) for into in (network, backbone))
     if not whole.fitting and not part.fitting:
         raise AttnlabError(
             f"{source} has weights neither of {type(network).__name__} nor of its backbone: its keys are "
             f"{some(state)}, and here they are {some(network.state_dict())}."
         )
-    is_whole = not built.backbone or len(whole.fitting) > len(part.fitting)
-    fit = whole if is_whole else part
+    is_whole = not built.backbone or len(whole) > len(part)
+    fit, target, name = (whole, network, "network") if is_whole else (part, backbone, "backbone")
     # Attention that was trained with the other weights cannot be left out without a word.
     if strangers := [key for key in fit.left if _ATTENTION.search(key)]:
         raise AttnlabError(
@@ -145,50 +144,36 @@ def load_weights(built: BuiltNetwork, weights: str | Path | Mapping[str, Tensor]
         )
     # Counters of BatchNorms that are frozen here, and have none.
     left = [key for key in fit.left if not key.endswith("num_batches_tracked")]
-    if not is_whole:
+    restarted, reason = _restarted(built, fit) if is_whole else ([], "")
+    if not built.backbone:
+        _check_stem(fit, restarted, f"{source} do not fit the stem of {type(network).__name__}")
+    if is_whole:
+        stray = [key for key in left if not key.partition(".")[0].lower().startswith("aux")]
+    else:
         known = (*CLASSIFIER_PREFIXES, *(f"{name}." for name in built.dropped))
         stray = [] if fit.prefix else [key for key in left if not key.startswith(known)]
-        fit.load(backbone, source, stray, "the backbone")
-        new = sorted(attention_keys(network) - {f"{built.backbone}.{key}" for key in fit.fitting})
-        return WeightsReport(source, "backbone", len(fit.fitting), new, left, [], "")
-    restarted, reason = _restarted(built, fit)
-    unused = [key for key in restarted if key in fit.fitting] + left
-    fit = fit.without(restarted)
-    if not built.backbone:
-        _check_stem(network, fit, source)
-    stray = [key for key in left if not key.partition(".")[0].lower().startswith("aux")]
-    fit.load(network, source, stray, "the network")
-    return WeightsReport(source, "network", len(fit.fitting), fit.new, unused, restarted, reason)
-
-
-def _best(fits: Iterable[Fit]) -> Fit:
-    return max(fits, key=lambda fit: len(fit.fitting))
-
-
-def _restarted(built: BuiltNetwork, fit: Fit) -> tuple[list[str], str]:
-    """The keys of the class layers that start anew, and why."""
-    layers = tuple(f"{name}." for name in built.class_layers)
-    new = attention_keys(built.network)
-    keys = [key for key in built.network.state_dict() if key.startswith(layers) and key not in new]
-    if not any(key in fit.fitting for key in keys):
-        return keys, "the class layers are not in the file"
-    others = [key for key in keys if key in fit.shapes and fit.shapes[key][0][1:] == fit.shapes[key][1][1:]]
-    theirs, ours = fit.shapes[others[0]] if others else ((0,), (0,))
-    return others, f"the file is for other classes ({theirs[0]} outputs there, {ours[0]} here)"
-
-
-def _check_stem(network: nn.Module, fit: Fit, source: str) -> None:
-    """Say what to do where a classifier's first convolution is another one, and perhaps nothing else is."""
-    new = attention_keys(network)
-    weights = (key for key, value in network.state_dict().items() if value.ndim == 4)
-    stem = next((key for key in weights if key not in new), "")
-    theirs, ours = fit.shapes.get(stem, ((), ()))
-    if stem in fit.shapes and (len(fit.shapes) == 1 or theirs[2:] != ours[2:]):
+    problems = {
+        "missing in the file": [key for key in fit.missing if key not in restarted],
+        "not in the network": stray,
+        "of another shape": [
+            f"{key}: {theirs} in the file, {ours} in the network"
+            for key, (theirs, ours) in fit.shapes.items()
+            if key not in restarted
+        ],
+    }
+    if texts := [f"{problem}: {some(keys, 4)}" for problem, keys in problems.items() if keys]:
         raise AttnlabError(
-            f"The weights of {source} do not fit the stem of {type(network).__name__}: {stem} is {theirs} in "
-            f"the file and {ours} in the network. Leave --model.stem_stride away, or train from scratch with "
-            "--model.weights none."
+            f"The weights of {source} do not fit the {name} {type(target).__name__}: {'; '.join(texts)}. "
+            "Choose the network they were trained with, with the same options."
         )
+    loaded = {key: value for key, value in fit.fitting.items() if key not in restarted}
+    # Some encoders of segmentation-models-pytorch pop their classifier's keys here and return nothing; the
+    # comparison has already told what is missing.
+    target.load_state_dict(loaded, strict=False)
+    below = "" if is_whole else f"{built.backbone}."
+    new = sorted(attention_keys(network) - {below + key for key in loaded})
+    unused = [key for key in restarted if key in fit.fitting] + left
+    return WeightsReport(source, name, len(loaded), new, unused, restarted, reason)
 
 
 @dataclass(frozen=True)
@@ -199,80 +184,62 @@ class Fit:
         prefix: What was dropped from the source's keys. Keys of the source without it are left aside.
         fitting: Tensors that have a place, whatever their shape.
         missing: Keys of the network that the source lacks and must have.
-        new: Keys of the network that the source may lack, and does.
         left: Keys of the source, less the prefix, that have no place.
-        shapes: The shape of each fitting tensor that has another one in the network: the source's, the
-            network's.
+        wanted: The network's tensors.
     """
 
     prefix: str
     fitting: dict[str, Tensor]
     missing: list[str]
-    new: list[str]
     left: list[str]
-    shapes: dict[str, tuple[tuple[int, ...], tuple[int, ...]]]
+    wanted: dict[str, Tensor]
 
-    def without(self, keys: Collection[str]) -> Fit:
-        """The same comparison, with some of the network's keys left out of it."""
-        return replace(
-            self,
-            fitting={key: value for key, value in self.fitting.items() if key not in keys},
-            missing=[key for key in self.missing if key not in keys],
-            shapes={key: shapes for key, shapes in self.shapes.items() if key not in keys},
-        )
+    @classmethod
+    def of(cls, state: Mapping[str, Tensor], network: nn.Module) -> Fit:
+        """Compare by name; a prefix that the source's keys share with none of the network's is dropped."""
+        every, new = network.state_dict(), attention_keys(network)
+        prefix = _common_prefix(every, state)
+        found = {key.removeprefix(prefix): value for key, value in state.items() if key.startswith(prefix)}
+        fitting = {key: found[key] for key in every if key in found}
+        # Of the absent ones, a counter that older files lack and that no output depends on does not matter.
+        needed = (key for key in every if key not in new and not key.endswith("num_batches_tracked"))
+        missing = [key for key in needed if key not in found]
+        return cls(prefix, fitting, missing, [key for key in found if key not in every], every)
 
-    def load(self, network: nn.Module, source: str, stray: Collection[str], what: str) -> None:
-        """Load what fits, or nothing if other tensors do not.
+    def __len__(self) -> int:
+        return len(self.fitting)
 
-        Args:
-            network: Changed in place.
-            source: How to call the source in messages.
-            stray: The keys of ``left`` that the source should not have.
-            what: How to call the network in messages.
-        """
-        shapes = [
-            f"{key}: {theirs} in the file, {ours} in the network"
-            for key, (theirs, ours) in self.shapes.items()
-        ]
-        problems = {
-            "missing in the file": self.missing,
-            "not in the network": stray,
-            "of another shape": shapes,
+    @property
+    def shapes(self) -> dict[str, tuple[tuple[int, ...], tuple[int, ...]]]:
+        """Shapes, the source's and the network's, of the fitting tensors where they differ."""
+        pairs = {
+            key: (tuple(value.shape), tuple(self.wanted[key].shape)) for key, value in self.fitting.items()
         }
-        if texts := [f"{problem}: {some(keys, 4)}" for problem, keys in problems.items() if keys]:
-            raise AttnlabError(
-                f"The weights of {source} do not fit {what} {type(network).__name__}: {'; '.join(texts)}. "
-                "Choose the network they were trained with, with the same options."
-            )
-        # Some encoders of segmentation-models-pytorch pop their classifier's keys here and return nothing;
-        # the comparison has already told what is missing.
-        network.load_state_dict(self.fitting, strict=False)
+        return {key: (theirs, ours) for key, (theirs, ours) in pairs.items() if theirs != ours}
 
 
-def compare(network: nn.Module, state: Mapping[str, Tensor]) -> Fit:
-    """Compare a source's tensors with a network's, by name and shape.
+def _restarted(built: BuiltNetwork, fit: Fit) -> tuple[list[str], str]:
+    """The keys of the class layers that start anew, and why."""
+    layers = tuple(f"{name}." for name in built.class_layers)
+    new, shapes = attention_keys(built.network), fit.shapes
+    keys = [key for key in fit.wanted if key.startswith(layers) and key not in new]
+    if not any(key in fit.fitting for key in keys):
+        return keys, "the class layers are not in the file"
+    others = [key for key in keys if key in shapes and shapes[key][0][1:] == shapes[key][1][1:]]
+    theirs, ours = shapes[others[0]] if others else ((0,), (0,))
+    return others, f"the file is for other classes ({theirs[0]} outputs there, {ours[0]} here)"
 
-    A prefix that the source's keys share with none of the network's is dropped; it may lack what attaching
-    attention has added.
-    """
-    wanted, new = network.state_dict(), attention_keys(network)
-    prefix = _common_prefix(wanted, state)
-    found = {key.removeprefix(prefix): value for key, value in state.items() if key.startswith(prefix)}
-    fitting = {key: found[key] for key in wanted if key in found}
-    absent = [key for key in wanted if key not in found]
-    return Fit(
-        prefix=prefix,
-        fitting=fitting,
-        # A counter that older files lack and that no output depends on.
-        missing=[key for key in absent if key not in new and not key.endswith("num_batches_tracked")],
-        new=[key for key in absent if key in new],
-        left=[key for key in found if key not in wanted],
-        shapes={
-            key: (tuple(value.shape), tuple(wanted[key].shape))
-            for key, value in fitting.items()
-            if value.shape != wanted[key].shape
-        },
-    )
+
+def _check_stem(fit: Fit, restarted: Collection[str], fault: str) -> None:
+    """Say what to do where a classifier's first convolution is another one, and perhaps nothing else is."""
+    shapes = {key: pair for key, pair in fit.shapes.items() if key not in restarted}
+    stem = next((key for key, value in fit.wanted.items() if value.ndim == 4), "")
+    theirs, ours = shapes.get(stem, ((), ()))
+    if stem in shapes and (len(shapes) == 1 or theirs[2:] != ours[2:]):
+        raise AttnlabError(
+            f"The weights of {fault}: {stem} is {theirs} in the file and {ours} in the network. Leave "
+            "--model.stem_stride away, or train from scratch with --model.weights none."
+        )
 
 
 def _common_prefix(wanted: Mapping[str, Tensor], state: Mapping[str, Tensor]) -> str:
