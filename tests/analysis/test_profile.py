@@ -283,6 +283,11 @@ def test_a_classification_configuration(tmp_path: Path) -> None:
             "model: {class_path: DetectonTask}",
             "Unknown task of .* 'DetectonTask'. Did you mean 'DetectionTask'",
         ),
+        (
+            "model: {architecure: Unet}",
+            "Unknown key of model in .* 'architecure'. Did you mean 'architecture'",
+        ),
+        ("model: {network: resnet18}", "Unknown key of model in .* 'network'"),
         ("model: {encoder: 5}", "model.encoder of .* is no name but 5"),
         ("model: resnet18", "model of .* holds no keys but 'resnet18'"),
         ("model: {attention: se}", "model.attention of .* holds no keys"),
@@ -348,7 +353,9 @@ def test_a_detector_is_counted_and_timed(tmp_path: Path, capsys: pytest.CaptureF
     network = build_detector("yolox_nano", 80, {"size": 64}).network
     assert int(none["macs"]) == count_macs(network, 1, 3, 64, 64)
     assert (none["size_px"], none["rounds"]) == ("64", "2")
-    assert float(none["saved_bytes_per_image"]) < float(eca["saved_bytes_per_image"])
+    # Some thousandths depend on how many anchors learn an object.
+    assert float(eca["saved_ratio"]) == pytest.approx(1, abs=0.01)
+    assert float(none["saved_bytes_per_image"]) > 4 * 3 * 64 * 64
     assert all(
         float(row[f"forward{way}_ms_per_image"]) > 0 for row in (none, eca) for way in ("", "_backward")
     )

@@ -139,21 +139,24 @@ def count(subject: Subject, setup: Setup, say: Say = lambda text: None) -> Profi
         AttnlabError: If the network does not run, or no site is found.
     """
     say(f"counting {subject.name}")
-    built = subject.build("meta")
-    size = size_for(built, setup.size)
-    # What a detector learns depends on values, which meta tensors have not, and many images may be too many.
-    device, images = ("meta", setup.batch) if built.first_label is None else ("cpu", 1)
-    batch = _on(example_batch(built, images, size), device)
     sites: Sequence[Site] = ()
     rows = []
-    for number, variant in enumerate(subject.compared, 1):
-        say(f"counting {subject.name} with {variant.label}, {number} of {len(subject.compared)}")
-        network, found = _attended(built.network, subject, variant, size)
-        sites = sites or found
-        name = f"{subject.name} with {variant.label}" if found else subject.name
-        parameters = sum(parameter.numel() for parameter in network.parameters())
-        macs, saved = macs_of(name, network, size), _saved(name, network.to(device).train(), batch)
-        rows.append(Row(variant.label, parameters, macs, saved / images))
+    with torch.random.fork_rng(devices=[]):
+        torch.default_generator.manual_seed(0)
+        built = subject.build("meta")
+        size = size_for(built, setup.size)
+        # What a detector learns depends on values, which meta tensors have not; many images may be too many.
+        device, images = ("meta", setup.batch) if built.first_label is None else ("cpu", 1)
+        batch = _on(example_batch(built, images, size), device)
+        for number, variant in enumerate(subject.compared, 1):
+            say(f"counting {subject.name} with {variant.label}, {number} of {len(subject.compared)}")
+            torch.default_generator.manual_seed(0)
+            network, found = _attended(built.network, subject, variant, size)
+            sites = sites or found
+            name = f"{subject.name} with {variant.label}" if found else subject.name
+            parameters = sum(parameter.numel() for parameter in network.parameters())
+            macs, saved = macs_of(name, network, size), _saved(name, network.to(device).train(), batch)
+            rows.append(Row(variant.label, parameters, macs, saved / images))
     return Profile(subject, size, sites, rows, detects=built.first_label is not None)
 
 
@@ -228,9 +231,7 @@ def _attended(
 
 def _saved(name: str, network: nn.Module, batch: tuple[Any, ...]) -> int:
     try:
-        with torch.random.fork_rng(devices=[]):
-            torch.default_generator.manual_seed(0)  # a second stage learns from proposals that it draws
-            return saved_bytes(network, *batch)
+        return saved_bytes(network, *batch)
     except Exception as error:  # any network's own error
         images = batch[0]
         raise AttnlabError(

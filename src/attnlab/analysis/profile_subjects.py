@@ -7,6 +7,7 @@ import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from difflib import get_close_matches
 from functools import partial
 from typing import Any, Literal, cast
 
@@ -182,8 +183,16 @@ def config_subject(
         words = ",".join(f"{key}={json.dumps(value)}" for key, value in options.items())
         variants = [Variant(f"{name}:{words}" if words else name, name, options)]
     builder = BUILDERS[task]
-    own = {key: model[key] for key in inspect.signature(builder).parameters if key in model}
-    own["num_classes"] = num_classes or DEFAULT_CLASSES[task]
+    names = list(inspect.signature(builder).parameters)
+    others = {name for build in BUILDERS.values() for name in inspect.signature(build).parameters} - set(
+        names
+    )
+    for key in model:
+        # What makes no network is no matter here; what is meant to, and does not, would leave a default.
+        if key in others or (key not in names and get_close_matches(key, names, cutoff=0.75)):
+            raise unknown(f"key of model in {path}", key, names)
+    own = {key: model[key] for key in names if key in model}
+    own["num_classes"] = num_classes or own.get("num_classes") or DEFAULT_CLASSES[task]
     if task == "detection" and isinstance(options := own.get("network_options"), dict):
         own["network_options"] = _of_one_size(options)
     for key in ("network", "architecture", "encoder"):
