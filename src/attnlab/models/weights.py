@@ -227,7 +227,8 @@ def _restarted(built: BuiltNetwork, fit: Fit) -> tuple[list[str], str]:
         return keys, "the class layers are not in the file"
     others = [key for key in keys if key in shapes and shapes[key][0][1:] == shapes[key][1][1:]]
     theirs, ours = shapes[others[0]] if others else ((0,), (0,))
-    return others, f"the file is for other classes ({theirs[0]} outputs there, {ours[0]} here)"
+    counted = "classes" if built.first_label is None else "outputs"
+    return others, f"{ours[0]} {counted} here, {theirs[0]} in the file"
 
 
 def _check_stem(fit: Fit, restarted: Collection[str], fault: str) -> None:
