@@ -49,7 +49,7 @@ def main() -> None:
     torch.manual_seed(0)
 
     size, classes = options.size, options.classes
-    network = build_segmenter("DeepLabV3", "resnet18", classes, {"encoder_output_stride": 16}).eval()
+    network = build_segmenter("DeepLabV3", "resnet18", classes, {"encoder_output_stride": 16}).network.eval()
     image = torch.randn(1, 3, size, size)
     mask = torch.randint(0, classes, (1, size, size))
     scores = SegmentationScores([f"class {k}" for k in range(classes)])

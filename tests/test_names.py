@@ -11,7 +11,7 @@ from attnlab.attention import attach, get_attention
 from attnlab.cli.shorthand import with_proper_names
 from attnlab.errors import AttnlabError, known_name
 from attnlab.models import build_detector, build_segmenter
-from attnlab.models.classifiers import find_network
+from attnlab.models.published import find_network
 from attnlab.tasks import AttentionConfig, ClassificationTask
 
 
@@ -46,12 +46,12 @@ def test_classifiers(written, meant):
 
 
 def test_sites_and_profile_need_no_library():
-    assert type(build_network("resnet18")).__module__.startswith("torchvision")
+    assert type(build_network("resnet18").network).__module__.startswith("torchvision")
 
 
 @pytest.mark.parametrize("written", ["deeplabv3+", "DeepLabV3+", "deeplabv3plus"])
 def test_segmenters(written):
-    network = build_segmenter(written, "ResNet18", 3)
+    network = build_segmenter(written, "ResNet18", 3).network
     assert type(network.model).__name__ == "DeepLabV3Plus"
 
 

@@ -59,7 +59,7 @@ def test_times_are_those_of_the_work() -> None:
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["--sort", "macro"], "Did you mean 'macs'"),
+        (["--sort", "macro"], "Did you mean macs"),
         (["--sort", "forward", "--no-time"], "needs times"),
         (["--channels", "0"], "--channels is at least 1, got 0"),
         (["--rounds", "-1"], "--rounds is at least 0, got -1"),

@@ -9,17 +9,11 @@ from pathlib import Path
 
 import pytest
 import torch
+import yaml
 from torch import Tensor, nn
 
-from attnlab.analysis.profile import (
-    Setup,
-    add_times,
-    count,
-    paired_rounds,
-    ratios,
-    rounds_within,
-    saved_bytes,
-)
+from attnlab.analysis.measure import paired_rounds, saved_bytes
+from attnlab.analysis.profile import Setup, add_times, count, ratios, rounds_within
 from attnlab.analysis.profile_subjects import (
     Subject,
     Variant,
@@ -27,9 +21,11 @@ from attnlab.analysis.profile_subjects import (
     library_subject,
     read_subjects,
 )
-from attnlab.attention import list_attentions
+from attnlab.attention import attach, list_attentions
+from attnlab.attention.macs import count_macs
 from attnlab.cli.commands import run
 from attnlab.errors import AttnlabError
+from attnlab.models import BuiltNetwork, build_detector
 
 FLOAT = 4
 
@@ -53,15 +49,17 @@ def conv(inputs: int, outputs: int) -> nn.Conv2d:
     return nn.Conv2d(inputs, outputs, 3)
 
 
-def small(device: str = "cpu") -> nn.Module:
+def small(device: str = "cpu") -> BuiltNetwork:
     """3 -> 8 -> 4 channels at full size, then four logits."""
     with torch.device(device):
-        return nn.Sequential(
-            nn.Conv2d(3, 8, 3, padding=1),
-            nn.ReLU(),
-            nn.Conv2d(8, 4, 3, padding=1, stride=2),
-            nn.Flatten(),
-            nn.Linear(4 * 8 * 8, 5),
+        return BuiltNetwork(
+            nn.Sequential(
+                nn.Conv2d(3, 8, 3, padding=1),
+                nn.ReLU(),
+                nn.Conv2d(8, 4, 3, padding=1, stride=2),
+                nn.Flatten(),
+                nn.Linear(4 * 8 * 8, 5),
+            )
         )
 
 
@@ -110,8 +108,8 @@ def test_saved_bytes_of_networks_counted_by_hand(case: str, device: str) -> None
 
 
 def test_saved_bytes_of_attention_by_hand() -> None:
-    network = small()
-    subject = Subject("small", lambda device: network, [Variant.parse("se:reduction=4")], at="0")
+    built = small()
+    subject = Subject("small", lambda device: built, [Variant.parse("se:reduction=4")], at="0")
     none, se = count(subject, Setup(size=16, batch=2)).rows
     # The image, what ReLU gives and the flattened map; nobody keeps what the first convolution gives.
     assert none.saved_bytes == FLOAT * (3 * 256 + 8 * 256 + 4 * 64)
@@ -212,9 +210,10 @@ def test_ratio_is_the_median_of_rounds_with_the_extremes_behind_it() -> None:
 
 
 def test_times_are_per_image_and_leave_the_weights_alone() -> None:
-    network = small()
+    built = small()
+    network = built.network
     before = {name: tensor.clone() for name, tensor in network.state_dict().items()}
-    subject = Subject("small", lambda device: network, [Variant.parse("se")], at="0")
+    subject = Subject("small", lambda device: built, [Variant.parse("se")], at="0")
     setup = Setup(size=16, batch=2, rounds=3, threads=1)
     profile = add_times(subject, setup, count(subject, setup))
     assert [len(times) for row in profile.rows for times in (row.forward, row.step)] == [3] * 4
@@ -237,7 +236,7 @@ def test_outputs_in_mappings_and_tuples_are_trained() -> None:
             x = self.trunk(x)
             return {"out": self.one(x), "aux": (self.two(x), None)}
 
-    subject = Subject("heads", lambda device: Heads(), [])
+    subject = Subject("heads", lambda device: BuiltNetwork(Heads()), [])
     setup = Setup(size=8, batch=1, rounds=1)
     add_times(subject, setup, count(subject, setup))
     assert len(ends) == 2 * 2
@@ -260,10 +259,10 @@ def test_a_configuration_gives_network_attention_placement_and_mode(tmp_path: Pa
     subject = config_subject(str(path))
     assert [variant.label for variant in subject.variants] == ["se:reduction=8"]
     assert (subject.at, subject.mode) == ("stage", "residual")
-    assert subject.build("cpu").eval()(torch.zeros(1, 3, 32, 32)).shape == (1, 21, 32, 32)
+    assert subject.build("cpu").network.eval()(torch.zeros(1, 3, 32, 32)).shape == (1, 21, 32, 32)
     other = config_subject(str(path), [Variant.parse("eca")], "decoder", "replace", 3)
     assert ([v.label for v in other.variants], other.at, other.mode) == (["eca"], "decoder", "replace")
-    assert other.build("cpu").eval()(torch.zeros(1, 3, 32, 32)).shape == (1, 3, 32, 32)
+    assert other.build("cpu").network.eval()(torch.zeros(1, 3, 32, 32)).shape == (1, 3, 32, 32)
 
 
 def test_a_classification_configuration(tmp_path: Path) -> None:
@@ -271,7 +270,7 @@ def test_a_classification_configuration(tmp_path: Path) -> None:
     path.write_text("task: classification\nmodel:\n  network: resnet18\n  stem_stride: 1\n")
     subject = config_subject(str(path))
     assert [variant.name for variant in subject.variants] == ["none"]
-    network = subject.build("meta")
+    network = subject.build("meta").network
     assert network.get_submodule("fc").out_features == 1000
     assert network.get_submodule("conv1").stride == (1, 1)
 
@@ -279,15 +278,23 @@ def test_a_classification_configuration(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        ("task: detection\nmodel: {}", "Unknown task of .* 'detection'"),
-        ("model: {encoder: resnet18}", "names no model.architecture"),
-        ("task: classification\nmodel: {}", "names no model.network"),
-        ("model: resnet18", "model of .* holds no keys but 'resnet18'"),
-        ("model: {attention: se}", "model.attention of .* holds no keys"),
+        ("task: detecton\nmodel: {}", "Unknown task 'detecton'. Did you mean 'detection'"),
+        (
+            "model: {class_path: DetectonTask}",
+            "Unknown task of .* 'DetectonTask'. Did you mean 'DetectionTask'",
+        ),
+        (
+            "model: {architecure: Unet}",
+            "Unknown key of model in .* 'architecure'. Did you mean 'architecture'",
+        ),
+        ("model: {network: resnet18}", "Unknown key of model in .* 'network'"),
+        ("model: {encoder: 5}", "model.encoder of .* is no name but 5"),
+        ("model: resnet18", "Unknown task of .* 'resnet18'"),
+        ("model: {attention: [se]}", "model.attention of .* holds no keys"),
         ("model: {attention: {nam: se}}", "Did you mean 'name'"),
         ("model: {attention: {name: see}}", "Unknown attention 'see'"),
-        ("- 1", "no YAML with keys"),
-        ("a: [", "is no YAML"),
+        ("- 1", "has no keys such as model"),
+        ("a: [", "is not valid YAML"),
     ],
 )
 def test_configurations_that_cannot_work(content: str, message: str, tmp_path: Path) -> None:
@@ -295,6 +302,66 @@ def test_configurations_that_cannot_work(content: str, message: str, tmp_path: P
     path.write_text(content)
     with pytest.raises(AttnlabError, match=message):
         config_subject(str(path))
+
+
+CONFIGS = sorted((Path(__file__).parents[2] / "configs").glob("*.yaml"))
+
+
+@pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)
+def test_every_shipped_configuration_is_read(path: Path) -> None:
+    subject = config_subject(str(path))
+    built = subject.build("meta")
+    for variant in subject.variants:
+        placement = {"options": variant.options, "shared": subject.shared}
+        example = torch.zeros(1, 3, *(built.example_size or (64, 64)))
+        sites = attach(built.network, variant.name, subject.at, subject.mode, example=example, **placement)
+        assert bool(sites) == (variant.name != "none")
+
+
+@pytest.mark.parametrize("path", ["SegmentationTask", "attnlab.tasks.SegmentationTask"])
+def test_a_task_may_be_named_by_its_class(path: str, tmp_path: Path) -> None:
+    old, new = tmp_path / "old.yaml", tmp_path / "new.yaml"
+    old.write_text(SEGMENTATION)
+    model = yaml.safe_load(SEGMENTATION)["model"]
+    new.write_text(yaml.safe_dump({"model": {"class_path": path, "init_args": model}}))
+    first, second = config_subject(str(old)), config_subject(str(new))
+    assert [str(subject.build("meta").network) for subject in (first, second)] == [
+        str(first.build("cpu").network)
+    ] * 2
+    assert (second.variants, second.at, second.mode) == (first.variants, first.at, first.mode)
+
+
+def test_options_of_a_network_that_it_has_not_are_named(tmp_path: Path) -> None:
+    path = tmp_path / "some.yaml"
+    path.write_text("task: detection\nmodel: {network: yolox_nano, network_options: {siz: 64}}")
+    with pytest.raises(AttnlabError, match="Did you mean 'size'"):
+        count(config_subject(str(path)), Setup())
+
+
+def test_a_detector_is_counted_and_timed(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """A step is the sum of its losses on random boxes, at the size that it brings images to."""
+    path, figures = tmp_path / "some.yaml", tmp_path / "cost.csv"
+    options = {"size": 64, "train_sizes": [32, 96]}
+    model = {
+        "network": "yolox_nano",
+        "network_options": options,
+        "attention": {"name": "eca", "at": "neck*c3"},
+    }
+    path.write_text(yaml.safe_dump({"task": "detection", "model": model}))
+    profile_command(f"--config {path} --rounds 2 --batch 2 --csv {figures}")
+    none, eca = csv.DictReader(figures.read_text().splitlines())
+    network = build_detector("yolox_nano", 80, {"size": 64}).network
+    assert int(none["macs"]) == count_macs(network, 1, 3, 64, 64)
+    assert (none["size_px"], none["rounds"]) == ("64", "2")
+    # Some thousandths depend on how many anchors learn an object.
+    assert float(eca["saved_ratio"]) == pytest.approx(1, abs=0.01)
+    assert float(none["saved_bytes_per_image"]) > 4 * 3 * 64 * 64
+    assert all(
+        float(row[f"forward{way}_ms_per_image"]) > 0 for row in (none, eca) for way in ("", "_backward")
+    )
+    shown = capsys.readouterr().out
+    assert "some.yaml at 64 x 64 px: neck.inputs.c3" in shown.replace("\n", "")
+    assert "with random boxes" in shown
 
 
 def profile_command(words: str) -> None:

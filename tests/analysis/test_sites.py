@@ -4,6 +4,7 @@ import pytest
 
 from attnlab.analysis.sites import SiteReport, build_network, report_sites, summary_markdown
 from attnlab.attention import Site
+from attnlab.attention.macs import count_macs
 from attnlab.cli.commands import run
 from attnlab.errors import AttnlabError
 
@@ -22,7 +23,18 @@ def test_report_counts_what_attention_adds() -> None:
     ["torchvision/deeplabv3_resnet50", "timm/mobilenetv3_small_100", "smp/Unet:tu-resnet18", "smp/FPN"],
 )
 def test_networks_are_built_by_name_without_weights(name: str) -> None:
-    assert next(build_network(name).parameters()).is_meta
+    assert next(build_network(name).network.parameters()).is_meta
+
+
+@pytest.mark.parametrize("name", ["detection/yolox_nano", "detection/yolof"])
+def test_detectors_are_measured_at_their_own_size(name: str) -> None:
+    report = report_sites(name, "ela_b", at="stage")
+    built = build_network(name)
+    assert report.macs == count_macs(built.network, 1, 3, *built.example_size)
+    assert report.macs_with > report.macs
+    assert report.sites
+    with pytest.raises(AttnlabError, match="--size is for classifiers and segmenters"):
+        report_sites(name, "ela_b", at="stage", size=32)
 
 
 @pytest.mark.parametrize(
@@ -35,6 +47,7 @@ def test_networks_are_built_by_name_without_weights(name: str) -> None:
         ("timm/regnety_04", "Did you mean 'regnety_0"),
         ("smp/DeepLabV3Pluss:resnet18", "Unknown architecture"),
         ("smp/Unet:resnet1", "Unknown encoder"),
+        ("detection/yolox_nan", "Did you mean 'yolox_nano'"),
     ],
 )
 def test_unknown_networks_list_the_near_ones(name: str, message: str) -> None:

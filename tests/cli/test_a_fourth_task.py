@@ -144,7 +144,7 @@ class CountTask(BaseTask):
         super().__init__({"network": network}, **options)
 
     def configure_network(self) -> None:
-        self.network = build_classifier(self.hparams["network"], 1)
+        self.network = build_classifier(self.hparams["network"], 1).network
         self.attach_attention()
 
     @property

@@ -185,7 +185,7 @@ class TestRecipes:
     def test_pretrained_weights_with_another_classifier(self, run, small, tmp_path, caplog):
         from attnlab.models import build_classifier
 
-        source = build_classifier("timm/test_resnet", 11)
+        source = build_classifier("timm/test_resnet", 11).network
         torch.save(source.state_dict(), tmp_path / "eleven.pth")
         frozen = [
             "--model.weights=eleven.pth",
@@ -295,7 +295,7 @@ class TestBadInput:
     def test_weights_that_do_not_fit(self, refused, tmp_path):
         from attnlab.models import build_classifier
 
-        torch.save(build_classifier("resnet18", 6).state_dict(), tmp_path / "r18.pth")
+        torch.save(build_classifier("resnet18", 6).network.state_dict(), tmp_path / "r18.pth")
         assert "do not fit" in refused("--model.weights=r18.pth").err
         more = ["--model.network=resnet18", "--model.stem_stride=1", "--model.weights=r18.pth"]
         assert "--model.stem_stride" in refused(*more).err

@@ -289,7 +289,7 @@ def test_attention_none_is_a_plain_network(run, small, tmp_path):
 def test_pretrained_file_and_frozen_statistics(run, small, tmp_path):
     from attnlab.models import build_segmenter
 
-    encoder = build_segmenter("DeepLabV3Plus", "tu-test_resnet", 21).encoder
+    encoder = build_segmenter("DeepLabV3Plus", "tu-test_resnet", 21).network.encoder
     torch.save(encoder.state_dict(), tmp_path / "backbone.pth")
     options = [
         "--model.weights=backbone.pth",

@@ -108,7 +108,7 @@ def test_a_run_without_a_terminal(run, seen, monkeypatch, tmp_path):
     assert len(epochs) == 2
     assert "val/mIoU" in epochs[0]
     # The network, counted by hand; and where attention is.
-    network = build_segmenter("DeepLabV3Plus", "tu-test_resnet", 2, {"decoder_channels": 16})
+    network = build_segmenter("DeepLabV3Plus", "tu-test_resnet", 2, {"decoder_channels": 16}).network
     plain = sum(parameter.numel() for parameter in network.parameters())
     summary = outcome.out[: outcome.out.index("epoch 1/2")]
     attention = sum(int(n.replace(",", "")) for n in re.findall(r"channels +([\d,]+) parameters", summary))

@@ -57,7 +57,9 @@ class TestBare:
         from attnlab.models import build_classifier
 
         write_class_folders(tmp_path / "pictures", classes=3, train=1, val=2)
-        torch.save(build_classifier("timm/test_resnet", classes).state_dict(), tmp_path / "weights.pth")
+        torch.save(
+            build_classifier("timm/test_resnet", classes).network.state_dict(), tmp_path / "weights.pth"
+        )
         outcome = run(
             "test",
             *("--task=classification", "--model.network=timm/test_resnet", "--model.weights=weights.pth"),

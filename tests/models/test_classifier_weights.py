@@ -13,18 +13,18 @@ from torch import nn
 from attnlab.attention import attach, attention_keys
 from attnlab.errors import AttnlabError
 from attnlab.models import (
+    BuiltNetwork,
     build_classifier,
-    head_name,
-    library_classifier_weights,
-    load_classifier,
+    load_weights,
     read_state_dict,
 )
+from attnlab.models.published import library_classifier_weights
 
 REAL = Path(__file__).parents[2].parent / "shared" / "weights" / "mobilenet_v2_imagenet_dequantized.pth"
 SLIM = {"channels": [8, 16, 16, 32]}
 
 
-def slim(classes: int, **arguments) -> nn.Module:
+def slim(classes: int, **arguments) -> BuiltNetwork:
     return build_classifier("timm/resnet18", classes, SLIM, **arguments)
 
 
@@ -34,7 +34,7 @@ def published() -> dict[str, torch.Tensor]:
     torch.manual_seed(1)
     return {
         key: torch.randn(value.shape).to(value.dtype) if value.is_floating_point() else value + 3
-        for key, value in slim(10).state_dict().items()
+        for key, value in slim(10).network.state_dict().items()
     }
 
 
@@ -45,43 +45,49 @@ def equal(network: nn.Module, weights: dict[str, torch.Tensor], but: tuple[str, 
 
 @pytest.mark.parametrize("prefix", ["", "module.", "network.", "backbone."])
 def test_loads_whole_under_any_prefix(published, prefix):
-    network = slim(10)
-    report = load_classifier(network, {prefix + key: v for key, v in published.items()}, "a test", "fc")
+    built = slim(10)
+    network = built.network
+    report = load_weights(built, {prefix + key: v for key, v in published.items()})
     assert equal(network, published)
-    assert (report.loaded, report.new, report.unused, report.head_replaced) == (len(published), [], [], None)
+    assert (report.loaded, report.new, report.unused, report.restarted) == (len(published), [], [], [])
 
 
 def test_a_classifier_of_other_classes_starts_anew(published):
-    network = slim(20)
+    built = slim(20)
+    network = built.network
     start = copy.deepcopy(network.fc.state_dict())
-    report = load_classifier(network, published, "a test", "fc")
+    report = load_weights(built, published)
     assert equal(network, published, but=("fc.",))
     assert equal(network.fc, start)
-    assert report.head_replaced == "the classifier fc starts anew: 20 classes here, 10 in the file"
+    assert report.reason == "20 classes here, 10 in the file"
     assert report.loaded == len(published) - 2
-    assert report.unused == ["fc.weight", "fc.bias"]
-    assert report.head_replaced in str(report)
+    assert report.unused == report.restarted == ["fc.weight", "fc.bias"]
+    assert f"{report.reason}, so these start anew: fc.weight, fc.bias" in str(report)
     assert "\n" not in str(report)
 
 
 def test_a_file_without_a_classifier(published):
-    network = slim(10)
+    built = slim(10)
+    network = built.network
     backbone = {f"backbone.{key}": value for key, value in published.items() if not key.startswith("fc.")}
-    report = load_classifier(network, {**backbone, "loss.weight": torch.ones(3)}, "a test", "fc")
+    report = load_weights(built, {**backbone, "loss.weight": torch.ones(3)})
     assert equal(network, {key.removeprefix("backbone."): value for key, value in backbone.items()})
-    assert report.head_replaced == "the classifier fc starts anew: there is none in the file"
+    assert report.reason == "the class layers are not in the file"
+    assert report.restarted == ["fc.weight", "fc.bias"]
+    assert report.unused == []
 
 
 @pytest.mark.parametrize("classes", [10, 20])
 @pytest.mark.parametrize("before", [True, False])
 def test_attention_may_be_there_before_or_come_after(published, classes, before):
-    network = slim(classes)
+    built = slim(classes)
+    network = built.network
     new: set[str] = set()
     if before:
         attach(network, "ela_t")
         new = set(attention_keys(network))
         assert new
-    report = load_classifier(network, published, "a test", "fc", new)
+    report = load_weights(built, published)
     if not before:
         attach(network, "ela_t")
     assert set(report.new) == new
@@ -89,21 +95,22 @@ def test_attention_may_be_there_before_or_come_after(published, classes, before)
 
 
 def test_attention_in_the_file_is_loaded(published):
-    network, source = slim(10), slim(10)
+    built, source = slim(10), slim(10).network
+    network = built.network
     for each in (network, source):
         attach(each, "ela_b")
     for value in source.state_dict().values():
         if value.is_floating_point():
             value.normal_()
-    report = load_classifier(network, source.state_dict(), "a test", "fc", attention_keys(network))
+    report = load_weights(built, source.state_dict())
     assert report.new == []
     assert equal(network, source.state_dict())
 
 
 def test_auxiliary_classifiers_may_be_left_over(published):
-    network = slim(10)
+    built = slim(10)
     extra = {"aux1.fc.weight": torch.ones(3), "AuxLogits.conv.weight": torch.ones(3)}
-    report = load_classifier(network, {**published, **extra}, "a test", "fc")
+    report = load_weights(built, {**published, **extra})
     assert report.unused == list(extra)
 
 
@@ -125,30 +132,30 @@ def test_auxiliary_classifiers_may_be_left_over(published):
     ],
 )
 def test_what_does_not_fit_is_named_and_changes_nothing(published, change, message):
-    network = slim(10)
+    built = slim(10)
+    network = built.network
     before = copy.deepcopy(network.state_dict())
     weights = dict(published)
     change(weights)
     with pytest.raises(AttnlabError, match=message):
-        load_classifier(network, weights, "a test", "fc")
+        load_weights(built, weights)
     assert equal(network, before)
 
 
 @pytest.mark.parametrize("attention", [False, True])
 def test_a_stem_for_small_images_says_what_to_do(published, attention):
-    network = slim(20, stem_stride=1)
-    new: set[str] = set()
+    built = slim(20, stem_stride=1)
+    network = built.network
     if attention:
         attach(network, "cbam", at="conv1")
-        new = set(attention_keys(network))
     with pytest.raises(AttnlabError, match=r"the stem.*--model.stem_stride away.*--model.weights none"):
-        load_classifier(network, published, "a test", "fc", new)
+        load_weights(built, published)
 
 
 def test_another_width_is_no_matter_of_the_stem():
-    source = build_classifier("mobilenet_v2", 10, {"width_mult": 0.5}).state_dict()
-    with pytest.raises(AttnlabError, match="do not fit MobileNetV2: of another shape") as caught:
-        load_classifier(build_classifier("mobilenet_v2", 10), source, "a test", "classifier.1")
+    source = build_classifier("mobilenet_v2", 10, {"width_mult": 0.5}).network.state_dict()
+    with pytest.raises(AttnlabError, match="do not fit the network MobileNetV2: of another shape") as caught:
+        load_weights(build_classifier("mobilenet_v2", 10), source)
     assert "stem" not in str(caught.value)
 
 
@@ -195,24 +202,25 @@ class TestRealMobileNet:
         return read_state_dict(REAL)
 
     def test_whole(self, state):
-        network = build_classifier("mobilenet_v2", 1000)
-        report = load_classifier(network, state, REAL.name, head_name(network, 1000))
+        built = build_classifier("mobilenet_v2", 1000)
+        network = built.network
+        report = load_weights(built, state)
         assert report.loaded == len(network.state_dict()) == len(state)
-        assert report.head_replaced is None
+        assert report.restarted == []
         assert equal(network, state)
 
     def test_twenty_classes(self, state):
-        network = build_classifier("mobilenet_v2", 20)
-        report = load_classifier(network, state, REAL.name, head_name(network, 20))
-        expected = "the classifier classifier.1 starts anew: 20 classes here, 1000 in the file"
-        assert report.head_replaced == expected
+        built = build_classifier("mobilenet_v2", 20)
+        report = load_weights(built, state)
+        assert report.restarted == ["classifier.1.weight", "classifier.1.bias"]
         assert report.loaded == len(state) - 2
 
     def test_attention_at_zero_changes_no_logit(self, state):
-        plain, attended = (build_classifier("mobilenet_v2", 1000).eval() for _ in range(2))
+        both = [build_classifier("mobilenet_v2", 1000) for _ in range(2)]
+        plain, attended = (built.network.eval() for built in both)
         attach(attended, "ela_b", mode="rezero")
-        load_classifier(plain, state, REAL.name, "classifier.1")
-        report = load_classifier(attended, state, REAL.name, "classifier.1", attention_keys(attended))
+        load_weights(both[0], state)
+        report = load_weights(both[1], state)
         assert set(report.new) == set(attention_keys(attended))
         images = torch.randn(2, 3, 96, 96)
         with torch.no_grad():

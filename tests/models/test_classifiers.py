@@ -8,8 +8,9 @@ from torch import nn
 
 from attnlab.attention import attach
 from attnlab.errors import AttnlabError
-from attnlab.models import build_classifier, head_name
-from attnlab.models.classifiers import find_network, is_cnn
+from attnlab.models import build_classifier
+from attnlab.models.classifiers import is_cnn
+from attnlab.models.published import find_network
 from tests.models.tester import ClassifierTester
 
 NETWORKS = [
@@ -27,14 +28,14 @@ class TestClassifiers(ClassifierTester):
 
     def build(self) -> nn.Module:
         name, options, stem_stride = self.choice
-        network = build_classifier(name, self.classes, options, stem_stride)
+        network = build_classifier(name, self.classes, options, stem_stride).network
         attach(network, "ela_t", at="auto")
         return network
 
 
 def on_meta(name: str, classes: int = 7, **arguments) -> nn.Module:
     with torch.device("meta"):
-        return build_classifier(name, classes, **arguments)
+        return build_classifier(name, classes, **arguments).network
 
 
 class TestNames:
@@ -77,16 +78,19 @@ class TestNames:
 
 class TestOptions:
     def test_they_reach_the_network(self):
-        narrow = build_classifier("mobilenet_v2", 5, {"width_mult": 0.5})
+        narrow = build_classifier("mobilenet_v2", 5, {"width_mult": 0.5}).network
         assert narrow.features[0][0].out_channels == 16
-        slim = build_classifier("timm/resnet18", 5, {"channels": [16, 32, 64, 128], "drop_path_rate": 0.1})
+        options = {"channels": [16, 32, 64, 128], "drop_path_rate": 0.1}
+        slim = build_classifier("timm/resnet18", 5, options).network
         assert slim.fc.in_features == 128
         assert slim.layer4[1].drop_path.drop_prob == pytest.approx(0.1)
 
     def test_through_functions_that_swallow_the_rest(self):
         """A function of torchvision's MobileNetV3 takes `width_mult`; its class takes anything."""
-        assert build_classifier("mobilenet_v3_small", 5, {"width_mult": 0.5}).features[1].out_channels == 8
-        assert build_classifier("convnext_tiny", 5, {"layer_scale": 0.5}).features[1][0].layer_scale[0] == 0.5
+        narrow = build_classifier("mobilenet_v3_small", 5, {"width_mult": 0.5}).network
+        assert narrow.features[1].out_channels == 8
+        scaled = build_classifier("convnext_tiny", 5, {"layer_scale": 0.5}).network
+        assert scaled.features[1][0].layer_scale[0] == 0.5
 
     @pytest.mark.parametrize(
         ("name", "options", "message"),
@@ -186,18 +190,14 @@ class TestHead:
         ],
     )
     def test_published_names(self, name, head):
-        assert head_name(on_meta(name, 7), 7) == head
+        with torch.device("meta"):
+            assert build_classifier(name, 7).class_layers == (head,)
 
-    def test_attention_changes_no_name(self):
-        network = build_classifier("mobilenet_v2", 7)
-        attach(network, "ela_t")
-        assert head_name(network, 7) == "classifier.1"
-
-    def test_another_number_of_classes(self):
-        with pytest.raises(
-            AttnlabError, match=r"ResNet makes \(1, 7\) of one image, not the logits of 8 classes"
-        ):
-            head_name(on_meta("resnet18", 7), 8)
+    def test_of_the_librarys_own_classes(self):
+        with torch.device("meta"):
+            built = build_classifier("mobilenet_v2")
+        assert built.class_layers == ("classifier.1",)
+        assert built.network.get_submodule("classifier.1").out_features == 1000
 
 
 @pytest.mark.parametrize("name", ["googlenet", "inception_v3"])
@@ -212,7 +212,7 @@ def test_no_auxiliary_heads(name):
 def test_googlenet_takes_images_normalised_as_the_others():
     """Its published weights are for pixels in -1..1, not for ImageNet's normalisation."""
     seen = []
-    network = build_classifier("googlenet", 7).eval()
+    network = build_classifier("googlenet", 7).network.eval()
     network.conv1.register_forward_pre_hook(lambda module, args: seen.append(args[0]))
     pixels = torch.rand(1, 3, 64, 64)
     mean, std = torch.tensor([0.485, 0.456, 0.406]), torch.tensor([0.229, 0.224, 0.225])
@@ -243,7 +243,7 @@ class TestStem:
     @pytest.mark.parametrize("stride", [1, 2])
     def test_small_kernel(self, stride):
         torch.manual_seed(0)
-        conv = build_classifier("resnet18", 5, stem_stride=stride).conv1
+        conv = build_classifier("resnet18", 5, stem_stride=stride).network.conv1
         assert (conv.kernel_size, conv.padding, conv.stride) == ((3, 3), (1, 1), (stride, stride))
         assert conv.bias is None
         assert conv.weight.std().item() == pytest.approx((2 / (9 * 64)) ** 0.5, rel=0.05)  # He, fan out

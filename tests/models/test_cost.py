@@ -5,8 +5,8 @@ import torch
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from attnlab.attention import attach, attention_modules
-from attnlab.models import build_detector, build_segmenter, cost
+from attnlab.attention import attach, attention_modules, macs
+from attnlab.models import build_detector, build_segmenter
 from attnlab.models.cost import measure_cost
 
 
@@ -34,7 +34,7 @@ def test_counts_convolutions_and_the_attention_in_them():
 
 
 def test_leaves_the_network_as_it_is():
-    network = build_segmenter("DeepLabV3Plus", "resnet18", 3).train()
+    network = build_segmenter("DeepLabV3Plus", "resnet18", 3).network.train()
     before = {key: value.clone() for key, value in network.state_dict().items()}
     found = measure_cost(network, [], (64, 64))
     assert found.parameters == sum(p.numel() for p in network.parameters())
@@ -58,8 +58,8 @@ def test_detectors_of_one_stage_are_counted_without_being_run(name, options, mon
     network = build_detector(name, 3, options).network.eval()
     with torch.no_grad(), FlopCounterMode(display=False) as counter:
         network(torch.zeros(1, 3, 128, 128))
-    devices, count = [], cost._count
-    monkeypatch.setattr(cost, "_count", lambda *args: devices.append(args[-1]) or count(*args))
+    devices, count = [], macs._count
+    monkeypatch.setattr(macs, "_count", lambda *args: devices.append(args[-1]) or count(*args))
     assert measure_cost(network, [], (128, 128)).macs == counter.get_total_flops() // 2
     assert devices == ["meta"]
 

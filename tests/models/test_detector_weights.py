@@ -8,8 +8,7 @@ from torchvision.models import detection
 
 from attnlab.attention import attach, attention_keys
 from attnlab.errors import AttnlabError
-from attnlab.models import build_classifier, build_detector, read_state_dict
-from attnlab.models.detector_weights import library_detector_weights, load_detector
+from attnlab.models import build_classifier, build_detector, load_weights, read_state_dict
 
 SHARED = Path(__file__).parents[2].parent / "shared" / "weights"
 SMALL = {"backbone": "resnet18", "min_size": 64, "max_size": 96}
@@ -52,10 +51,10 @@ class TestWholeDetectors:
         built = build(name)
         state = other_values(built.network)
         given = {prefix + key: value for key, value in state.items()}
-        report = load_detector(built.network, given, "a test", built.trunk)
+        report = load_weights(built, given)
         assert loaded_keys(built.network, state) == set(state)
         assert (report.part, report.loaded, report.restarted, report.unused) == (
-            "detector",
+            "network",
             len(state),
             [],
             [],
@@ -66,7 +65,7 @@ class TestWholeDetectors:
         built = build(name, 3)
         state = other_values(build(name, 7).network)
         before = {key: value.clone() for key, value in built.network.state_dict().items()}
-        report = load_detector(built.network, state, "a test", built.trunk)
+        report = load_weights(built, state)
         anew = {f"{layer}.{kind}" for layer in DETECTORS[name][1] for kind in ("weight", "bias")}
         assert set(report.restarted) == anew
         assert loaded_keys(built.network, state) == set(state) - anew
@@ -78,7 +77,7 @@ class TestWholeDetectors:
     def test_between_frozen_batchnorm_and_the_usual(self, frozen):
         built = build("retinanet", frozen_bn=frozen)
         state = other_values(build("retinanet", frozen_bn=not frozen).network)
-        load_detector(built.network, state, "a test", built.trunk)
+        load_weights(built, state)
         ours = {key for key in built.network.state_dict() if "num_batches" not in key}
         assert loaded_keys(built.network, state) >= ours
 
@@ -88,7 +87,7 @@ class TestWholeDetectors:
         state = other_values(built.network)
         attach(built.network, "ela_t", at="resnet.block", mode="rezero")
         keys = attention_keys(built.network)
-        report = load_detector(built.network, state, "a test", built.trunk, new=keys)
+        report = load_weights(built, state)
         assert set(report.new) == keys
         assert loaded_keys(built.network, state) == set(state)
 
@@ -96,11 +95,11 @@ class TestWholeDetectors:
         attended = build("fcos")
         attach(attended.network, "ela_t", at="resnet.block", mode="rezero")
         state = other_values(attended.network)
-        load_detector(attended.network, state, "a test", attended.trunk, new=attention_keys(attended.network))
+        load_weights(attended, state)
         assert loaded_keys(attended.network, state) == set(state)
         plain = build("fcos")
-        with pytest.raises(AttnlabError, match="a test has weights of attention modules that"):
-            load_detector(plain.network, state, "a test", plain.trunk)
+        with pytest.raises(AttnlabError, match="the state dict given has weights of attention modules that"):
+            load_weights(plain, state)
 
     def test_attention_that_is_shared(self):
         """One module under several names, once for each in the file."""
@@ -114,7 +113,7 @@ class TestWholeDetectors:
             elif "inputs.c5.attention." in key:
                 for site in ("merge.p4", "merge.n5"):
                     state[key.replace("inputs.c5", site)] = state[key]
-        report = load_detector(built.network, state, "a test", built.trunk, new=attention_keys(built.network))
+        report = load_weights(built, state)
         assert loaded_keys(built.network, state) == set(state)
         assert report.new == []
 
@@ -138,14 +137,16 @@ class TestWholeDetectors:
         before = {key: value.clone() for key, value in built.network.state_dict().items()}
         state = other_values(built.network)
         change(state)
-        with pytest.raises(AttnlabError, match=f"The weights of a test do not fit the detector.*{message}"):
-            load_detector(built.network, state, "a test", built.trunk)
+        with pytest.raises(
+            AttnlabError, match=f"The weights of the state dict given do not fit the network.*{message}"
+        ):
+            load_weights(built, state)
         assert loaded_keys(built.network, before) == set(before)
 
     def test_neither_detector_nor_backbone(self):
         built = build("yolof")
         with pytest.raises(AttnlabError, match=r"neither of YOLOF nor of its backbone: its keys are a\.b"):
-            load_detector(built.network, {"a.b": torch.ones(1)}, "a test", built.trunk)
+            load_weights(built, {"a.b": torch.ones(1)})
 
 
 class TestOlderFiles:
@@ -174,7 +175,7 @@ class TestOlderFiles:
         assert not set(state) <= set(library.state_dict())
         library.load_state_dict(state)
         built = build(name, backbone="resnet50")
-        load_detector(built.network, state, "a test", built.trunk)
+        load_weights(built, state)
         wanted = {key for key in library.state_dict() if "num_batches" not in key}
         assert loaded_keys(built.network, library.state_dict()) >= wanted
 
@@ -184,12 +185,12 @@ class TestBackbones:
     @pytest.mark.parametrize("frozen", [True, False])
     @pytest.mark.parametrize("prefix", ["", "network."])
     def test_a_resnet(self, name, frozen, prefix):
-        classifier = build_classifier("resnet18", 10)
+        classifier = build_classifier("resnet18", 10).network
         state = other_values(classifier)
         built = build(name, frozen_bn=frozen)
         given = {prefix + key: value for key, value in state.items()}
-        report = load_detector(built.network, given, "a test", built.trunk)
-        trunk = built.network.get_submodule(built.trunk)
+        report = load_weights(built, given)
+        trunk = built.network.get_submodule(built.backbone)
         ours = {key for key in trunk.state_dict() if "num_batches" not in key}
         assert loaded_keys(trunk, state) >= ours
         assert (report.part, report.restarted) == ("backbone", [])
@@ -197,62 +198,58 @@ class TestBackbones:
 
     @pytest.mark.parametrize("backbone", ["mobilenet_v2", "mobilenet_v3_small"])
     def test_a_mobilenet(self, backbone):
-        state = other_values(build_classifier(backbone, 10))
+        state = other_values(build_classifier(backbone, 10).network)
         built = build("fcos", backbone=backbone)
-        load_detector(built.network, state, "a test", built.trunk)
-        trunk = built.network.get_submodule(built.trunk)
+        load_weights(built, state)
+        trunk = built.network.get_submodule(built.backbone)
         features = {key.removeprefix("features."): value for key, value in state.items()}
         assert loaded_keys(trunk, features) == set(trunk.state_dict())
 
     @pytest.mark.parametrize("prefix", ["", "module."])
     def test_the_mobilenet_of_ssdlite(self, prefix):
-        classifier = build_classifier("mobilenet_v3_small", 10).eval()
+        classifier = build_classifier("mobilenet_v3_small", 10).network.eval()
         state = other_values(classifier)
         built = build("ssdlite")
         given = {prefix + key: value * 0.1 for key, value in state.items()}
-        report = load_detector(built.network, given, "a test", built.trunk)
+        report = load_weights(built, given)
         classifier.load_state_dict({key: given[prefix + key] for key in state})
         image = torch.rand(1, 3, 64, 64)
-        trunk = built.network.eval().get_submodule(built.trunk)
+        trunk = built.network.eval().get_submodule(built.backbone)
         with torch.no_grad():
             assert torch.equal(trunk(image), classifier.features(image))
         assert report.part == "backbone"
 
     def test_attention_may_be_new_in_the_backbone_and_outside(self):
-        state = other_values(build_classifier("resnet18", 10))
+        state = other_values(build_classifier("resnet18", 10).network)
         built = build("faster_rcnn")
         attach(built.network, "ela_t", at=["resnet.block", "fpn"])
         keys = attention_keys(built.network)
-        report = load_detector(built.network, state, "a test", built.trunk, new=keys)
+        report = load_weights(built, state)
         assert set(report.new) == keys
-        with pytest.raises(AttnlabError, match=r"missing in the file: .*attention"):
-            load_detector(built.network, state, "a test", built.trunk)
 
     def test_attention_in_a_classifiers_file(self):
-        classifier = build_classifier("resnet18", 10)
+        classifier = build_classifier("resnet18", 10).network
         attach(classifier, "ela_t", at="resnet.block")
         built = build("retinanet")
         for prefix in ("", "network."):
             state = {prefix + key: value for key, value in classifier.state_dict().items()}
             with pytest.raises(AttnlabError, match="has weights of attention modules that"):
-                load_detector(built.network, state, "a test", built.trunk)
+                load_weights(built, state)
 
     def test_another_network(self):
-        state = other_values(build_classifier("resnet34", 10))
+        state = other_values(build_classifier("resnet34", 10).network)
         built = build("yolof")
         with pytest.raises(AttnlabError, match=r"do not fit the backbone .*not in the network"):
-            load_detector(built.network, state, "a test", built.trunk)
+            load_weights(built, state)
 
 
 class TestLibrary:
     def test_without_published_weights(self):
         with pytest.raises(AttnlabError, match="Nobody publishes ImageNet weights of yolox_nano's") as error:
-            library_detector_weights("yolox_nano", {"size": 416})
+            build_detector("yolox_nano", 3, {"size": 416}).imagenet()
         assert "https://github.com/Megvii-BaseDetection/YOLOX/releases" in str(error.value)
         with pytest.raises(AttnlabError, match="Set reduced_tail of ssdlite to false"):
-            library_detector_weights("ssdlite", {"reduced_tail": True})
-        with pytest.raises(AttnlabError, match="Unknown detector"):
-            library_detector_weights("yolo", {})
+            build_detector("ssdlite", 3, {"reduced_tail": True}).imagenet()
 
     @pytest.mark.parametrize(
         ("name", "options", "backbone"),
@@ -264,9 +261,9 @@ class TestLibrary:
     )
     def test_whose_they_are(self, monkeypatch, name, options, backbone):
         monkeypatch.setattr(
-            "attnlab.models.detector_weights.library_classifier_weights", lambda network: {network: None}
+            "attnlab.models.detectors.build.library_classifier_weights", lambda network: {network: None}
         )
-        assert library_detector_weights(name, options) == {backbone: None}
+        assert build_detector(name, 3, options).imagenet() == {backbone: None}
 
 
 @pytest.mark.real_data
@@ -274,30 +271,25 @@ class TestLibrary:
 class TestFilesOfOthers:
     def test_yolox_of_coco(self):
         built = build("yolox_nano", 80)
-        report = load_detector(
-            built.network, read_state_dict(SHARED / "yolox_nano_coco.pth"), "yolox_nano_coco.pth", built.trunk
-        )
-        assert report.part == "detector"
+        report = load_weights(built, read_state_dict(SHARED / "yolox_nano_coco.pth"))
+        assert report.part == "network"
         assert report.restarted == report.new == report.unused == []
         built = build("yolox_nano", 20)
-        report = load_detector(
-            built.network, read_state_dict(SHARED / "yolox_nano_coco.pth"), "it", built.trunk
-        )
+        report = load_weights(built, read_state_dict(SHARED / "yolox_nano_coco.pth"))
         assert len(report.restarted) == 6
 
     def test_the_authors_yolox(self):
         state = read_state_dict(SHARED / "yolox_nano_ela_voc_authors.pth")
         built = build("yolox_nano", 20)
         with pytest.raises(AttnlabError, match="has weights of attention modules that"):
-            load_detector(built.network, state, "the file", built.trunk)
+            load_weights(built, state)
         attach(built.network, "ela_t", at="yolox.neck", example=IMAGE)
-        keys = attention_keys(built.network)
-        report = load_detector(built.network, state, "the file", built.trunk, new=keys)
-        assert report.part == "detector"
+        report = load_weights(built, state)
+        assert report.part == "network"
         assert report.restarted == report.new == report.unused == []
 
     def test_mobilenet_of_imagenet(self):
         built = build("fcos", backbone="mobilenet_v2")
         state = read_state_dict(SHARED / "mobilenet_v2_imagenet_dequantized.pth")
-        report = load_detector(built.network, state, "it", built.trunk)
+        report = load_weights(built, state)
         assert (report.part, report.loaded) == ("backbone", len(built.network.backbone.body.state_dict()))

@@ -27,13 +27,13 @@ class TestSegmenters(NetworkTester):
         self.choice = architecture, encoder
 
     def build(self) -> nn.Module:
-        network = build_segmenter(*self.choice, num_classes=self.classes)
+        network = build_segmenter(*self.choice, num_classes=self.classes).network
         attach(network, "ela_t", at="auto")
         return network
 
 
 def test_padding_is_decided_by_the_image_alone():
-    network = build_segmenter("DeepLabV3Plus", "resnet18", 3).eval()
+    network = build_segmenter("DeepLabV3Plus", "resnet18", 3).network.eval()
     seen = []
     network.model.register_forward_pre_hook(lambda module, args: seen.append(args[0]))
     image = torch.randn(1, 3, 50, 33)
@@ -47,7 +47,7 @@ def test_padding_is_decided_by_the_image_alone():
 def test_unused_stages_are_taken_out():
     shallow = build_segmenter("PSPNet", "resnet18", 3)
     assert shallow.dropped == ("layer3", "layer4")
-    assert not any(key.startswith("model.encoder.layer4") for key in shallow.state_dict())
+    assert not any(key.startswith("model.encoder.layer4") for key in shallow.network.state_dict())
     assert build_segmenter("PSPNet", "resnet18", 3, {"encoder_depth": 5}).dropped == ()
 
 

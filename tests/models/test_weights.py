@@ -8,19 +8,24 @@ from safetensors.torch import save_file
 
 from attnlab.attention import attach, attention_keys
 from attnlab.errors import AttnlabError
-from attnlab.models import build_segmenter, load_backbone, read_state_dict
+from attnlab.models import build_segmenter, load_weights, read_state_dict
 
 REAL = Path(__file__).parents[2].parent / "shared" / "weights" / "mobilenet_v2_imagenet_dequantized.pth"
 
 
 @pytest.fixture
-def encoder():
-    return build_segmenter("DeepLabV3Plus", "mobilenet_v2", 3).encoder
+def built():
+    return build_segmenter("DeepLabV3Plus", "mobilenet_v2", 3)
 
 
 @pytest.fixture
-def weights(encoder):
-    state = build_segmenter("DeepLabV3Plus", "mobilenet_v2", 3).encoder.state_dict()
+def encoder(built):
+    return built.network.encoder
+
+
+@pytest.fixture
+def weights():
+    state = build_segmenter("DeepLabV3Plus", "mobilenet_v2", 3).network.encoder.state_dict()
     return {**state, "classifier.1.weight": torch.zeros(1000, 1280), "classifier.1.bias": torch.zeros(1000)}
 
 
@@ -33,23 +38,23 @@ def same(encoder, weights):
 
 
 @pytest.mark.parametrize("prefix", ["", "module.", "network.model.encoder."])
-def test_loads_under_any_prefix(encoder, weights, prefix):
-    report = load_backbone(encoder, {prefix + key: value for key, value in weights.items()}, "a test")
+def test_loads_under_any_prefix(built, encoder, weights, prefix):
+    report = load_weights(built, {prefix + key: value for key, value in weights.items()})
     assert same(encoder, weights)
     assert report.loaded == len(weights) - 2
     assert len(report.unused) == 2
 
 
-def test_attention_may_be_there_before(encoder, weights):
+def test_attention_may_be_there_before(built, encoder, weights):
     sites = attach(encoder, "ela_t", at="mobilenetv2.depthwise")
-    report = load_backbone(encoder, weights, "a test", new=attention_keys(encoder))
-    assert set(report.new) == attention_keys(encoder)
+    report = load_weights(built, weights)
+    assert set(report.new) == attention_keys(built.network)
     assert len(sites) == 16
     assert same(encoder, weights)
 
 
-def test_attention_may_come_after(encoder, weights):
-    load_backbone(encoder, weights, "a test")
+def test_attention_may_come_after(built, encoder, weights):
+    load_weights(built, weights)
     attach(encoder, "ela_t", at="mobilenetv2.depthwise")
     assert same(encoder, weights)
 
@@ -65,12 +70,24 @@ def test_attention_may_come_after(encoder, weights):
         ),
     ],
 )
-def test_what_does_not_fit_is_named_and_changes_nothing(encoder, weights, change, message):
+def test_what_does_not_fit_is_named_and_changes_nothing(built, encoder, weights, change, message):
     before = {key: value.clone() for key, value in encoder.state_dict().items()}
     change(weights)
     with pytest.raises(AttnlabError, match=message):
-        load_backbone(encoder, weights, "a test")
+        load_weights(built, weights)
     assert same(encoder, before)
+
+
+@pytest.mark.parametrize("prefix", ["", "network."])
+@pytest.mark.parametrize("classes", [3, 5])
+def test_a_whole_segmenter(built, prefix, classes):
+    source = build_segmenter("DeepLabV3Plus", "mobilenet_v2", classes).network.state_dict()
+    before = {key: value.clone() for key, value in built.network.state_dict().items()}
+    report = load_weights(built, {prefix + key: value for key, value in source.items()})
+    anew = {f"model.segmentation_head.0.{kind}" for kind in ("weight", "bias")} if classes != 3 else set()
+    assert (report.part, set(report.restarted), report.loaded) == ("network", anew, len(source) - len(anew))
+    after = built.network.state_dict()
+    assert all(torch.equal(after[key], (before if key in anew else source)[key]) for key in source)
 
 
 class TestReading:
@@ -113,6 +130,5 @@ class TestReading:
 @pytest.mark.skipif(not REAL.is_file(), reason=f"no real weights at {REAL}")
 @pytest.mark.parametrize("architecture", ["DeepLabV3Plus", "PSPNet"])
 def test_real_mobilenet_weights(architecture):
-    network = build_segmenter(architecture, "mobilenet_v2", 21)
-    report = load_backbone(network.encoder, read_state_dict(REAL), "the file", dropped=network.dropped)
-    assert report.loaded == len(network.encoder.state_dict())
+    built = build_segmenter(architecture, "mobilenet_v2", 21)
+    assert load_weights(built, REAL).loaded == len(built.network.encoder.state_dict())

@@ -70,7 +70,7 @@ class TestSchedule:
 
 
 def network():
-    result = build_segmenter("DeepLabV3Plus", "resnet18", 3)
+    result = build_segmenter("DeepLabV3Plus", "resnet18", 3).network
     attach(result, "ela_t", at="resnet.block", mode="rezero")
     return result
 

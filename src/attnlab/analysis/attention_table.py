@@ -17,7 +17,7 @@ from rich.syntax import Syntax
 from rich.table import Table
 from rich.text import Text
 
-from attnlab.analysis.profile import Device, check_device, finish, forward_pass, paired_rounds, saved_bytes
+from attnlab.analysis.measure import Device, check_device, finish, forward_pass, paired_rounds, saved_bytes
 from attnlab.analysis.tables import check_least, markdown_table, terminal_table
 from attnlab.attention import AttentionSpec, get_attention, list_attentions
 from attnlab.attention.macs import count_macs
@@ -209,10 +209,10 @@ def _with_times(rows: list[AttentionRow], trial: Trial) -> list[AttentionRow]:
 
     def step(name: str) -> None:
         y = modules[name](x)
-        finish(x)
+        finish(trial.device)
         start = time.perf_counter()
         y.backward(torch.ones_like(y))
-        finish(x)
+        finish(trial.device)
         backward[name].append(time.perf_counter() - start)
         modules[name].zero_grad(set_to_none=True)
         x.grad = None
@@ -222,6 +222,6 @@ def _with_times(rows: list[AttentionRow], trial: Trial) -> list[AttentionRow]:
         return {name: 1000 * median(taken[-trial.rounds :]) for name, taken in times.items()}
 
     paired_rounds({name: partial(step, name) for name in modules}, trial.rounds)
-    works = {name: partial(forward_pass, module, x) for name, module in modules.items()}
+    works = {name: partial(forward_pass, module, x, trial.device) for name, module in modules.items()}
     forward, back = medians(paired_rounds(works, trial.rounds)), medians(backward)
     return [replace(row, forward=forward[row.spec.name], backward=back[row.spec.name]) for row in rows]

@@ -6,28 +6,28 @@ Counts come from the ``meta`` device; in timed rounds the networks take turns, s
 from __future__ import annotations
 
 import copy
-import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
 from statistics import median
-from typing import Any, Literal, get_args
-from weakref import WeakSet
+from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.multiprocessing.reductions import StorageWeakRef
 
+from attnlab.analysis.measure import Device, check_device, finish, forward_pass, paired_rounds, saved_bytes
 from attnlab.analysis.profile_subjects import Subject, Variant
-from attnlab.analysis.sites import macs_of
+from attnlab.analysis.sites import macs_of, size_for
 from attnlab.analysis.tables import check_least
 from attnlab.attention import Site, attach
-from attnlab.errors import AttnlabError, unknown
+from attnlab.errors import AttnlabError
+from attnlab.models import BuiltNetwork
 
-Device = Literal["cpu", "cuda"]
 Say = Callable[[str], None]
 LEAST_ROUNDS = 2
+# Objects in each image that a detector is trained on.
+OBJECTS = 8
 
 
 @dataclass(frozen=True)
@@ -35,7 +35,7 @@ class Setup:
     """How networks are measured.
 
     Attributes:
-        size: Height and width of the images, in pixels.
+        size: Height and width of the images, in pixels; by default 224, and in detectors their own.
         batch: Images in a batch.
         rounds: Rounds that are timed; with ``seconds`` the most that are.
         seconds: What the timed rounds of one network may take together; it gets as many of ``rounds`` as fit,
@@ -49,7 +49,7 @@ class Setup:
         AttnlabError: For numbers below 1, or a device that is not there.
     """
 
-    size: int = 224
+    size: int | None = None
     batch: int = 16
     rounds: int = 10
     device: Device = "cpu"
@@ -64,19 +64,6 @@ class Setup:
             raise AttnlabError(f"--seconds is above 0, got {self.seconds}.")
         check_device(self.device, self.timed)
 
-    @property
-    def shape(self) -> tuple[int, int, int, int]:
-        """Shape of the batch, (B,C,H,W)."""
-        return self.batch, 3, self.size, self.size
-
-
-def check_device(device: str, timed: bool) -> None:
-    """Refuse, by an AttnlabError, a device that is unknown, or missing where times are taken on it."""
-    if device not in get_args(Device):
-        raise unknown("device", device, get_args(Device))
-    if timed and device == "cuda" and not torch.cuda.is_available():
-        raise AttnlabError("This PyTorch sees no CUDA device; use --device cpu, or --no-time for counts.")
-
 
 @dataclass(frozen=True)
 class Row:
@@ -86,7 +73,7 @@ class Row:
         attention: The variant's label.
         parameters: Parameters of the network, attention included.
         macs: Multiply-accumulates on one image.
-        saved_bytes: Bytes held for the backward pass, per image.
+        saved_bytes: Bytes held for the backward pass, per image; of a detector, those of one image.
         forward: Seconds per image of a forward pass in evaluation, by round; empty if it was not timed.
         step: Seconds per image of a forward and a backward pass in training, by round.
     """
@@ -105,13 +92,17 @@ class Profile:
 
     Attributes:
         subject: The network.
+        size: Height and width of the images, in pixels.
         sites: Where the attention is, the same for all; empty if there is none.
         rows: One an attention; the first is the network without.
+        detects: Whether it is a detector.
     """
 
     subject: Subject
+    size: tuple[int, int]
     sites: Sequence[Site]
     rows: Sequence[Row]
+    detects: bool = False
 
 
 def profile(subjects: Sequence[Subject], setup: Setup, say: Say = lambda text: None) -> list[Profile]:
@@ -148,77 +139,38 @@ def count(subject: Subject, setup: Setup, say: Say = lambda text: None) -> Profi
         AttnlabError: If the network does not run, or no site is found.
     """
     say(f"counting {subject.name}")
-    base = subject.build("meta")
     sites: Sequence[Site] = ()
     rows = []
-    for number, variant in enumerate(subject.compared, 1):
-        say(f"counting {subject.name} with {variant.label}, {number} of {len(subject.compared)}")
-        network, found = _attended(base, subject, variant, setup.size)
-        sites = sites or found
-        name = f"{subject.name} with {variant.label}" if found else subject.name
-        parameters = sum(parameter.numel() for parameter in network.parameters())
-        macs, saved = macs_of(name, network, setup.size), _saved_per_image(name, network, setup)
-        rows.append(Row(variant.label, parameters, macs, saved))
-    return Profile(subject, sites, rows)
+    with torch.random.fork_rng(devices=[]):
+        torch.default_generator.manual_seed(0)
+        built = subject.build("meta")
+        size = size_for(built, setup.size)
+        # What a detector learns depends on values, which meta tensors have not; many images may be too many.
+        device, images = ("meta", setup.batch) if built.first_label is None else ("cpu", 1)
+        batch = _on(example_batch(built, images, size), device)
+        for number, variant in enumerate(subject.compared, 1):
+            say(f"counting {subject.name} with {variant.label}, {number} of {len(subject.compared)}")
+            torch.default_generator.manual_seed(0)
+            network, found = _attended(built.network, subject, variant, size)
+            sites = sites or found
+            name = f"{subject.name} with {variant.label}" if found else subject.name
+            parameters = sum(parameter.numel() for parameter in network.parameters())
+            macs, saved = macs_of(name, network, size), _saved(name, network.to(device).train(), batch)
+            rows.append(Row(variant.label, parameters, macs, saved / images))
+    return Profile(subject, size, sites, rows, detects=built.first_label is not None)
 
 
-def saved_bytes(network: nn.Module, *inputs: Tensor) -> int:
-    """Bytes that autograd holds when a forward pass in training has ended.
-
-    Storages are counted, each once: tensors that are views of one map, or several layers that keep the same
-    map, take its memory one time. Parameters and buffers are left out; they are there anyway. So are the
-    gradients, the workspaces of operations, and what is freed before the pass ends: the peak is higher.
-
-    Args:
-        network: In training mode, on the device of the inputs.
-        *inputs: What it takes. On ``meta`` nothing is computed and the bytes are the same.
-    """
-    held: WeakSet[_Saved] = WeakSet()
-
-    def pack(tensor: Tensor) -> _Saved:
-        saved = _Saved(tensor)
-        held.add(saved)
-        return saved
-
-    with torch.autograd.graph.saved_tensors_hooks(pack, lambda saved: saved.tensor):
-        output = network(*inputs)
-    own = {StorageWeakRef(t.untyped_storage()) for t in (*network.parameters(), *network.buffers())}
-    storages = (saved.tensor.untyped_storage() for saved in held)
-    sizes = {StorageWeakRef(storage): storage.nbytes() for storage in storages}
-    del output  # until here it kept the graph, and so what the graph holds
-    return sum(size for storage, size in sizes.items() if storage not in own)
-
-
-def paired_rounds(
-    works: Mapping[str, Callable[[], object]],
-    rounds: int,
-    warmup: int = 1,
-    clock: Callable[[], float] = time.perf_counter,
-    plan: Callable[[float], int] | None = None,
-) -> dict[str, list[float]]:
-    """Time every work once a round, in an order that turns round from one round to the next.
-
-    Args:
-        works: The works by name.
-        rounds: Rounds that count.
-        warmup: Rounds before them that do not.
-        clock: Seconds from any start.
-        plan: Told the seconds of the last round that does not count, it says how many will.
-    """
-    times: dict[str, list[float]] = {name: [] for name in works}
-    number, began = -warmup, clock()
-    while number < rounds:
-        for name in list(works) if number % 2 == 0 else reversed(list(works)):
-            start = clock()
-            works[name]()
-            taken = clock() - start
-            if number >= 0:
-                times[name].append(taken)
-        number += 1
-        if number == 0 and plan is not None:
-            rounds = plan(clock() - began)
-        began = clock()
-    return times
+def example_batch(built: BuiltNetwork, batch: int, size: tuple[int, int]) -> tuple[Any, ...]:
+    """What a network takes in training: images (B, 3, H, W); a detector a list of them, and random boxes."""
+    generator = torch.Generator().manual_seed(0)
+    height, width = size
+    if built.first_label is None:
+        return (torch.randn(batch, 3, height, width, generator=generator),)
+    corners = torch.rand(batch, OBJECTS, 2, 2, generator=generator) * torch.tensor([width, height])
+    boxes = torch.cat([corners.amin(2), corners.amax(2)], dim=-1)
+    labels = torch.full((OBJECTS,), built.first_label)
+    images = list(torch.rand(batch, 3, height, width, generator=generator))
+    return images, [{"boxes": each, "labels": labels} for each in boxes]
 
 
 def ratios(over: Sequence[float], under: Sequence[float]) -> tuple[float, float, float]:
@@ -235,28 +187,30 @@ def add_times(subject: Subject, setup: Setup, counted: Profile, say: Say = lambd
     """
     layout = torch.channels_last if setup.channels_last else torch.contiguous_format
     say(f"timing {subject.name}: {len(counted.rows)} variants, a first round that does not count")
-    image = torch.randn(setup.shape, generator=torch.Generator().manual_seed(0))
     try:
         with _threads(setup.threads):
-            image = image.to(setup.device, memory_format=layout)
-            base = subject.build("cpu").to(setup.device)
+            built = subject.build("cpu")
+            batch = _on(example_batch(built, setup.batch, counted.size), setup.device, layout)
+            base = built.network.to(setup.device)
             networks = {}
             for variant in subject.compared:
-                network, _ = _attended(base, subject, variant, setup.size)
+                network, _ = _attended(base, subject, variant, counted.size)
                 networks[variant.label] = network.to(memory_format=layout)
+            works = (
+                ("forward and backward", 0.75, True, partial(_step, batch=batch, device=setup.device)),
+                ("forward alone", 0.25, False, partial(forward_pass, images=batch[0], device=setup.device)),
+            )
             times = []
-            for work, share, what in (
-                (_step, 0.75, "forward and backward"),
-                (forward_pass, 0.25, "forward alone"),
-            ):
-                works = {k: partial(work, net.train(work is _step), image) for k, net in networks.items()}
+            for what, share, training, work in works:
+                calls = {k: partial(work, network.train(training)) for k, network in networks.items()}
                 plan = rounds_within(setup, share, say, f"{subject.name}, {what}")
                 # A GPU's libraries choose their kernels, and fill their caches, in the first few calls.
-                times.append(paired_rounds(works, setup.rounds, 3 if image.is_cuda else 1, plan=plan))
+                warmup = 3 if setup.device == "cuda" else 1
+                times.append(paired_rounds(calls, setup.rounds, warmup, plan=plan))
     except RuntimeError as error:
         raise AttnlabError(
-            f"{subject.name} cannot be timed with a batch of {_words(setup)} on {setup.device}: {error} "
-            "If memory ran out, try a smaller --batch."
+            f"{subject.name} cannot be timed with a batch of {_words(setup.batch, counted.size)} on "
+            f"{setup.device}: {error} If memory ran out, try a smaller --batch."
         ) from error
     rows = []
     for row in counted.rows:
@@ -265,58 +219,51 @@ def add_times(subject: Subject, setup: Setup, counted: Profile, say: Say = lambd
     return replace(counted, rows=rows)
 
 
-def forward_pass(network: nn.Module, image: Tensor) -> None:
-    """One without gradients, to its end also on a GPU."""
-    with torch.no_grad():
-        network(image)
-    finish(image)
-
-
-def finish(image: Tensor) -> None:
-    """Wait for a GPU, if the image is on one."""
-    if image.is_cuda:
-        torch.cuda.synchronize()
-
-
-class _Saved:
-    """What autograd keeps in a tensor's place; it lives as long as the graph needs the tensor."""
-
-    def __init__(self, tensor: Tensor) -> None:
-        # An output that kept its own graph would keep itself: a ring that is never freed.
-        self.tensor = tensor.detach()
-
-
 def _attended(
-    base: nn.Module, subject: Subject, variant: Variant, size: int
+    base: nn.Module, subject: Subject, variant: Variant, size: tuple[int, int]
 ) -> tuple[nn.Module, Sequence[Site]]:
     """A copy with attention; all other tensors are the base's own, so that many copies take little memory."""
     shared: dict[int, Any] = {id(tensor): tensor for tensor in (*base.parameters(), *base.buffers())}
-    network, example = copy.deepcopy(base, shared), torch.zeros(1, 3, size, size)
-    sites = attach(network, variant.name, subject.at, subject.mode, options=variant.options, example=example)
-    return network, sites
+    network = copy.deepcopy(base, shared)
+    kept: dict[str, Any] = {"shared": subject.shared, "example": torch.zeros(1, 3, *size)}
+    return network, attach(network, variant.name, subject.at, subject.mode, options=variant.options, **kept)
 
 
-def _saved_per_image(name: str, network: nn.Module, setup: Setup) -> float:
+def _saved(name: str, network: nn.Module, batch: tuple[Any, ...]) -> int:
     try:
-        twin = copy.deepcopy(network).to("meta").train()
-        return saved_bytes(twin, torch.empty(setup.shape, device="meta")) / setup.batch
+        return saved_bytes(network, *batch)
     except Exception as error:  # any network's own error
+        images = batch[0]
         raise AttnlabError(
-            f"{name} cannot take a training step with a batch of {_words(setup)}: {error} "
-            "Another --batch or --size may do."
+            f"{name} cannot take a training step with a batch of {_words(len(images), images[0].shape[1:])}: "
+            f"{error} Another --batch or --size may do."
         ) from error
 
 
-def _words(setup: Setup) -> str:
-    return " x ".join(map(str, setup.shape))
+def _words(batch: int, size: Sequence[int]) -> str:
+    return " x ".join(map(str, (batch, 3, *size)))
 
 
-def _step(network: nn.Module, image: Tensor) -> None:
-    """Forward and backward, with a loss that gives every output a gradient of its own."""
-    outputs = [tensor for tensor in _tensors(network(image)) if tensor.requires_grad]
-    torch.stack([tensor.square().mean() for tensor in outputs]).sum().backward()
+def _on(value: Any, device: str, layout: torch.memory_format = torch.contiguous_format) -> Any:
+    """A batch on a device, batches of images in a layout."""
+    if isinstance(value, Tensor):
+        return value.to(device, memory_format=layout) if value.ndim == 4 else value.to(device)
+    if isinstance(value, Mapping):
+        return {key: _on(item, device, layout) for key, item in value.items()}
+    return type(value)(_on(item, device, layout) for item in value)
+
+
+def _step(network: nn.Module, batch: tuple[Any, ...], device: Device) -> None:
+    """Forward and backward: a detector's losses, or one that gives every output a gradient of its own."""
+    found = network(*batch)
+    losses = (
+        list(found.values())
+        if len(batch) > 1
+        else [output.square().mean() for output in _tensors(found) if output.requires_grad]
+    )
+    torch.stack(losses).sum().backward()
     network.zero_grad(set_to_none=True)
-    finish(image)
+    finish(device)
 
 
 def _tensors(output: Any) -> Iterator[Tensor]:

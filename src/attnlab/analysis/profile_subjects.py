@@ -2,23 +2,32 @@
 
 from __future__ import annotations
 
+import inspect
 import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from difflib import get_close_matches
+from functools import partial
 from typing import Any, Literal, cast
-
-from torch import nn
 
 from attnlab.analysis.sites import build_network
 from attnlab.attention import Mode, get_attention, list_attentions
 from attnlab.attention.wrapper import MODES
 from attnlab.errors import AttnlabError, known_name, unknown
-from attnlab.recipes import read_yaml
+from attnlab.models import BuiltNetwork, build_classifier, build_detector, build_segmenter
+from attnlab.models.built import without_values
+from attnlab.recipes import read_recipe
 
 DEFAULT_ATTENTIONS = ("none", "se", "eca", "cbam", "ca", "sa", "ela_t", "ela_b", "ela_s", "ela_l")
-DEFAULT_CLASSES = {"classification": 1000, "segmentation": 21}
-ATTENTION_KEYS = ("name", "at", "mode", "options")
+DEFAULT_CLASSES = {"classification": 1000, "segmentation": 21, "detection": 80}
+BUILDERS: dict[str, Callable[..., BuiltNetwork]] = {
+    "classification": build_classifier,
+    "segmentation": build_segmenter,
+    "detection": build_detector,
+}
+CLASSES = [f"{task.capitalize()}Task" for task in BUILDERS]
+ATTENTION_KEYS = ("name", "at", "mode", "shared", "options")
 
 
 @dataclass(frozen=True)
@@ -81,13 +90,15 @@ class Subject:
         variants: The attentions.
         at: Placement, as for `attnlab.attention.attach`.
         mode: Mode, as for `attnlab.attention.attach`.
+        shared: Whether sites share modules, as for `attnlab.attention.attach`.
     """
 
     name: str
-    build: Callable[[Literal["meta", "cpu"]], nn.Module]
+    build: Callable[[Literal["meta", "cpu"]], BuiltNetwork]
     variants: Sequence[Variant]
     at: str | Sequence[str] = "auto"
     mode: Mode = "replace"
+    shared: bool | None = None
 
     @property
     def compared(self) -> list[Variant]:
@@ -156,16 +167,12 @@ def config_subject(
     """The network of a training's YAML, and its attention beside none.
 
     Attentions, placement and mode that are given take the place of the YAML's. Without a number of classes
-    there are 1000 in classification, and 21 in segmentation.
+    there are 1000 in classification, 21 in segmentation and 80 in detection.
 
     Raises:
-        AttnlabError: If the file cannot be read, or does not say which network it trains.
+        AttnlabError: If the file cannot be read, or names what is not there.
     """
-    content = read_yaml(path)
-    task = content.get("task", "segmentation")
-    if task not in DEFAULT_CLASSES:
-        raise unknown(f"task of {path}", str(task), DEFAULT_CLASSES)
-    model = _block(content, "model", path)
+    task, model = task_and_model(read_recipe(path), path)
     attention = _block(model, "attention", path, "model.")
     for key in attention:
         if key not in ATTENTION_KEYS:
@@ -175,29 +182,51 @@ def config_subject(
         get_attention(name).check(options)
         words = ",".join(f"{key}={json.dumps(value)}" for key, value in options.items())
         variants = [Variant(f"{name}:{words}" if words else name, name, options)]
-    build = _builder(task, model, num_classes or DEFAULT_CLASSES[task], path)
+    builder = BUILDERS[task]
+    names = list(inspect.signature(builder).parameters)
+    others = {name for build in BUILDERS.values() for name in inspect.signature(build).parameters} - set(
+        names
+    )
+    for key in model:
+        # What makes no network is no matter here; what is meant to, and does not, would leave a default.
+        if key in others or (key not in names and get_close_matches(key, names, cutoff=0.75)):
+            raise unknown(f"key of model in {path}", key, names)
+    own = {key: model[key] for key in names if key in model}
+    own["num_classes"] = num_classes or own.get("num_classes") or DEFAULT_CLASSES[task]
+    if task == "detection" and isinstance(options := own.get("network_options"), dict):
+        own["network_options"] = _of_one_size(options)
+    for key in ("network", "architecture", "encoder"):
+        if not isinstance(own.get(key, ""), str):
+            raise AttnlabError(f"model.{key} of {path} is no name but {own[key]!r}.")
+
+    def build(device: str) -> BuiltNetwork:
+        meta = device == "meta" and task != "detection"
+        return without_values(partial(builder, **own)) if meta else builder(**own)
+
     at, mode = at or attention.get("at", "auto"), mode or attention.get("mode", "replace")
-    return Subject(path, build, variants, at, mode)
+    return Subject(path, build, variants, at, mode, attention.get("shared"))
 
 
-def _builder(task: str, model: Mapping[str, Any], num_classes: int, path: str) -> Callable[[str], nn.Module]:
-    """Builds the network of a model block, always on the CPU: segmenters are tried out while built."""
+def task_and_model(content: Mapping[str, Any], path: str) -> tuple[str, dict[str, Any]]:
+    """The task of a configuration, and the options of its model.
 
-    def named(key: str) -> str:
-        if not isinstance(model.get(key), str):
-            raise AttnlabError(f"{path} names no model.{key}, so its network cannot be built.")
-        return model[key]
+    Raises:
+        AttnlabError: If it names a class that is none of attnlab's tasks, or the model is no block.
+    """
+    model = content.get("model")
+    named = str((model.get("class_path") if isinstance(model, dict) else model) or "SegmentationTask")
+    task = named.rpartition(".")[2].removesuffix("Task").lower()
+    if task not in BUILDERS:
+        raise unknown(f"task of {path}", named, CLASSES)
+    return task, {} if isinstance(model, str) else _block(content, "model", path)
 
-    if task == "classification":
-        from attnlab.models.classifiers import build_classifier
 
-        network, options, stride = named("network"), model.get("network_options"), model.get("stem_stride")
-        return lambda device: build_classifier(network, num_classes, options, stride)
-    from attnlab.models import build_segmenter
-
-    architecture, encoder = named("architecture"), named("encoder")
-    options = model.get("architecture_options")
-    return lambda device: build_segmenter(architecture, encoder, num_classes, options)
+def _of_one_size(options: Mapping[str, Any]) -> dict[str, Any]:
+    """A detector's options, where training is at the size of evaluation, so that its steps are alike."""
+    kept = {key: value for key, value in options.items() if key != "train_sizes"}
+    if isinstance(sizes := kept.get("min_size"), list) and sizes:
+        kept["min_size"] = sizes[-1]
+    return kept
 
 
 def _block(content: Mapping[str, Any], key: str, path: str, prefix: str = "") -> dict[str, Any]:

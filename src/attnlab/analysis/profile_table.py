@@ -14,12 +14,15 @@ from rich.console import Group, RenderableType
 from rich.text import Text
 
 from attnlab.analysis.profile import Profile, Row, Setup, ratios
-from attnlab.analysis.sites import place
+from attnlab.analysis.sites import DEFAULT_SIZE, place
 from attnlab.analysis.tables import markdown_table, terminal_table
 
 COUNTS = (
     "MACs: convolutions, linear layers and matrix products of one image; element-wise operations count as "
     "zero. Saved: what autograd holds for the backward pass, per image, without parameters."
+)
+DETECTORS = (
+    "Detectors: images of the size to which they bring images, with random boxes; saved is of one image."
 )
 TIMES = "Times: median of the rounds; to none: median of the rounds' ratios, smallest to largest."
 
@@ -44,7 +47,8 @@ class Conditions:
         self.note = f"{COUNTS} {TIMES}" if setup.timed else COUNTS
 
     def __str__(self) -> str:
-        setup, size = self.setup, f"{self.setup.size} x {self.setup.size} px"
+        setup, side = self.setup, self.setup.size or DEFAULT_SIZE
+        size = f"{side} x {side} px"
         images = f"batch {setup.batch}, {size}, {self.dtype}, torch {torch.__version__}"
         if not setup.timed:
             return f"Counted, not timed; {images}."
@@ -59,7 +63,7 @@ def profile_table(profiles: Sequence[Profile], conditions: Conditions) -> Render
     for profile in profiles:
         cells = [_cells(profile, row) for row in profile.rows]
         parts += [Text(_title(profile), style="bold"), terminal_table(_head(profile), cells, wrap=True)]
-    notes = (Text(conditions.note, style="dim"), Text(str(conditions)), Text(conditions.command))
+    notes = (Text(_note(profiles, conditions), style="dim"), Text(str(conditions)), Text(conditions.command))
     return Group(*parts, *notes)
 
 
@@ -69,7 +73,7 @@ def profile_markdown(profiles: Sequence[Profile], conditions: Conditions) -> str
     for profile in profiles:
         cells = [_cells(profile, row) for row in profile.rows]
         parts += [f"**{_title(profile)}**", markdown_table(_head(profile), cells)]
-    return "\n\n".join([*parts, conditions.note, str(conditions)])
+    return "\n\n".join([*parts, _note(profiles, conditions), str(conditions)])
 
 
 def profile_csv(profiles: Sequence[Profile], conditions: Conditions) -> str:
@@ -91,7 +95,7 @@ def profile_csv(profiles: Sequence[Profile], conditions: Conditions) -> str:
             **_timings("forward", row.forward, base.forward),
             **_timings("forward_backward", row.step, base.step),
             "batch": setup.batch,
-            "size_px": setup.size,
+            "size_px": "x".join(map(str, dict.fromkeys(profile.size))),
             "rounds": len(row.step),
             "device": setup.device if timed else "",
             "hardware": conditions.hardware if timed else "",
@@ -112,12 +116,19 @@ def profile_csv(profiles: Sequence[Profile], conditions: Conditions) -> str:
     return text.getvalue()
 
 
+def _note(profiles: Sequence[Profile], conditions: Conditions) -> str:
+    return f"{conditions.note} {DETECTORS}" if any(each.detects for each in profiles) else conditions.note
+
+
 def _title(profile: Profile) -> str:
+    name = profile.subject.name
+    if profile.detects:
+        name += f" at {profile.size[0]} x {profile.size[1]} px"
     if not profile.sites:
-        return f"{profile.subject.name}, no attention"
+        return f"{name}, no attention"
     names = list(map(place, profile.sites))
     places = names[0] if len(names) == 1 else f"{len(names)} sites, {names[0]} … {names[-1]}"
-    return f"{profile.subject.name}: {places}; mode {profile.subject.mode}"
+    return f"{name}: {places}; mode {profile.subject.mode}"
 
 
 def _head(profile: Profile) -> list[str]:

@@ -2,20 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Literal
 
 import torch
 from rich.console import Group, RenderableType
 from rich.text import Text
 from torch import nn
+from torchvision import models
 
 from attnlab.analysis.tables import markdown_table, terminal_table
 from attnlab.attention import Mode, Site, attach
 from attnlab.attention.macs import count_macs
 from attnlab.errors import AttnlabError, unknown
+from attnlab.models import BuiltNetwork, build_classifier, build_detector, build_segmenter
+from attnlab.models.built import without_values
+
+LIBRARIES = ("torchvision", "timm", "smp", "detection")
+
+# Height and width of an image, in pixels, where neither the command nor the network says it.
+DEFAULT_SIZE = 224
 
 
 @dataclass(frozen=True)
@@ -44,35 +52,54 @@ class SiteReport:
 
 def build_network(
     name: str, num_classes: int | None = None, device: Literal["meta", "cpu"] = "meta"
-) -> nn.Module:
-    """A network without pretrained weights.
+) -> BuiltNetwork:
+    """A network without pretrained weights, as the tasks build it.
 
     Args:
-        name: ``torchvision/resnet18`` (any name of ``torchvision.models``), ``timm/regnety_004``, or
-            ``smp/DeepLabV3Plus:resnet18`` (architecture and encoder of segmentation_models_pytorch); without
-            a library, torchvision's network of the name, else timm's.
-        num_classes: Number of classes; None is its library's default.
+        name: ``torchvision/resnet18``, ``timm/regnety_004``, ``smp/DeepLabV3Plus:resnet18`` (architecture and
+            encoder of segmentation-models-pytorch), or ``detection/yolox_nano``; without a library,
+            torchvision's network of the name, else timm's. ``torchvision/`` has its segmentation networks,
+            too, which no task trains.
+        num_classes: Number of classes; None is its library's default, of a detector 80.
         device: ``meta``, which takes no memory, where the network allows that; ``cpu`` for random weights.
+            Detectors have them always: part of what they do depends on values.
 
     Raises:
         AttnlabError: If the library has no such network, or the network takes no number of classes.
     """
     library, slash, network = name.partition("/")
-    if not slash:
-        # Here, not above: the tables of modules need no library of networks, each of which takes seconds.
-        from attnlab.models.classifiers import find_network
-
-        library, network = find_network(name)
-    libraries = {"torchvision": _from_torchvision, "timm": _from_timm, "smp": _from_smp}
-    if library not in libraries:
+    if slash and library not in LIBRARIES:
         hint = "Write LIBRARY/NETWORK, e.g. torchvision/resnet18 or smp/Unet:resnet18."
-        raise unknown("library of networks", library, libraries, hint)
-    build = libraries[library]
-    if device == "meta":
-        # A constructor that reads values, which meta tensors have not, ends in one of these errors.
-        with suppress(NotImplementedError, RuntimeError), torch.device("meta"):
-            return build(network, num_classes)
-    return build(network, num_classes)
+        raise unknown("library of networks", library, LIBRARIES, hint)
+    if library == "detection":
+        return build_detector(network, 80 if num_classes is None else num_classes)
+    classes: dict[str, Any] = {} if num_classes is None else {"num_classes": num_classes}
+    build: Callable[[], BuiltNetwork] = partial(build_classifier, name, **classes)
+    if library == "smp":
+        architecture, _, encoder = network.partition(":")
+        build = partial(build_segmenter, architecture, encoder or "resnet34", **classes)
+    elif library == "torchvision" and network in models.list_models(module=models.segmentation):
+
+        def build() -> BuiltNetwork:
+            return BuiltNetwork(models.get_model(network, weights=None, weights_backbone=None, **classes))
+
+    return without_values(build) if device == "meta" else build()
+
+
+def size_for(built: BuiltNetwork, size: int | None) -> tuple[int, int]:
+    """Height and width of the images that a network is measured on: squares, or a detector's own.
+
+    Raises:
+        AttnlabError: A size is given for a network that has one of its own.
+    """
+    if built.example_size is None:
+        return (size or DEFAULT_SIZE, size or DEFAULT_SIZE)
+    if size is not None:
+        raise AttnlabError(
+            "--size is for classifiers and segmenters: a detector resizes its images. Leave it out, or "
+            "write the size into the network_options of a recipe (--config)."
+        )
+    return built.example_size
 
 
 def report_sites(
@@ -81,35 +108,35 @@ def report_sites(
     at: str | Sequence[str] = "auto",
     mode: Mode = "replace",
     options: Mapping[str, Any] | None = None,
-    size: int = 224,
+    size: int | None = None,
 ) -> SiteReport:
     """Attach attention to a network, by `build_network` and `attnlab.attention.attach`, and count.
 
     Raises:
-        AttnlabError: If the network is unknown, nothing matches, or it cannot run on the ``meta`` device with
-            an image of that height and width.
+        AttnlabError: If the network is unknown, nothing matches, or it cannot run with such an image.
     """
-    if size < 1:
+    if size is not None and size < 1:
         raise AttnlabError(f"--size is at least 1, got {size}.")
-    network = build_network(name)
+    built = build_network(name)
+    network, image = built.network, size_for(built, size)
     parameters = sum(parameter.numel() for parameter in network.parameters())
-    before = macs_of(name, network, size)
-    sites = attach(network, attention, at, mode, options=options, example=torch.zeros(1, 3, size, size))
-    return SiteReport(name, sites, parameters, before, macs_of(name, network, size))
+    before = macs_of(name, network, image)
+    sites = attach(network, attention, at, mode, options=options, example=torch.zeros(1, 3, *image))
+    return SiteReport(name, sites, parameters, before, macs_of(name, network, image))
 
 
-def macs_of(name: str, network: nn.Module, size: int) -> int:
-    """Multiply-accumulates of a network on one image of (1, 3, size, size).
+def macs_of(name: str, network: nn.Module, size: tuple[int, int]) -> int:
+    """Multiply-accumulates of a network on one image of (1, 3, *size).
 
     Raises:
-        AttnlabError: If it does not run on the ``meta`` device; it has the network's name.
+        AttnlabError: If it does not run; the message has the network's name.
     """
     try:
-        return count_macs(network, 1, 3, size, size)
+        return count_macs(network, 1, 3, *size)
     except Exception as error:
+        image = f"one {size[0]} x {size[1]} image"
         raise AttnlabError(
-            f"{name} does not run on the meta device with one {size} x {size} image, so its MACs cannot be "
-            f"counted: {error}"
+            f"{name} does not run with {image}, so its MACs cannot be counted: {error}"
         ) from error
 
 
@@ -154,46 +181,3 @@ def _summary(report: SiteReport) -> list[str]:
 
 def _more(before: int, after: int) -> str:
     return f"{100 * (after - before) / before:+.2f}%"
-
-
-def _from_torchvision(name: str, num_classes: int | None) -> nn.Module:
-    import inspect
-
-    from torchvision import models
-
-    if name not in models.list_models():
-        raise unknown("network of torchvision", name, models.list_models())
-    builder = models.get_model_builder(name)
-    taken = inspect.signature(builder).parameters
-    options: dict[str, Any] = {key: None for key in ("weights", "weights_backbone") if key in taken}
-    if num_classes is None:
-        return builder(**options)
-    try:
-        return builder(**options, num_classes=num_classes)
-    except TypeError as error:
-        raise AttnlabError(f"torchvision's {name} takes no number of classes: {error}") from error
-
-
-def _from_timm(name: str, num_classes: int | None) -> nn.Module:
-    import timm
-
-    if not timm.is_model(name):
-        raise unknown("network of timm", name, timm.list_models())
-    options: dict[str, Any] = {} if num_classes is None else {"num_classes": num_classes}
-    return timm.create_model(name, **options)
-
-
-def _from_smp(name: str, num_classes: int | None) -> nn.Module:
-    import segmentation_models_pytorch as smp
-
-    from attnlab.models.segmenters import architectures
-
-    architecture, _, encoder = name.partition(":")
-    if architecture not in architectures():
-        raise unknown("architecture of segmentation_models_pytorch", architecture, architectures())
-    options: dict[str, Any] = {} if num_classes is None else {"classes": num_classes}
-    try:
-        return architectures()[architecture](encoder or "resnet34", encoder_weights=None, **options)
-    except KeyError as error:
-        hint = "Or tu- and a name of timm."
-        raise unknown("encoder", encoder, smp.encoders.get_encoder_names(), hint) from error

@@ -53,7 +53,8 @@ class CostReport(EvaluationCallback):
             return
         crop = getattr(getattr(trainer, "datamodule", None), "crop_size", None)
         side = self.size or (crop if isinstance(crop, int) else 224)
-        size = (side, side) if self.size or task.cost_size is None else task.cost_size
+        own = task.built.example_size
+        size = (side, side) if self.size or own is None else own
         modules = [wrapper.attention for _, wrapper in attention_modules(task.network)]
         self.cost = measure_cost(task.network, modules, size)
         rows = "\n".join(f"| {label} | {figure} |" for label, figure in self.cost.rows())
@@ -73,12 +74,11 @@ def summary_lines(trainer: Trainer, task: BaseTask, cost: Cost) -> list[str]:
     """The network, its parts and the places of attention, with parameters and multiply-accumulates."""
     named = (task.hparams.get(key) for key in ("architecture", "encoder", "network"))
     height, width = cost.size
-    parameters = list(task.network.parameters())
-    trainable = [parameter for parameter in parameters if parameter.requires_grad]
-    attention = [p for _, site in attention_modules(task.network) for p in site.new_parameters()]
+    parameters, attention = list(task.network.parameters()), task.attention_parameters()
     of_attention = {id(parameter) for parameter in attention}
     backbone = [p for p in task.backbone_parameters() if id(p) not in of_attention]
     head = count(parameters) - count(backbone) - count(attention)
+    trainable = [parameter for parameter in parameters if parameter.requires_grad]
     sites = len(task.sites)
     placed = f"{task.attention.name} ({task.attention.mode}) at {sites} sites" if sites else "none"
     macs = f"{cost.macs / 1e9:.3f} G, attention {share(cost.attention_macs, cost.macs, 'M', 1e6)}"

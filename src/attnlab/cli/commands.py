@@ -118,18 +118,19 @@ def attention_sites(
     at: list[str] | None = None,
     mode: str = "replace",
     option: list[str] | None = None,
-    size: int = 224,
+    size: int | None = None,
     markdown: bool = False,
 ) -> None:
     """Where attention goes in a network, and what it costs there.
 
     Args:
-        networks: torchvision/NAME, timm/NAME or smp/ARCHITECTURE:ENCODER; of several, a summary.
+        networks: torchvision/NAME, timm/NAME, smp/ARCHITECTURE:ENCODER or detection/NAME; of several, a
+            summary.
         attention: A name of ``attention list``, or an import path.
         at: Placement, module name or pattern; may be repeated (default: auto).
         mode: replace, residual or rezero.
         option: Option of the attention, as KEY=VALUE; may be repeated.
-        size: Height and width of the image whose cost is counted.
+        size: Height and width of the image whose cost is counted (default: 224, or a detector's own).
         markdown: Print the summary as a Markdown table.
     """
     from attnlab.analysis import sites
@@ -156,7 +157,7 @@ def profile(
     at: list[str] | None = None,
     mode: str | None = None,
     classes: int | None = None,
-    size: int = 224,
+    size: int | None = None,
     batch: int | None = None,
     rounds: int | None = None,
     seconds: float = 25.0,
@@ -173,15 +174,16 @@ def profile(
     backward pass.
 
     Args:
-        networks: torchvision/NAME, timm/NAME or smp/ARCHITECTURE:ENCODER, without pretrained weights; one
-            table each. They come before the options.
+        networks: torchvision/NAME, timm/NAME, smp/ARCHITECTURE:ENCODER or detection/NAME, without pretrained
+            weights; one table each. They come before the options.
         config: A recipe, by path or name: its network, attention, placement and mode; may be repeated.
         attention: Names of ``attention list``, with options as NAME:KEY=VALUE[,KEY=VALUE], or all; none is
             always there (default: none se eca cbam ca sa ela_t ela_b ela_s ela_l; for --config, its own).
         at: Placement, module name or pattern; may be repeated (default: auto, or the recipe's).
         mode: replace, residual or rezero (default: replace, or the recipe's).
-        classes: Number of classes (default: the library's own; for --config 1000 in classification, else 21).
-        size: Height and width of the images.
+        classes: Number of classes (default: the library's own; for --config 1000 in classification, 21 in
+            segmentation, 80 in detection).
+        size: Height and width of the images (default: 224, or a detector's own).
         batch: Images in a batch; MACs are those of one image, memory and time are divided by it (default: 2
             where times are taken on the CPU, else 16).
         rounds: Rounds in which the network with none and with each attention is timed once (default: as many
@@ -203,8 +205,8 @@ def profile(
         _check_writable(Path(path))
     setup = profile.Setup(
         size,
-        batch or (16 if device == "cuda" or no_time else 2),
-        rounds or 10,
+        (16 if device == "cuda" or no_time else 2) if batch is None else batch,
+        10 if rounds is None else rounds,
         device,
         channels_last,
         threads,

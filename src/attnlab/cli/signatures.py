@@ -27,7 +27,7 @@ class CommandParser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
         """Raise the message as an AttnlabError."""
         words = re.findall(r"--[\w-]+|(?<=invalid choice: ')[^']+", message)
-        known = [*_FLAGS, *re.findall(r"'(\w+)'", message.partition("choose from")[2])]
+        known = [*_FLAGS, *re.findall(r"\w+", message.partition("choose from")[2])]
         near = [match for word in words if word not in known for match in get_close_matches(word, known, n=2)]
         meant = f" Did you mean {' or '.join(near)}?" if near else ""
         raise AttnlabError(f"{message[0].upper()}{message[1:]}.{meant} See {self.prog} --help.")

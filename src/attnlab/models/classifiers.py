@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 import sys
 from collections.abc import Callable
-from difflib import get_close_matches
+from functools import partial
 from typing import Any
 
 import torch
@@ -13,9 +13,12 @@ from torch import nn
 from torchvision import models
 
 from attnlab.attention.observe import Call, observe
-from attnlab.errors import AttnlabError, known_name, unknown
+from attnlab.errors import AttnlabError, unknown
+from attnlab.models.built import REFUSALS, BuiltNetwork, without_values
+from attnlab.models.published import find_network, library_classifier_weights
 
-LIBRARIES = ("torchvision", "timm")
+# They act in training alone.
+FREE_OPTIONS = frozenset({"dropout", "stochastic_depth_prob", "drop_rate", "drop_path_rate"})
 # Given by arguments of `build_classifier`, or of no use in a network that is to give logits.
 _OWN_ARGUMENTS = frozenset(
     {
@@ -24,14 +27,15 @@ _OWN_ARGUMENTS = frozenset(
         *("cache_dir", "features_only", "out_indices"),
     }
 )
-# Side of the image that networks are observed on, in pixels.
-_SIDE = 224
 
 
 def build_classifier(
-    network: str, num_classes: int, options: dict[str, Any] | None = None, stem_stride: int | None = None
-) -> nn.Module:
-    """Build a network with random weights.
+    network: str = "resnet18",
+    num_classes: int | None = None,
+    network_options: dict[str, Any] | None = None,
+    stem_stride: int | None = None,
+) -> BuiltNetwork:
+    """Build a network with random weights: the library's own module, (B, 3, H, W) -> logits (B, K).
 
     GoogLeNet and Inception v3 of torchvision have no auxiliary heads, and take images normalised as for all
     the other networks (``transform_input`` is on, as for the published weights).
@@ -39,20 +43,20 @@ def build_classifier(
     Args:
         network: A name of torchvision, e.g. ``resnet18``, or else of timm, e.g. ``resnet10t``; or with its
             library, ``torchvision/resnet18`` or ``timm/resnet18``.
-        num_classes: Number of classes K.
-        options: Further arguments of the network, e.g. ``{"width_mult": 0.5}`` of ``mobilenet_v2``.
+        num_classes: Number of classes K; None is the network's own.
+        network_options: Further arguments of the network, e.g. ``{"width_mult": 0.5}`` of ``mobilenet_v2``.
         stem_stride: Pixels per step of the stem's output, as for `set_stem_stride`; None leaves the
             network's own.
 
     Returns:
-        The library's own module, (B, 3, H, W) -> logits (B, K).
+        The network, whose class layer is the one that makes the logits.
 
     Raises:
         AttnlabError: For an unknown network or option, a network that is no CNN (`is_cnn`), or a stem that
             cannot have that stride.
     """
     library, name = find_network(network)
-    module = _build(library, name, num_classes, dict(options or {}))
+    module = _build(library, name, num_classes, dict(network_options or {}))
     if not is_cnn(module):
         raise AttnlabError(
             f"'{name}' of {library} is no CNN: it does not mix neighbouring positions mainly by convolution, "
@@ -61,34 +65,12 @@ def build_classifier(
         )
     if stem_stride is not None:
         set_stem_stride(module, stem_stride, network)
-    return module
-
-
-def find_network(network: str) -> tuple[str, str]:
-    """Library and name of a network, given as ``NAME``, ``torchvision/NAME`` or ``timm/NAME``.
-
-    Raises:
-        AttnlabError: If no library has it.
-    """
-    library, slash, name = network.rpartition("/")
-    if slash and library not in LIBRARIES:
-        raise unknown("library of networks", library, LIBRARIES, "Write e.g. torchvision/resnet18.")
-    own = models.list_models(module=models)
-    if library != "timm" and (known := known_name(name, own)) in own:
-        return "torchvision", known
-    if library == "torchvision":
-        raise unknown("network of torchvision", name, own)
-    import timm  # Here, since it takes longer than all the rest.
-
-    if name and timm.is_model(name):
-        return "timm", name
-    theirs = timm.list_models()
-    if (known := known_name(name, theirs)) != name:
-        return "timm", known
-    if slash:
-        raise unknown("network of timm", name, theirs)
-    near = get_close_matches(network.lower(), theirs, n=3, cutoff=0.5)
-    raise unknown("network", network, {*own, *near}, "All others of timm.list_models() are known too.")
+    return BuiltNetwork(
+        module,
+        class_layers=(_head(module, num_classes),),
+        free_options=FREE_OPTIONS,
+        imagenet=partial(library_classifier_weights, f"{library}/{name}"),
+    )
 
 
 def is_cnn(network: nn.Module) -> bool:
@@ -110,30 +92,6 @@ def is_cnn(network: nn.Module) -> bool:
     attentions = sum(isinstance(getattr(module, "num_heads", None), int) for module in modules)
     return (
         len(mixing) * 8 >= len(layers) and len(mixing) > 2 * attentions and (mixing[-1] + 1) * 2 > len(layers)
-    )
-
-
-def head_name(network: nn.Module, num_classes: int) -> str:
-    """Name of the layer that makes the logits, e.g. ``fc`` or ``classifier.1``.
-
-    It is the last linear layer or convolution with K outputs in a run of a copy of the network on one image.
-
-    Raises:
-        AttnlabError: If there is none, or the network cannot run.
-    """
-    calls = _calls(network)
-    if calls[0].output != (1, num_classes):
-        raise AttnlabError(
-            f"{type(network).__name__} makes {calls[0].output} of one image, not the logits of {num_classes} "
-            "classes."
-        )
-    for call in reversed(calls):
-        if isinstance(call.module, nn.Linear | nn.Conv2d) and isinstance(call.output, tuple):
-            channels = call.output[-1] if isinstance(call.module, nn.Linear) else call.output[1]
-            if channels == num_classes:
-                return call.name
-    raise AttnlabError(
-        f"{type(network).__name__} has no linear layer or convolution that makes its {num_classes} logits."
     )
 
 
@@ -159,7 +117,7 @@ def set_stem_stride(network: nn.Module, stride: int, name: str) -> None:
     first = next((call for call in _calls(network) if isinstance(call.module, nn.Conv2d)), None)
     if first is None or first.map_size is None:
         raise AttnlabError(f"{name} has no convolution to be its stem; leave --model.stem_stride away.")
-    own = round(_SIDE / first.map_size[0])
+    own = round(_side(network) / first.map_size[0])
     if stride == own:
         return
     stem = network.get_submodule(first.name)
@@ -183,62 +141,76 @@ def set_stem_stride(network: nn.Module, stride: int, name: str) -> None:
     )
 
 
-def _build(library: str, name: str, num_classes: int, options: dict[str, Any]) -> nn.Module:
+def _head(network: nn.Module, num_classes: int | None) -> str:
+    """Name of the layer that makes the logits, e.g. ``fc`` or ``classifier.1``.
+
+    It is the last linear layer or convolution with K outputs in a run of a copy of the network on one image.
+    """
+    calls = _calls(network)
+    made = calls[0].output
+    classes = made[-1] if num_classes is None and isinstance(made, tuple) else num_classes
+    if made != (1, classes):
+        raise AttnlabError(
+            f"{type(network).__name__} makes {made} of one image, not the logits of {classes} classes."
+        )
+    for call in reversed(calls):
+        if isinstance(call.module, nn.Linear | nn.Conv2d) and isinstance(call.output, tuple):
+            channels = call.output[-1] if isinstance(call.module, nn.Linear) else call.output[1]
+            if channels == classes:
+                return call.name
+    raise AttnlabError(
+        f"{type(network).__name__} has no linear layer or convolution that makes its {classes} logits."
+    )
+
+
+def _build(library: str, name: str, num_classes: int | None, options: dict[str, Any]) -> nn.Module:
     """The library's module; options that it refuses or would swallow are named in the error."""
     build = _constructor(library, name, num_classes)
-    if not options:
-        return build({})
     if own := [option for option in options if option in _OWN_ARGUMENTS]:
         raise AttnlabError(
             f"'{own[0]}' cannot be an option of {name}: the number of classes comes from the data, "
             "weights from --model.weights, and the network gives one tensor of logits."
         )
+    if not options:
+        return build()
     named = _named_options(library, build)
     unnamed = [option for option in options if option not in named]
     if unnamed and _swallows(build):
         raise unknown(f"option of {name}", unnamed[0], named)
     try:
-        return build(options)
-    except Exception as error:  # whatever a constructor raises for arguments that it cannot use
+        return build(**options)
+    except REFUSALS as error:
         refused = [option for option in options if f"'{option}'" in str(error)]
         if isinstance(error, TypeError) and refused and "unexpected keyword" in str(error):
             raise unknown(f"option of {name}", refused[0], named) from error
         raise AttnlabError(f"{library} cannot build {name} with the options {options}: {error}") from error
 
 
-def _constructor(library: str, name: str, num_classes: int) -> Callable[[dict[str, Any]], nn.Module]:
+def _constructor(library: str, name: str, num_classes: int | None) -> Callable[..., nn.Module]:
     """A function of the options that builds a network without weights."""
+    classes: dict[str, Any] = {} if num_classes is None else {"num_classes": num_classes}
     if library == "timm":
         import timm
 
-        return lambda options: timm.create_model(name, pretrained=False, num_classes=num_classes, **options)
-    fixed: dict[str, Any] = {"weights": None, "num_classes": num_classes}
+        return partial(timm.create_model, name, pretrained=False, **classes)
+    fixed: dict[str, Any] = {"weights": None, **classes}
     if name in ("googlenet", "inception_v3"):
         fixed |= {"aux_logits": False, "transform_input": True, "init_weights": True}
-    return lambda options: models.get_model(name, **{**fixed, **options})
+    return partial(models.get_model, name, **fixed)
 
 
-def _without_values(build: Callable[[dict[str, Any]], nn.Module], options: dict[str, Any]) -> nn.Module:
-    """Build on the ``meta`` device where the constructor allows that: it reads no values there."""
-    try:
-        with torch.device("meta"):
-            return build(options)
-    except (NotImplementedError, RuntimeError):
-        return build(options)
-
-
-def _swallows(build: Callable[[dict[str, Any]], nn.Module]) -> bool:
+def _swallows(build: Callable[..., nn.Module]) -> bool:
     """Whether the constructor takes an option that nobody has defined."""
     try:
-        _without_values(build, {"no_such_option_anywhere": 0})
-    except Exception:  # its own way to refuse
+        without_values(lambda: build(no_such_option_anywhere=0))
+    except REFUSALS:
         return False
     return True
 
 
-def _named_options(library: str, build: Callable[[dict[str, Any]], nn.Module]) -> set[str]:
+def _named_options(library: str, build: Callable[..., nn.Module]) -> set[str]:
     """Arguments by name of a network's class, and of the functions of its file that configure it."""
-    cls = type(_without_values(build, {}))
+    cls = type(without_values(build))
     functions: list[Any] = [cls.__init__]
     if library == "torchvision":
         functions += filter(inspect.isfunction, vars(sys.modules[cls.__module__]).values())
@@ -260,14 +232,21 @@ def _overlaps(module: nn.Module) -> bool:
     return any(k > s for k, s in zip(kernel, strides, strict=True))
 
 
+def _side(network: nn.Module) -> int:
+    """Side of the image that a network is observed on, in pixels: a few of timm's take one size alone."""
+    config = getattr(network, "pretrained_cfg", None) or {}
+    return int(config["input_size"][-1]) if config.get("fixed_input_size") else 224
+
+
 def _calls(network: nn.Module) -> list[Call]:
-    example = torch.zeros(1, 3, _SIDE, _SIDE)
+    side = _side(network)
+    example = torch.zeros(1, 3, side, side)
     observation = observe(network, example)
     if observation.error is not None:
         observation = observe(network, example, for_real=True)
     if observation.error is not None:
         raise AttnlabError(
-            f"{type(network).__name__} does not run on one {_SIDE} x {_SIDE} image: {observation.error}"
+            f"{type(network).__name__} does not run on one {side} x {side} image: {observation.error}"
         ) from observation.error
     return observation.calls
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import inspect
+from functools import partial
 from typing import Any
 
 import torch
@@ -12,6 +13,11 @@ from torch.nn import functional as F
 
 from attnlab.errors import AttnlabError, known_name, unknown
 from attnlab.models.batchnorm import allow_single_values
+from attnlab.models.built import REFUSALS, BuiltNetwork
+from attnlab.models.published import library_encoder_weights
+
+# They act in training alone.
+FREE_OPTIONS = frozenset({"decoder_aspp_dropout", "psp_dropout", "decoder_dropout"})
 
 
 class Segmenter(nn.Module):
@@ -23,15 +29,11 @@ class Segmenter(nn.Module):
 
     Args:
         model: The network, with ``encoder`` and ``decoder``.
-
-    Attributes:
-        dropped: Parts of the encoder, by name, that this architecture does not use and that were taken out.
     """
 
     def __init__(self, model: nn.Module) -> None:
         super().__init__()
         self.model = model
-        self.dropped: tuple[str, ...] = ()
 
     @property
     def encoder(self) -> nn.Module:
@@ -61,18 +63,21 @@ def architectures() -> dict[str, type[nn.Module]]:
 
 
 def build_segmenter(
-    architecture: str, encoder: str, num_classes: int, options: dict[str, Any] | None = None
-) -> Segmenter:
-    """Build a network with random weights.
+    architecture: str = "DeepLabV3Plus",
+    encoder: str = "resnet18",
+    num_classes: int | None = None,
+    architecture_options: dict[str, Any] | None = None,
+) -> BuiltNetwork:
+    """Build a `Segmenter` with random weights.
 
     Args:
         architecture: Class name in segmentation-models-pytorch, e.g. ``DeepLabV3Plus``.
         encoder: Encoder name there, e.g. ``resnet18``, or ``tu-<name>`` for any network of timm.
-        num_classes: Number of classes K, background included.
-        options: Further arguments of the architecture, e.g. ``{"encoder_output_stride": 16}``.
+        num_classes: Number of classes K, background included; None is the library's own.
+        architecture_options: Further arguments of the architecture, e.g. ``{"encoder_output_stride": 16}``.
 
     Returns:
-        The network, (B, 3, H, W) -> logits (B, K, H, W).
+        The network, whose backbone is the encoder.
 
     Raises:
         AttnlabError: For an unknown architecture, encoder or option, or a combination that the library
@@ -90,15 +95,16 @@ def build_segmenter(
             raise unknown("timm network", encoder.removeprefix("tu-"), timm.list_models())
     elif encoder not in encoders and not encoder.startswith("timm-"):
         raise unknown("encoder", encoder, encoders, "Any network of timm works as 'tu-<name>'.")
-    cls, options = known[name], dict(options or {})
+    cls, options = known[name], dict(architecture_options or {})
     # The architecture would swallow others in its ``**kwargs`` without using them.
     named = {p.name for p in inspect.signature(cls).parameters.values() if p.kind is not p.VAR_KEYWORD}
     named -= {"encoder_name", "encoder_weights", "in_channels", "classes"}
     if strangers := [option for option in options if option not in named]:
         raise unknown(f"option of {name}", strangers[0], named)
+    classes = {} if num_classes is None else {"classes": num_classes}
     try:
-        model = cls(encoder_name=encoder, encoder_weights=None, in_channels=3, classes=num_classes, **options)
-    except (ValueError, TypeError, KeyError, NotImplementedError, RuntimeError) as error:
+        model = cls(encoder_name=encoder, encoder_weights=None, in_channels=3, **classes, **options)
+    except REFUSALS as error:
         raise AttnlabError(
             f"segmentation-models-pytorch cannot build {name} on encoder '{encoder}' "
             f"with {options or 'default options'}: {error}"
@@ -106,11 +112,19 @@ def build_segmenter(
     allow_single_values(model.get_submodule("decoder"))
     segmenter = Segmenter(model)
     try:
-        segmenter.dropped = _drop_unused(segmenter)
+        dropped = _drop_unused(segmenter)
     except RuntimeError as error:
         message = f"{name} on encoder '{encoder}' does not take images of any size: {error}"
         raise AttnlabError(message) from error
-    return segmenter
+    stages: Any = segmenter.encoder.out_channels
+    return BuiltNetwork(
+        segmenter,
+        "model.encoder",
+        class_layers=("model.segmentation_head",),
+        free_options=FREE_OPTIONS,
+        dropped=dropped,
+        imagenet=partial(library_encoder_weights, encoder, len(stages) - 1),
+    )
 
 
 def _drop_unused(segmenter: Segmenter) -> tuple[str, ...]:

@@ -1,13 +1,12 @@
-"""Pretrained weights of backbones and classifiers: from their library or a file, and what of them fitted."""
+"""Pretrained weights, from a library or a file: of a whole network, or of its backbone."""
 
 from __future__ import annotations
 
 import pickle
-import sys
+import re
 from collections import Counter
-from collections.abc import Collection, Iterator, Mapping
-from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -15,19 +14,16 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
-from torchvision import models
 
+from attnlab.attention import attention_keys
 from attnlab.errors import AttnlabError
-from attnlab.models.classifiers import find_network
+from attnlab.models.built import BuiltNetwork
+from attnlab.models.detectors.names import YOLOX_FILES
+from attnlab.models.published import first_line
 
 # What a classifier has and a backbone has not; anything else left over in a file is an error.
 CLASSIFIER_PREFIXES = ("classifier.", "fc.", "head.", "heads.", "last_linear.", "conv_head.", "global_pool.")
-YOLOX_FILES = (
-    "COCO-trained YOLOX weights are files of two releases on GitHub: "
-    "https://github.com/bubbliiiing/yolox-pytorch/releases/tag/v1.0, of the PyTorch port (yolox_nano.pth and "
-    "the other sizes), and https://github.com/Megvii-BaseDetection/YOLOX/releases/tag/0.1.1rc0, of YOLOX's "
-    "authors, which needs --model.network_options.pixels bgr255."
-)
+_ATTENTION = re.compile(r"(^|\.)(attention\.|attention_alpha$)")
 
 
 @dataclass(frozen=True)
@@ -36,22 +32,22 @@ class WeightsReport:
 
     Attributes:
         source: File or library the weights came from.
-        part: What they are of: ``network``, ``detector`` or ``backbone``.
+        part: What they are of: ``network`` or ``backbone``.
         loaded: How many tensors were taken over.
         new: Keys of attention modules, which keep their initial values.
-        unused: Keys of the source that have no place here: its classifier of other classes, auxiliary
-            classifiers, and stages that are not used.
-        restarted: Keys of a detector's layers for other classes, which keep their initial values.
-        head_replaced: Why the classifier of a network keeps its random start; None where it was loaded.
+        unused: Keys of the source that have no place here: layers for other classes, auxiliary classifiers,
+            and stages that are not used.
+        restarted: Keys of the class layers, where they keep their initial values.
+        reason: Why they do.
     """
 
     source: str
     part: str
     loaded: int
     new: list[str]
-    unused: list[str] = field(default_factory=list)
-    restarted: list[str] = field(default_factory=list)
-    head_replaced: str | None = None
+    unused: list[str]
+    restarted: list[str]
+    reason: str
 
     def __str__(self) -> str:
         """One line for a log."""
@@ -60,66 +56,8 @@ class WeightsReport:
             f"of attention modules start anew, {len(self.unused)} left out"
         )
         if self.restarted:
-            text += f"; for another number of classes, these start anew: {', '.join(self.restarted)}"
-        if self.part == "network":
-            text += f"; {self.head_replaced or 'the classifier is loaded too'}"
+            text += f"; {self.reason}, so these start anew: {', '.join(self.restarted)}"
         return f"{text}."
-
-
-def library_encoder_weights(encoder: str, depth: int = 5) -> dict[str, Tensor]:
-    """State dict of an encoder's ImageNet weights from its library; downloads it where it is not cached.
-
-    Args:
-        encoder: Name of an encoder of segmentation-models-pytorch.
-        depth: Number of stages of the encoder.
-
-    Raises:
-        AttnlabError: When there are no such weights, or they cannot be fetched.
-    """
-    import segmentation_models_pytorch as smp
-
-    weights = True if encoder.startswith("tu-") else "imagenet"
-    with _fetching(f"the 'imagenet' weights of encoder '{encoder}'", "encoder"):
-        try:
-            network = smp.encoders.get_encoder(encoder, weights=weights, depth=depth)
-        except KeyError as error:
-            raise AttnlabError(f"No 'imagenet' weights for encoder '{encoder}': {error.args[0]}") from error
-    return dict(network.state_dict())
-
-
-def library_classifier_weights(network: str) -> dict[str, Tensor]:
-    """State dict of a classification network's ImageNet weights, by its name as for `build_classifier`.
-
-    Raises:
-        AttnlabError: When there are no such weights, or they cannot be fetched.
-    """
-    library, name = find_network(network)
-    with _fetching(f"the ImageNet weights of {library}'s '{name}'", "network") as instead:
-        if library == "torchvision":
-            if weights := getattr(models.get_model_weights(name), "DEFAULT", None):
-                # Torch says what it fetches and to where; its bar belongs on a terminal alone.
-                return dict(weights.get_state_dict(progress=sys.stderr.isatty(), check_hash=True))
-        else:
-            import timm
-
-            if timm.is_model_pretrained(name):
-                return dict(timm.create_model(name, pretrained=True).state_dict())
-    raise AttnlabError(f"{library} publishes no ImageNet weights of '{name}'; {instead}")
-
-
-@contextmanager
-def _fetching(what: str, part: str) -> Iterator[str]:
-    """One error for what the hub clients raise when offline: their own kinds of two that say which host."""
-    instead = (
-        f"pass a file instead: --model.weights FILE (a torch state dict or safetensors with the {part}'s "
-        "keys), or --model.weights none to train from scratch."
-    )
-    try:
-        yield instead
-    except (OSError, RuntimeError) as error:
-        raise AttnlabError(
-            f"Could not fetch {what}: {first_line(error)} With no connection, {instead}"
-        ) from error
 
 
 def weights_file(path: str | Path) -> Path:
@@ -165,85 +103,77 @@ def read_state_dict(path: str | Path) -> dict[str, Tensor]:
     return tensors
 
 
-def load_backbone(
-    backbone: nn.Module,
-    state: Mapping[str, Tensor],
-    source: str,
-    new: Collection[str] = frozenset(),
-    dropped: Collection[str] = (),
-) -> WeightsReport:
-    """Load weights into a backbone, whether attention is attached already or not.
+def load_weights(built: BuiltNetwork, weights: str | Path | Mapping[str, Tensor]) -> WeightsReport:
+    """Load weights into a network, whether attention is attached already or not.
 
-    A prefix that all the keys of the source share with none of the backbone's (``module.``, ``encoder.``,
-    ``network.model.encoder.``) is dropped.
+    They are taken for those of the whole network if more of them have a place in it than in its backbone
+    alone. A prefix of the source's keys (``module.``, ``network.``) is dropped, and names of other projects
+    and older versions are translated. Layers that depend on the classes keep their random start where the
+    source has them for another number, or has none; attention modules do where it has none.
 
     Args:
-        backbone: Changed in place.
-        state: The source's tensors by name.
-        source: How to call the source in messages.
-        new: Keys of the backbone that its attention modules have added, and that the source may lack.
-        dropped: Parts of the backbone, by name, that were taken out and that the source may still have.
+        built: Its network is changed in place.
+        weights: ``imagenet``, a file's path, or tensors by name.
 
     Raises:
-        AttnlabError: When a tensor is missing, is left over or has another shape; nothing is loaded then.
+        AttnlabError: When they cannot be fetched or read; when any other tensor is missing, is left over or
+            has another shape, and then nothing is loaded. Auxiliary classifiers may be left over and, by a
+            backbone, a classifier and stages that are not used.
     """
-    fit = compare(backbone, state, new)
-    known = (*CLASSIFIER_PREFIXES, *(f"{name}." for name in dropped))
-    stray = [] if fit.prefix else [key for key in fit.left if not key.startswith(known)]
-    fit.load(backbone, source, stray, "the backbone ", "encoder they were trained with")
-    return WeightsReport(source, "backbone", len(fit.fitting), fit.new, fit.left)
-
-
-def load_classifier(
-    network: nn.Module,
-    state: Mapping[str, Tensor],
-    source: str,
-    head: str,
-    new: Collection[str] = frozenset(),
-) -> WeightsReport:
-    """Load weights into a classification network, whether attention is attached already or not.
-
-    A prefix of the source's keys (``module.``, ``network.``, ``backbone.``) is dropped. A classifier that the
-    source lacks, or that has another number of classes there, keeps its random start.
-
-    Args:
-        network: Changed in place.
-        state: The source's tensors by name.
-        source: How to call the source in messages.
-        head: Name of the layer that makes the logits (`head_name`).
-        new: Keys of the network that its attention modules have added, and that the source may lack.
-
-    Raises:
-        AttnlabError: When any other tensor is missing, is left over or has another shape; nothing is loaded
-            then. Auxiliary classifiers may be left over.
-    """
-    fit = compare(network, state, new)
-    unused: list[str] = []
-    replaced, key = None, f"{head}.weight"
-    theirs, ours = fit.shapes.get(key, ((0,), (0,)))
-    if key not in fit.fitting:
-        replaced = f"the classifier {head} starts anew: there is none in the file"
-    elif theirs[0] != ours[0]:
-        replaced = f"the classifier {head} starts anew: {ours[0]} classes here, {theirs[0]} in the file"
-    if replaced:
-        heads = {key for key in network.state_dict() if key.rpartition(".")[0] == head}
-        unused = [key for key in fit.fitting if key in heads]
-        fit = fit.without(heads)
-    stem = next(
-        (key for key, value in network.state_dict().items() if value.ndim == 4 and key not in new), ""
-    )
-    theirs, ours = fit.shapes.get(stem, ((), ()))
-    if stem in fit.shapes and (len(fit.shapes) == 1 or theirs[2:] != ours[2:]):
+    if isinstance(weights, Mapping):
+        state, source = weights, "the state dict given"
+    elif weights == "imagenet":
+        state, source = built.imagenet(), "the published ImageNet weights"
+    else:
+        state, source = read_state_dict(weights), str(weights)
+    network, backbone = built.network, built.network.get_submodule(built.backbone)
+    states = [state, *(rename(state) for rename in built.renamings)]
+    whole, part = (max((Fit.of(each, into) for each in states), key=len) for into in (network, backbone))
+    if not whole.fitting and not part.fitting:
         raise AttnlabError(
-            f"The weights of {source} do not fit the stem of {type(network).__name__}: {stem} is {theirs} in "
-            f"the file and {ours} in the network. Leave --model.stem_stride away, or train from scratch with "
-            "--model.weights none."
+            f"{source} has weights neither of {type(network).__name__} nor of its backbone: its keys are "
+            f"{some(state)}, and here they are {some(network.state_dict())}."
         )
-    stray = [key for key in fit.left if not key.partition(".")[0].lower().startswith("aux")]
-    fit.load(network, source, stray, "", "network they were trained with, with the same options")
-    return WeightsReport(
-        source, "network", len(fit.fitting), fit.new, [*unused, *fit.left], head_replaced=replaced
-    )
+    is_whole = not built.backbone or len(whole) > len(part)
+    fit, target, name = (whole, network, "network") if is_whole else (part, backbone, "backbone")
+    # Attention that was trained with the other weights cannot be left out without a word.
+    if strangers := [key for key in fit.left if _ATTENTION.search(key)]:
+        raise AttnlabError(
+            f"{source} has weights of attention modules that the network has not: {some(strangers)}. Set "
+            "--model.attention to the one that it was trained with."
+        )
+    # Counters of BatchNorms that are frozen here, and have none.
+    left = [key for key in fit.left if not key.endswith("num_batches_tracked")]
+    restarted, reason = _restarted(built, fit) if is_whole else ([], "")
+    if not built.backbone:
+        _check_stem(fit, restarted, f"{source} do not fit the stem of {type(network).__name__}")
+    if is_whole:
+        stray = [key for key in left if not key.partition(".")[0].lower().startswith("aux")]
+    else:
+        known = (*CLASSIFIER_PREFIXES, *(f"{name}." for name in built.dropped))
+        stray = [] if fit.prefix else [key for key in left if not key.startswith(known)]
+    problems = {
+        "missing in the file": [key for key in fit.missing if key not in restarted],
+        "not in the network": stray,
+        "of another shape": [
+            f"{key}: {theirs} in the file, {ours} in the network"
+            for key, (theirs, ours) in fit.shapes.items()
+            if key not in restarted
+        ],
+    }
+    if texts := [f"{problem}: {some(keys, 4)}" for problem, keys in problems.items() if keys]:
+        raise AttnlabError(
+            f"The weights of {source} do not fit the {name} {type(target).__name__}: {'; '.join(texts)}. "
+            "Choose the network they were trained with, with the same options."
+        )
+    loaded = {key: value for key, value in fit.fitting.items() if key not in restarted}
+    # Some encoders of segmentation-models-pytorch pop their classifier's keys here and return nothing; the
+    # comparison has already told what is missing.
+    target.load_state_dict(loaded, strict=False)
+    below = "" if is_whole else f"{built.backbone}."
+    new = sorted(attention_keys(network) - {below + key for key in loaded})
+    unused = [key for key in restarted if key in fit.fitting] + left
+    return WeightsReport(source, name, len(loaded), new, unused, restarted, reason)
 
 
 @dataclass(frozen=True)
@@ -254,80 +184,63 @@ class Fit:
         prefix: What was dropped from the source's keys. Keys of the source without it are left aside.
         fitting: Tensors that have a place, whatever their shape.
         missing: Keys of the network that the source lacks and must have.
-        new: Keys of the network that the source may lack, and does.
         left: Keys of the source, less the prefix, that have no place.
-        shapes: The shape of each fitting tensor that has another one in the network: the source's, the
-            network's.
+        wanted: The network's tensors.
     """
 
     prefix: str
     fitting: dict[str, Tensor]
     missing: list[str]
-    new: list[str]
     left: list[str]
-    shapes: dict[str, tuple[tuple[int, ...], tuple[int, ...]]]
+    wanted: dict[str, Tensor]
 
-    def without(self, keys: Collection[str]) -> Fit:
-        """The same comparison, with some of the network's keys left out of it."""
-        return replace(
-            self,
-            fitting={key: value for key, value in self.fitting.items() if key not in keys},
-            missing=[key for key in self.missing if key not in keys],
-            shapes={key: shapes for key, shapes in self.shapes.items() if key not in keys},
-        )
+    @classmethod
+    def of(cls, state: Mapping[str, Tensor], network: nn.Module) -> Fit:
+        """Compare by name; a prefix that the source's keys share with none of the network's is dropped."""
+        every, new = network.state_dict(), attention_keys(network)
+        prefix = _common_prefix(every, state)
+        found = {key.removeprefix(prefix): value for key, value in state.items() if key.startswith(prefix)}
+        fitting = {key: found[key] for key in every if key in found}
+        # Of the absent ones, a counter that older files lack and that no output depends on does not matter.
+        needed = (key for key in every if key not in new and not key.endswith("num_batches_tracked"))
+        missing = [key for key in needed if key not in found]
+        return cls(prefix, fitting, missing, [key for key in found if key not in every], every)
 
-    def load(self, network: nn.Module, source: str, stray: Collection[str], kind: str, choice: str) -> None:
-        """Load what fits, or nothing if other tensors do not.
+    def __len__(self) -> int:
+        return len(self.fitting)
 
-        Args:
-            network: Changed in place.
-            source: How to call the source in messages.
-            stray: The keys of ``left`` that the source should not have.
-            kind: What to call the network in messages, before its class.
-            choice: What the message tells the user to choose.
-        """
-        shapes = [
-            f"{key}: {theirs} in the file, {ours} in the network"
-            for key, (theirs, ours) in self.shapes.items()
-        ]
-        problems = {
-            "missing in the file": self.missing,
-            "not in the network": stray,
-            "of another shape": shapes,
+    @property
+    def shapes(self) -> dict[str, tuple[tuple[int, ...], tuple[int, ...]]]:
+        """Shapes, the source's and the network's, of the fitting tensors where they differ."""
+        pairs = {
+            key: (tuple(value.shape), tuple(self.wanted[key].shape)) for key, value in self.fitting.items()
         }
-        if texts := [f"{what}: {some(keys, 4)}" for what, keys in problems.items() if keys]:
-            raise AttnlabError(
-                f"The weights of {source} do not fit {kind}{type(network).__name__}: {'; '.join(texts)}. "
-                f"Choose the {choice}."
-            )
-        # Some encoders of segmentation-models-pytorch pop their classifier's keys here and return nothing;
-        # the comparison has already told what is missing.
-        network.load_state_dict(self.fitting, strict=False)
+        return {key: (theirs, ours) for key, (theirs, ours) in pairs.items() if theirs != ours}
 
 
-def compare(network: nn.Module, state: Mapping[str, Tensor], new: Collection[str] = frozenset()) -> Fit:
-    """Compare a source's tensors with a network's, by name and shape.
+def _restarted(built: BuiltNetwork, fit: Fit) -> tuple[list[str], str]:
+    """The keys of the class layers that start anew, and why."""
+    layers = tuple(f"{name}." for name in built.class_layers)
+    new, shapes = attention_keys(built.network), fit.shapes
+    keys = [key for key in fit.wanted if key.startswith(layers) and key not in new]
+    if not any(key in fit.fitting for key in keys):
+        return keys, "the class layers are not in the file"
+    others = [key for key in keys if key in shapes and shapes[key][0][1:] == shapes[key][1][1:]]
+    theirs, ours = shapes[others[0]] if others else ((0,), (0,))
+    counted = "classes" if built.first_label is None else "outputs"
+    return others, f"{ours[0]} {counted} here, {theirs[0]} in the file"
 
-    A prefix that the source's keys share with none of the network's is dropped; it may lack the keys ``new``.
-    """
-    wanted = network.state_dict()
-    prefix = _common_prefix(wanted, state)
-    found = {key.removeprefix(prefix): value for key, value in state.items() if key.startswith(prefix)}
-    fitting = {key: found[key] for key in wanted if key in found}
-    absent = [key for key in wanted if key not in found]
-    return Fit(
-        prefix=prefix,
-        fitting=fitting,
-        # A counter that older files lack and that no output depends on.
-        missing=[key for key in absent if key not in new and not key.endswith("num_batches_tracked")],
-        new=[key for key in absent if key in new],
-        left=[key for key in found if key not in wanted],
-        shapes={
-            key: (tuple(value.shape), tuple(wanted[key].shape))
-            for key, value in fitting.items()
-            if value.shape != wanted[key].shape
-        },
-    )
+
+def _check_stem(fit: Fit, restarted: Collection[str], fault: str) -> None:
+    """Say what to do where a classifier's first convolution is another one, and perhaps nothing else is."""
+    shapes = {key: pair for key, pair in fit.shapes.items() if key not in restarted}
+    stem = next((key for key, value in fit.wanted.items() if value.ndim == 4), "")
+    theirs, ours = shapes.get(stem, ((), ()))
+    if stem in shapes and (len(shapes) == 1 or theirs[2:] != ours[2:]):
+        raise AttnlabError(
+            f"The weights of {fault}: {stem} is {theirs} in the file and {ours} in the network. Leave "
+            "--model.stem_stride away, or train from scratch with --model.weights none."
+        )
 
 
 def _common_prefix(wanted: Mapping[str, Tensor], state: Mapping[str, Tensor]) -> str:
@@ -345,9 +258,3 @@ def some(keys: Collection[str], shown: int = 3) -> str:
     """The first of some names, and how many there are."""
     more = f", … ({len(keys)} in all)" if len(keys) > shown else ""
     return ", ".join(list(keys)[:shown]) + more
-
-
-def first_line(error: BaseException) -> str:
-    """The first line of an error's text, with a full stop."""
-    lines = str(error).strip().splitlines()
-    return lines[0].rstrip(".") + "." if lines else f"{type(error).__name__}."

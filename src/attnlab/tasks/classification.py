@@ -2,25 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import Any
 
 from lightning.pytorch.callbacks import ModelCheckpoint
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional as F
 from torchmetrics import MeanMetric
 
-from attnlab.attention import attention_keys
 from attnlab.errors import AttnlabError
 from attnlab.metrics import ClassificationResult, ClassificationScores
-from attnlab.models import (
-    WeightsReport,
-    build_classifier,
-    head_name,
-    library_classifier_weights,
-    load_classifier,
-    read_state_dict,
-)
+from attnlab.models import build_classifier
 from attnlab.tasks.base import BaseTask, names_of
 from attnlab.tasks.mixing import BatchMixing, MixingConfig
 from attnlab.tasks.network import as_config
@@ -51,6 +42,7 @@ class ClassificationTask(BaseTask):
 
     kind = "classification"
     default_data = "ShapesClassificationDataModule"
+    builder = staticmethod(build_classifier)
     view = ClassificationView()
     monitor = "val/top1"
     class_metric = ("accuracy", ("test",))
@@ -79,15 +71,6 @@ class ClassificationTask(BaseTask):
         }
         super().__init__(own, **options)
 
-    def configure_network(self) -> None:
-        """Build the classifier, attach attention."""
-        options, classes = self.hparams, len(self.class_names)
-        self.network = build_classifier(
-            options["network"], classes, options["network_options"], options["stem_stride"]
-        )
-        self.head = head_name(self.network, classes)
-        self.attach_attention()
-
     def configure_losses(self) -> None:
         """Set up label smoothing and mixing."""
         smoothing = self.hparams["label_smoothing"]
@@ -98,16 +81,6 @@ class ClassificationTask(BaseTask):
     def make_scores(self) -> ClassificationScores:
         """Top-1, top-5 and the confusion matrix."""
         return ClassificationScores(self.class_names)
-
-    @property
-    def backbone(self) -> nn.Module:
-        """All but the classifier."""
-        return nn.ModuleList(_around(self.network, self.head))
-
-    def backbone_parameters(self) -> list[nn.Parameter]:
-        """All parameters but the classifier's."""
-        head = {id(parameter) for parameter in self.network.get_submodule(self.head).parameters()}
-        return [parameter for parameter in self.network.parameters() if id(parameter) not in head]
 
     def setup(self, stage: str) -> None:
         """Refuse a top-5 that there cannot be, then load weights."""
@@ -122,15 +95,6 @@ class ClassificationTask(BaseTask):
                 f"{len(self.class_names)}. Use val/top1."
             )
         super().setup(stage)
-
-    def load_weights(self, weights: str) -> WeightsReport:
-        """Load the library's published weights (``imagenet``), or a file's."""
-        if weights == "imagenet":
-            name = self.hparams["network"]
-            state, source = library_classifier_weights(name), f"the ImageNet weights of '{name}'"
-        else:
-            state, source = read_state_dict(weights), weights
-        return load_classifier(self.network, state, source, self.head, new=attention_keys(self.network))
 
     def forward(self, image: Tensor) -> Tensor:
         """Logits (B, K) of normalised images (B, 3, H, W)."""
@@ -174,13 +138,3 @@ class ClassificationTask(BaseTask):
             (f"{stage} top-1", f"{result.top1:.4f} of {result.images} images; {chance}"),
             (f"{stage} top-5", top5),
         ]
-
-
-def _around(network: nn.Module, name: str) -> Iterator[nn.Module]:
-    """The largest modules that do not hold a module of a name."""
-    first, _, rest = name.partition(".")
-    for child_name, child in network.named_children():
-        if child_name != first:
-            yield child
-        elif rest:
-            yield from _around(child, rest)

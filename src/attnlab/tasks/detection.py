@@ -9,9 +9,8 @@ import torch
 from torch import Tensor, nn
 from torchmetrics import MeanMetric
 
-from attnlab.attention import attention_keys
 from attnlab.metrics import DetectionResult, DetectionScores
-from attnlab.models import build_detector, library_detector_weights, load_detector, read_state_dict
+from attnlab.models import build_detector
 from attnlab.tasks.base import BaseTask, names_of
 from attnlab.views import DetectionView
 
@@ -43,17 +42,12 @@ class DetectionTask(BaseTask):
 
     kind = "detection"
     default_data = "ShapesDetectionDataModule"
+    builder = staticmethod(build_detector)
     view = DetectionView()
     monitor = "val/AP"
     has_eval_loss = False
     class_metric = ("AP", ("test",))
     class_label = "AP50"
-    # The same network at another size, or with other thresholds, is the same network.
-    free_options = frozenset(
-        {"size", "train_sizes", "place", "fill", "interpolation", "min_size", "max_size", "l1_last"}
-        | {"score_threshold", "nms_threshold", "max_detections", "centre_radius"}
-        | {"trainable_layers", "proposals_trained"}
-    )
 
     def __init__(
         self,
@@ -72,38 +66,19 @@ class DetectionTask(BaseTask):
         }
         super().__init__(own, **options)
 
-    def configure_network(self) -> None:
-        """Build the detector, attach attention."""
-        options = self.hparams
-        built = build_detector(options["network"], len(self.class_names), options["network_options"])
-        self.network = built.network
-        self.first_label = built.first_label
-        self.trunk = built.trunk
-        self.cost_size = built.example_size
-        self.attach_attention()
-
     def make_scores(self) -> DetectionScores:
         """COCO's twelve numbers and Pascal VOC's AP50."""
         return DetectionScores(self.class_names)
-
-    @property
-    def backbone(self) -> nn.Module:
-        """The part of the detector that classification weights are for."""
-        return self.network.get_submodule(self.trunk)
 
     @property
     def compiled_part(self) -> nn.Module:
         """The backbone: what follows it goes by the number of boxes, another one in each image."""
         return self.backbone
 
-    def load_weights(self, weights: str) -> object:
-        """Load the backbone's published weights (``imagenet``), or a file's."""
-        if weights == "imagenet":
-            name, options = self.hparams["network"], self.hparams["network_options"]
-            state, source = library_detector_weights(name, options), "the backbone's ImageNet weights"
-        else:
-            state, source = read_state_dict(weights), weights
-        return load_detector(self.network, state, source, self.trunk, new=attention_keys(self.network))
+    @property
+    def first_label(self) -> int:
+        """What the network calls class 0."""
+        return self.built.first_label or 0
 
     def forward(self, image: list[Tensor]) -> list[dict[str, Tensor]]:
         """Detections in images of values in 0..1.

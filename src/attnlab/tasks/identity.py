@@ -3,27 +3,31 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
+from functools import partial
+from types import FunctionType
 from typing import Any
 
-from lightning.pytorch import LightningModule
+import torch
+from torch import Tensor, nn
 
 from attnlab.errors import AttnlabError
+from attnlab.tasks.network import NetworkModule
 
-# What makes a network another one even where every tensor fits: same keys, other function or meaning.
-IDENTITY = (
-    "architecture",
-    "encoder",
-    "architecture_options",
-    "network",
-    "network_options",
-    "stem_stride",
-    "class_names",
-    "ignore_index",
-)
+# What classes and pixels mean: the same tensors, read otherwise.
+MEANING = ("class_names", "ignore_index")
+# What may make a network another one even where every tensor fits.
+FUNCTION = ("architecture", "encoder", "architecture_options", "network", "network_options", "stem_stride")
+ATTENTION = ("name", "at", "mode", "shared", "options")
+# How the same function is computed.
+FREE_ATTENTION_OPTIONS = frozenset({"implementation"})
+_OF_EVERY_MODULE = frozenset(vars(nn.Module()))
 
 
-def refuse_another_network(task: LightningModule, checkpoint: Mapping[str, Any]) -> None:
+def refuse_another_network(task: NetworkModule, checkpoint: Mapping[str, Any]) -> None:
     """Compare a checkpoint with the network it is about to be loaded into.
+
+    Options that differ are no difference if they build the same modules: a default that is written out, or
+    another spelling of a name.
 
     Args:
         task: The network as built now.
@@ -32,9 +36,12 @@ def refuse_another_network(task: LightningModule, checkpoint: Mapping[str, Any])
     Raises:
         AttnlabError: When they differ in architecture, attention, classes, or in any tensor's name or shape.
     """
-    free: frozenset[str] = getattr(task, "free_options", frozenset())
-    differences = _option_differences(dict(task.hparams), checkpoint.get("hyper_parameters", {}), free)
+    saved = checkpoint.get("hyper_parameters", {})
+    differences = _differences(task, saved, MEANING)
     tensors = _tensor_differences(task.state_dict(), checkpoint.get("state_dict", {}))
+    options = _differences(task, saved, (*FUNCTION, *(f"attention.{key}" for key in ATTENTION)))
+    if options and (tensors or not _builds_the_same(task, saved)):
+        differences += options
     if differences or tensors:
         raise AttnlabError(
             "The checkpoint is of another network. "
@@ -44,28 +51,82 @@ def refuse_another_network(task: LightningModule, checkpoint: Mapping[str, Any])
         )
 
 
-def _option_differences(
-    here: Mapping[str, Any], there: Mapping[str, Any], free: Collection[str]
-) -> list[str]:
-    pairs = {
-        key: (_without(here.get(key), free), _without(there.get(key), free))
-        for key in IDENTITY
-        if key in here and key in there
-    }
-    for key in ("name", "mode", "shared", "options"):
-        if "attention" in here and "attention" in there:
-            pairs[f"attention.{key}"] = (here["attention"].get(key), there["attention"].get(key))
-    if pairs.get("attention.name") == ("none", "none"):
-        pairs = {key: value for key, value in pairs.items() if not key.startswith("attention.")}
+def _differences(task: NetworkModule, saved: Mapping[str, Any], keys: Collection[str]) -> list[str]:
+    """The options of these names that both have and that differ, the free ones among them left out."""
+    free = task.built.free_options | FREE_ATTENTION_OPTIONS
+    here, there = (
+        {
+            name: _with_free(value, {}, free)
+            for name, value in (
+                *options.items(),
+                *((f"attention.{key}", value) for key, value in options.get("attention", {}).items()),
+            )
+        }
+        for options in (task.hparams, saved)
+    )
     return [
-        f"{key}: {ours!r} here, {theirs!r} in the checkpoint"
-        for key, (ours, theirs) in pairs.items()
-        if ours != theirs
+        f"{key}: {here[key]!r} here, {there[key]!r} in the checkpoint"
+        for key in keys
+        if key in here and key in there and here[key] != there[key]
     ]
 
 
-def _without(value: Any, free: Collection[str]) -> Any:
-    return {k: v for k, v in value.items() if k not in free} if isinstance(value, Mapping) else value
+def _with_free(options: Any, others: Any, free: Collection[str]) -> Any:
+    """The options that count, and the free ones of other options; all of what is no block of options."""
+    if not isinstance(options, Mapping):
+        return options
+    kept = {key: value for key, value in options.items() if key not in free}
+    return kept | {key: value for key, value in (others or {}).items() if key in free}
+
+
+def _builds_the_same(task: NetworkModule, saved: Mapping[str, Any]) -> bool:
+    """Whether the checkpoint's options, but for the free ones, build the modules that this task's build."""
+    here, free = dict(task.hparams), task.built.free_options
+    names = [name for name in FUNCTION if name in here and name in saved]
+    there = here | {name: _with_free(saved[name], here[name], free) for name in names}
+    if "attention" in saved and "attention" in here:
+        theirs, ours = saved["attention"], here["attention"]
+        options = _with_free(theirs.get("options", {}), ours["options"], FREE_ATTENTION_OPTIONS)
+        there["attention"] = {**ours, **theirs, "options": options}
+    with torch.random.fork_rng(devices=[]):
+        try:
+            first, second = (_modules(type(task)(**options).network) for options in (here, there))
+        except (AttnlabError, TypeError):  # options that are there no more, in a task of one's own too
+            return False
+    return first == second
+
+
+def _modules(network: nn.Module) -> list[Any]:
+    """What each module of a new network is and holds, the values of parameters left aside."""
+    numbers: dict[nn.Module, int] = {}
+    found: list[Any] = []
+    for name, module in network.named_modules(remove_duplicate=False):
+        held = {key: value for key, value in vars(module).items() if key not in _OF_EVERY_MODULE}
+        if module is network:  # libraries write down there with which options it was built
+            held = {key: value for key, value in held.items() if not isinstance(value, Mapping)}
+        buffers = dict(module.named_buffers(recurse=False))
+        found.append((name, numbers.setdefault(module, len(numbers)), type(module), _plain([held, buffers])))
+    return found
+
+
+def _plain(value: Any, levels: int = 8) -> Any:
+    """A value that is equal to another one's if both were made in the same way."""
+    if levels == 0 or isinstance(value, nn.Module):
+        return type(value)
+    if isinstance(value, Tensor):
+        return value.tolist()
+    if isinstance(value, Mapping):
+        return {key: _plain(item, levels - 1) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(item, levels - 1) for item in value]
+    if isinstance(value, partial):
+        return _plain([value.func, value.args, value.keywords], levels - 1)
+    if isinstance(value, FunctionType):
+        held = [cell.cell_contents for cell in value.__closure__ or ()]
+        return [value.__module__, value.__qualname__, _plain([held, value.__defaults__], levels - 1)]
+    if hasattr(value, "__dict__") and not isinstance(value, type):
+        return [type(value), _plain(vars(value), levels - 1)]
+    return value
 
 
 def _tensor_differences(here: Mapping[str, Any], there: Mapping[str, Any]) -> list[str]:

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from abc import abstractmethod
-from collections.abc import Iterable, Iterator, Mapping
+import inspect
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import asdict, is_dataclass, replace
-from typing import Any, Literal, TypeVar
+from typing import Any, ClassVar, Literal, TypeVar
 
 import numpy as np
 import torch
@@ -18,7 +18,7 @@ from torch.optim.lr_scheduler import LambdaLR
 from attnlab.attention import Site, attach, attention_modules, list_attentions
 from attnlab.data.sampling import run_seed
 from attnlab.errors import AttnlabError, known_name
-from attnlab.models import weights_file
+from attnlab.models import BuiltNetwork, WeightsReport, load_weights, weights_file
 from attnlab.tasks.configs import AttentionConfig, OptimizerConfig, ScheduleConfig
 from attnlab.tasks.freezing import BackboneFreeze
 from attnlab.tasks.layout import memory_format
@@ -48,7 +48,8 @@ def plain(value: Any) -> Any:
 class NetworkModule(LightningModule):
     """A network with attention in it, trained from random or pretrained weights: what is below every task.
 
-    A subclass builds its network (`configure_network`), and says which part is the backbone.
+    A subclass names the ``builder`` of its networks, whose parameters are options of its own; or it builds
+    its network itself (`configure_network`), and says which part is the ``backbone``.
 
     Args:
         own: The subclass's own options, for ``hparams``.
@@ -70,18 +71,18 @@ class NetworkModule(LightningModule):
             than before.
 
     Attributes:
+        builder: Builds the network of the options that it has parameters for.
+        built: What it returned; of a network that was built otherwise, little is known.
         network: The network, attention attached.
         sites: Where attention was attached.
         attention: The attention block, as configured.
         class_names: Names of the classes 0, 1, …, where the task has classes.
         layout: The memory format of images and weights.
-        cost_size: Height and width of the image for which MACs are counted, where the network has a size of
-            its own.
         restored: A checkpoint is about to be loaded, so that pretrained weights are not needed. Set it before
             ``trainer.fit(..., ckpt_path=...)``; the command line does.
         must_be_trained: Refuse to be used with pretrained weights that leave the head random. The command
             line sets it where nothing is trained.
-        weights_reach_head: Whether pretrained weights can be those of the whole network.
+        weights_reach_head: Whether published weights can be those of the whole network.
 
     Raises:
         AttnlabError: For anything unknown or contradictory.
@@ -90,9 +91,8 @@ class NetworkModule(LightningModule):
     restored: bool = False
     must_be_trained: bool = False
     weights_reach_head: bool = True
-    cost_size: tuple[int, int] | None = None
-    # Options of the network, out of ``network_options``, that make it no other network.
-    free_options: frozenset[str] = frozenset()
+    builder: ClassVar[Callable[..., BuiltNetwork]]
+    built: BuiltNetwork
     network: nn.Module
     sites: list[Site]
 
@@ -141,6 +141,8 @@ class NetworkModule(LightningModule):
         self._weights_ready = False
         self._compiled = False
         self.configure_network()
+        if not hasattr(self, "built"):
+            self.built = BuiltNetwork(self.network)
         for layer in self.batchnorms() if bn_momentum is not None else ():
             layer.momentum = bn_momentum
         self.frozen = BackboneFreeze(freeze_backbone_epochs)
@@ -148,14 +150,20 @@ class NetworkModule(LightningModule):
         if channels_last is True:
             self.lay_out("cpu")
 
-    @abstractmethod
     def configure_network(self) -> None:
         """Build ``network``, and attach attention to it (`attach_attention`)."""
+        names = inspect.signature(self.builder).parameters
+        options = {name: value for name, value in self.hparams.items() if name in names}
+        self.built = self.builder(**options)
+        self.network = self.built.network
+        self.attach_attention()
 
     @property
     def backbone(self) -> nn.Module:
-        """The part of the network that pretrained weights are for."""
-        raise AttnlabError(f"{type(self).__name__} names no backbone.")
+        """The part that pretrained weights are for; of a classifier all but the class layers."""
+        if self.built.backbone:
+            return self.network.get_submodule(self.built.backbone)
+        return nn.ModuleList(_around(self.network, self.built.class_layers))
 
     def backbone_parameters(self) -> Iterable[nn.Parameter]:
         """The parameters that pretrained weights are for."""
@@ -250,8 +258,8 @@ class NetworkModule(LightningModule):
             if id(parameter) not in others:
                 yield name, parameter
 
-    def load_weights(self, weights: str) -> object:
-        """Load pretrained weights into the backbone.
+    def load_weights(self, weights: str) -> WeightsReport:
+        """Load pretrained weights into the network, or into its backbone.
 
         Args:
             weights: ``imagenet``, or a file's path.
@@ -262,7 +270,7 @@ class NetworkModule(LightningModule):
         Raises:
             AttnlabError: When they cannot be fetched or read, or do not fit.
         """
-        raise AttnlabError(f"{type(self).__name__} loads no pretrained weights: leave --model.weights none.")
+        return load_weights(self.built, weights)
 
     def configure_optimizers(self) -> OptimizerLRSchedulerConfig:
         """One optimizer over the groups head, backbone and attention; one schedule, stepped every update."""
@@ -343,3 +351,15 @@ class NetworkModule(LightningModule):
     def on_before_optimizer_step(self, *_: Any) -> None:
         """Leave no gradient on what is frozen, whatever the strategy has computed."""
         self.frozen.drop_gradients()
+
+
+def _around(module: nn.Module, names: Collection[str]) -> Iterator[nn.Module]:
+    """The largest parts of a module that hold none of the modules of these names."""
+    if own := list(module.parameters(recurse=False)):
+        yield nn.ParameterList(own)
+    for child, part in module.named_children():
+        inner = [name.partition(".")[2] for name in names if name.partition(".")[0] == child]
+        if not inner:
+            yield part
+        elif "" not in inner:
+            yield from _around(part, inner)

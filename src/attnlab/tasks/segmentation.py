@@ -5,21 +5,13 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional as F
 from torchmetrics import MeanMetric
 
-from attnlab.attention import attention_keys
 from attnlab.errors import AttnlabError
 from attnlab.metrics import SegmentationResult, SegmentationScores
-from attnlab.models import (
-    Segmenter,
-    WeightsReport,
-    build_segmenter,
-    library_encoder_weights,
-    load_backbone,
-    read_state_dict,
-)
+from attnlab.models import Segmenter, build_segmenter
 from attnlab.tasks.base import BaseTask, names_of
 from attnlab.tasks.losses import SegmentationLoss, SegmentationLossConfig
 from attnlab.tasks.network import as_config
@@ -51,6 +43,7 @@ class SegmentationTask(BaseTask):
 
     kind = "segmentation"
     default_data = "ShapesSegmentationDataModule"
+    builder = staticmethod(build_segmenter)
     view = SegmentationView()
     monitor = "val/mIoU"
     weights_reach_head = False
@@ -80,17 +73,6 @@ class SegmentationTask(BaseTask):
         }
         super().__init__(own, **options)
 
-    def configure_network(self) -> None:
-        """Build the network, attach attention."""
-        options = self.hparams
-        self.network: Segmenter = build_segmenter(
-            options["architecture"],
-            options["encoder"],
-            len(self.class_names),
-            options["architecture_options"],
-        )
-        self.attach_attention()
-
     def configure_losses(self) -> None:
         """Build the sum of losses."""
         loss = as_config(SegmentationLossConfig, self.hparams["loss"])
@@ -100,32 +82,18 @@ class SegmentationTask(BaseTask):
         """mIoU, pixel accuracy and each class's IoU."""
         return SegmentationScores(self.class_names, self.hparams["ignore_index"])
 
-    @property
-    def backbone(self) -> nn.Module:
-        """The encoder."""
-        return self.network.encoder
-
     def setup(self, stage: str) -> None:
         """Check that the crop suits the network, then load weights."""
         crop = getattr(getattr(self.trainer, "datamodule", None), "crop_size", None)
-        if stage == "fit" and isinstance(crop, int) and crop < self.network.stride:
+        assert isinstance(self.network, Segmenter)
+        stride = self.network.stride
+        if stage == "fit" and isinstance(crop, int) and crop < stride:
             raise AttnlabError(
-                f"--data.crop_size {crop} is smaller than the stride {self.network.stride} of "
+                f"--data.crop_size {crop} is smaller than the stride {stride} of "
                 f"{self.hparams['architecture']} on '{self.hparams['encoder']}': not one feature would be "
-                f"left. Use at least {self.network.stride}, better several times that."
+                f"left. Use at least {stride}, better several times that."
             )
         super().setup(stage)
-
-    def load_weights(self, weights: str) -> WeightsReport:
-        """Load the encoder's published weights (``imagenet``), or a file's."""
-        if weights == "imagenet":
-            encoder = self.hparams["encoder"]
-            state = library_encoder_weights(encoder, depth=len(self.network.encoder.out_channels) - 1)  # type: ignore[arg-type]
-            source = f"the ImageNet weights of '{encoder}'"
-        else:
-            state, source = read_state_dict(weights), weights
-        new = attention_keys(self.backbone)
-        return load_backbone(self.backbone, state, source, new=new, dropped=self.network.dropped)
 
     def forward(self, image: Tensor) -> Tensor:
         """Logits (B, K, H, W) of normalised images (B, 3, H, W)."""

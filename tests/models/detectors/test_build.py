@@ -6,14 +6,15 @@ from torch import nn
 
 from attnlab.attention import attach, attention_keys
 from attnlab.errors import AttnlabError
-from attnlab.models.detectors import BuiltDetector, build_detector, detector_options, list_detectors
+from attnlab.models.built import BuiltNetwork
+from attnlab.models.detectors import build_detector, detector_options, list_detectors
 from tests.models.detectors.tester import DetectorTester
 
 
 class TestYOLOX(DetectorTester):
     placements = ("yolox.neck", "stage")
 
-    def build(self) -> BuiltDetector:
+    def build(self) -> BuiltNetwork:
         return build_detector("yolox_nano", self.classes, {"size": 96, "score_threshold": 0.0})
 
 
@@ -56,7 +57,7 @@ def test_without_options():
 def test_lists_of_yaml():
     built = build_detector("yolox_nano", 3, {"size": 320, "train_sizes": [256, 384]})
     assert built.network.resizing.train_sizes == (256, 384)
-    assert (built.first_label, built.trunk, built.example_size) == (0, "backbone", (320, 320))
+    assert (built.first_label, built.backbone, built.example_size) == (0, "backbone", (320, 320))
     assert build_detector("yolof", 3, {"backbone": "resnet18", "dilations": [2]}).network.neck.blocks[0]
 
 

@@ -9,7 +9,8 @@ from torchvision.ops import FrozenBatchNorm2d
 
 from attnlab.errors import AttnlabError
 from attnlab.models import build_classifier
-from attnlab.models.detectors import BuiltDetector, build_detector
+from attnlab.models.built import BuiltNetwork
+from attnlab.models.detectors import build_detector
 from tests.models.detectors.tester import DetectorTester
 
 SMALL = {"backbone": "resnet18", "min_size": 96, "max_size": 128, "score_threshold": 0.0}
@@ -28,7 +29,7 @@ class TestDetectors(DetectorTester):
         self.choice = choice
         self.placements = choice[2]
 
-    def build(self) -> BuiltDetector:
+    def build(self) -> BuiltNetwork:
         return build_detector(self.choice[0], self.classes, self.choice[1])
 
 
@@ -177,12 +178,12 @@ class TestTrunkOfSSDLite:
     @pytest.mark.parametrize("prefix", ["", "module."])
     def test_every_tensor_of_the_classifier_has_its_place(self, backbone, prefix):
         """The same maps out of both, whatever the names."""
-        classifier = build_classifier(backbone, 10).eval()
+        classifier = build_classifier(backbone, 10).network.eval()
         for tensor in classifier.state_dict().values():
             if tensor.is_floating_point():
                 tensor.copy_(torch.rand_like(tensor) * 0.1 + 0.05)
         built = build_detector("ssdlite", 3, {"backbone": backbone, "size": 64})
-        trunk = built.network.eval().get_submodule(built.trunk)
+        trunk = built.network.eval().get_submodule(built.backbone)
         state = {prefix + key: value for key, value in classifier.state_dict().items()}
         trunk.load_state_dict(trunk.rename_classifier_keys(state))
         image = torch.rand(1, 3, 64, 64)

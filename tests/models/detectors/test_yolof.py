@@ -11,7 +11,8 @@ from torchvision.ops import FrozenBatchNorm2d
 
 from attnlab.attention import attach
 from attnlab.errors import AttnlabError
-from attnlab.models.detectors import BuiltDetector, build_detector
+from attnlab.models.built import BuiltNetwork
+from attnlab.models.detectors import build_detector
 from attnlab.models.detectors.resizing import ShortSide
 from attnlab.models.detectors.yolof import (
     YOLOF,
@@ -29,14 +30,14 @@ SMALL = {"backbone": "resnet18", "min_size": 96, "max_size": 128, "score_thresho
 class TestYOLOF(DetectorTester):
     placements = ("resnet.block", "neck.projector.output_norm")
 
-    def build(self) -> BuiltDetector:
+    def build(self) -> BuiltNetwork:
         return build_detector("yolof", self.classes, SMALL)
 
 
 class TestDilated(DetectorTester):
     """On a dilated ResNet-50, a part of it frozen."""
 
-    def build(self) -> BuiltDetector:
+    def build(self) -> BuiltNetwork:
         options = {"backbone": "resnet50", "dilated_c5": True, "frozen_bn": True, "trainable_layers": 3}
         return build_detector("yolof", self.classes, {**SMALL, **options})
 

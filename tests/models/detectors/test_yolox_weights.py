@@ -12,7 +12,7 @@ from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
 from attnlab.attention import attach
-from attnlab.models.detector_weights import rename_yolox_keys
+from attnlab.models.detectors.names import rename_yolox_keys
 from attnlab.models.detectors.yolox import yolox
 
 SHARED = Path(__file__).parents[4] / "shared"

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from attnlab.attention import attach, attention_keys
-from attnlab.models.detectors import BuiltDetector
+from attnlab.models.built import BuiltNetwork
 
 
 def target(first_label: int, boxes: list[list[float]], classes: list[int], index: int = 0) -> dict:
@@ -49,11 +49,11 @@ class DetectorTester:
     # Placements, or patterns of module names, where attention must go in.
     placements: tuple[str, ...] = ()
 
-    def build(self) -> BuiltDetector:
+    def build(self) -> BuiltNetwork:
         raise NotImplementedError
 
     @pytest.fixture
-    def built(self) -> BuiltDetector:
+    def built(self) -> BuiltNetwork:
         torch.manual_seed(0)
         return self.build()
 
@@ -91,7 +91,7 @@ class DetectorTester:
             assert (scores.diff() <= 0).all()
             assert ((labels >= first_label) & (labels < first_label + self.classes)).all()
 
-    def test_losses_are_finite_and_reach_every_parameter(self, built: BuiltDetector) -> None:
+    def test_losses_are_finite_and_reach_every_parameter(self, built: BuiltNetwork) -> None:
         network = built.network.train()
         self.check_losses(network(self.images(), self.targets(built.first_label))).backward()
         trained = [(name, p) for name, p in network.named_parameters() if p.requires_grad]
@@ -100,7 +100,7 @@ class DetectorTester:
         # Some start with layers of zeros, which pass no gradient on at first.
         assert any(p.grad.abs().sum() > 0 for _, p in trained)
 
-    def test_targets_are_left_as_they_are(self, built: BuiltDetector) -> None:
+    def test_targets_are_left_as_they_are(self, built: BuiltNetwork) -> None:
         images, targets = self.images(), self.targets(built.first_label)
         before = copy.deepcopy((images, targets))
         built.network.train()(images, targets)
@@ -109,7 +109,7 @@ class DetectorTester:
             assert now.keys() == then.keys()
             assert all(torch.equal(now[key], then[key]) for key in then)
 
-    def test_a_batch_without_objects_trains(self, built: BuiltDetector) -> None:
+    def test_a_batch_without_objects_trains(self, built: BuiltNetwork) -> None:
         images = self.images()[:1]
         losses = built.network.train()(images, [target(built.first_label, [], [])])
         self.check_losses(losses).backward()
@@ -118,21 +118,21 @@ class DetectorTester:
         assert [name for name, p in trained if p.grad is None] == []
         assert [name for name, p in trained if not p.grad.isfinite().all()] == []
 
-    def test_detections(self, built: BuiltDetector) -> None:
+    def test_detections(self, built: BuiltNetwork) -> None:
         images = self.images()
         with torch.no_grad():
             found = built.network.eval()(images)
         self.check_detections(found, images, built.first_label)
         assert all(len(detections["scores"]) for detections in found)
 
-    def test_an_image_of_20_by_4000(self, built: BuiltDetector) -> None:
+    def test_an_image_of_20_by_4000(self, built: BuiltNetwork) -> None:
         images = [torch.rand(3, 20, 4000), torch.rand(3, 64, 64)]
         targets = [target(built.first_label, [[100, 2, 150, 18]], [1]), target(built.first_label, [], [])]
         self.check_losses(built.network.train()(images, targets)).backward()
         with torch.no_grad():
             self.check_detections(built.network.eval()(images), images, built.first_label)
 
-    def test_bf16_autocast(self, built: BuiltDetector) -> None:
+    def test_bf16_autocast(self, built: BuiltNetwork) -> None:
         """The contract's dtypes hold there too: in bf16, a coordinate of 1000 pixels would be off by 2."""
         images = self.images()
         with torch.autocast("cpu", dtype=torch.bfloat16):
@@ -142,14 +142,14 @@ class DetectorTester:
         self.check_losses(losses).backward()
         self.check_detections(found, images, built.first_label)
 
-    def test_a_tensor_is_a_batch(self, built: BuiltDetector) -> None:
+    def test_a_tensor_is_a_batch(self, built: BuiltNetwork) -> None:
         images = torch.rand(2, 3, 64, 96)
         with torch.no_grad():
             of_tensor, of_list = built.network.eval()(images), built.network(list(images))
         for one, other in zip(of_tensor, of_list, strict=True):
             assert all(torch.equal(one[key], other[key]) for key in ("boxes", "scores", "labels"))
 
-    def test_the_rest_of_the_batch_changes_nothing(self, built: BuiltDetector) -> None:
+    def test_the_rest_of_the_batch_changes_nothing(self, built: BuiltNetwork) -> None:
         images = list(torch.rand(2, 3, 64, 96))
         with torch.no_grad():
             together = built.network.eval()(images)
@@ -157,7 +157,7 @@ class DetectorTester:
         for one, other in zip(together, alone, strict=True):
             torch.testing.assert_close(one["scores"], other["scores"], rtol=1e-3, atol=1e-4)
 
-    def test_copy_and_state_dict(self, built: BuiltDetector) -> None:
+    def test_copy_and_state_dict(self, built: BuiltNetwork) -> None:
         images = self.images()[:1]
         again = self.build().network
         again.load_state_dict(copy.deepcopy(built.network.state_dict()))
@@ -167,7 +167,7 @@ class DetectorTester:
                 theirs = other(images)[0]
                 assert all(torch.equal(ours[key], theirs[key]) for key in ("boxes", "scores", "labels"))
 
-    def test_attention_keeps_the_keys(self, built: BuiltDetector) -> None:
+    def test_attention_keeps_the_keys(self, built: BuiltNetwork) -> None:
         for place in self.placements:
             plain, network = built.network.state_dict(), copy.deepcopy(built.network)
             assert attach(network, "ela_t", at=place, example=torch.zeros(1, 3, 64, 64))
@@ -178,8 +178,8 @@ class DetectorTester:
             self.check_losses(losses).backward()
             assert all(p.grad is not None for name, p in network.named_parameters() if "attention" in name)
 
-    def test_the_trunk_is_there(self, built: BuiltDetector) -> None:
-        trunk = built.network.get_submodule(built.trunk)
+    def test_the_trunk_is_there(self, built: BuiltNetwork) -> None:
+        trunk = built.network.get_submodule(built.backbone)
         # It begins with a convolution of the colours, in YOLOX of four pixels at once.
         assert next(trunk.parameters()).shape[1] in (3, 12)
         assert min(built.example_size) >= 32

@@ -19,7 +19,8 @@ from torchvision.ops import FrozenBatchNorm2d
 
 from attnlab.errors import AttnlabError, unknown
 from attnlab.models.batchnorm import allow_single_values
-from attnlab.models.detectors.recipe import BuiltDetector, Recipe
+from attnlab.models.built import BuiltNetwork
+from attnlab.models.detectors.recipe import Recipe
 from attnlab.models.detectors.torchvision import give_float32
 
 BACKBONES = ("mobilenet_v3_large", "mobilenet_v3_small")
@@ -47,7 +48,7 @@ class SSDLite(Recipe):
     score_threshold: float = 0.001
     nms_threshold: float = 0.55
 
-    def build(self) -> BuiltDetector:
+    def build(self) -> BuiltNetwork:
         """Build the network, with a head for each map that the trunk gives."""
         if self.backbone not in BACKBONES:
             hint = (
@@ -83,7 +84,14 @@ class SSDLite(Recipe):
         )
         give_float32(anchors, network.head)
         allow_single_values(network)
-        return BuiltDetector(network, 1, "backbone.features", (self.size, self.size))
+        return BuiltNetwork(
+            network,
+            "backbone.features",
+            tuple(f"head.classification_head.module_list.{level}.1" for level in range(len(channels))),
+            example_size=(self.size, self.size),
+            first_label=1,
+            renamings=(trunk.features.rename_classifier_keys,),
+        )
 
     def _trunk(self, norm: partial[nn.BatchNorm2d]) -> SSDLiteFeatureExtractorMobileNet:
         """The backbone, its first parts frozen, and the layers that SSDLite adds."""

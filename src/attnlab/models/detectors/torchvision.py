@@ -28,7 +28,9 @@ from torchvision.ops import FrozenBatchNorm2d
 from torchvision.ops.feature_pyramid_network import LastLevelP6P7
 
 from attnlab.errors import AttnlabError, unknown
-from attnlab.models.detectors.recipe import BuiltDetector, Recipe, example_size
+from attnlab.models.built import BuiltNetwork, State
+from attnlab.models.detectors.names import newer_names, newer_retinanet_names
+from attnlab.models.detectors.recipe import Recipe, example_size
 from attnlab.models.detectors.resizing import IMAGENET_MEAN, IMAGENET_STD
 
 RESNETS = (
@@ -53,8 +55,10 @@ class PyramidRecipe(Recipe):
     min_size: int | tuple[int, ...] = 800
     max_size: int = 1333
     first_label: ClassVar[int] = 0
+    class_layers: ClassVar[tuple[str, ...]] = ("head.classification_head.cls_logits",)
+    renamings: ClassVar[tuple[Callable[[State], dict[str, Tensor]], ...]] = (newer_names,)
 
-    def build(self) -> BuiltDetector:
+    def build(self) -> BuiltNetwork:
         """Build the network; it resizes images as `AnySizeTransform` does."""
         sizes = [self.min_size] if isinstance(self.min_size, int) else list(self.min_size)
         if not sizes or any(not isinstance(size, int) or size < 1 for size in sizes) or self.max_size < 1:
@@ -64,8 +68,13 @@ class PyramidRecipe(Recipe):
             )
         network = self.network()
         network.transform = AnySizeTransform(sizes, self.max_size, IMAGENET_MEAN, IMAGENET_STD)
-        return BuiltDetector(
-            network, self.first_label, "backbone.body", example_size(sizes[-1], self.max_size)
+        return BuiltNetwork(
+            network,
+            "backbone.body",
+            self.class_layers,
+            example_size=example_size(sizes[-1], self.max_size),
+            first_label=self.first_label,
+            renamings=self.renamings,
         )
 
     @abstractmethod
@@ -130,6 +139,7 @@ class FasterRCNN(PyramidRecipe):
     smallest_anchor: int = 32
     proposals_trained: int = 512
     first_label = 1
+    class_layers = ("roi_heads.box_predictor.cls_score", "roi_heads.box_predictor.bbox_pred")
 
     def network(self) -> nn.Module:
         """Build torchvision's."""
@@ -159,6 +169,7 @@ class RetinaNet(PyramidRecipe):
     """
 
     smallest_anchor: int = 32
+    renamings = (newer_retinanet_names,)
 
     def network(self) -> nn.Module:
         """Build torchvision's."""

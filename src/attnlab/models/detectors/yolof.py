@@ -14,7 +14,8 @@ from torchvision import models, ops
 
 from attnlab.errors import AttnlabError, unknown
 from attnlab.models.batchnorm import allow_single_values
-from attnlab.models.detectors.recipe import BuiltDetector, Recipe, example_size
+from attnlab.models.built import BuiltNetwork
+from attnlab.models.detectors.recipe import Recipe, example_size
 from attnlab.models.detectors.resizing import Images, ShortSide, Targets
 from attnlab.models.detectors.torchvision import RESNETS
 from attnlab.models.detectors.uniform_matching import IGNORED, match_uniformly
@@ -298,7 +299,7 @@ class YOLOFRecipe(Recipe):
     matches: int | None = None
     nms_threshold: float = 0.6
 
-    def build(self) -> BuiltDetector:
+    def build(self) -> BuiltNetwork:
         """Build the network; what is not given, as published for the stride."""
         if self.backbone not in RESNETS:
             raise unknown("backbone of yolof", self.backbone, RESNETS)
@@ -333,7 +334,8 @@ class YOLOFRecipe(Recipe):
             max_detections=self.max_detections,
         )
         allow_single_values(network)
-        return BuiltDetector(network, 0, "backbone", example_size(self.min_size, self.max_size))
+        size = example_size(self.min_size, self.max_size)
+        return BuiltNetwork(network, "backbone", ("decoder.class_logits",), example_size=size, first_label=0)
 
     def _trunk(self) -> tuple[nn.Sequential, int]:
         """A ResNet up to its last map, with the library's names, and the channels of that map."""
