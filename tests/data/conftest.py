@@ -1,11 +1,17 @@
+"""Small data sets in the layouts that people have, and a server of files."""
+
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+import threading
+import warnings
+from collections.abc import Callable, Sequence
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import numpy as np
 import pytest
+import yaml
 from PIL import Image
 
 SHARED = Path(__file__).parents[3] / "shared" / "data"
@@ -168,3 +174,113 @@ def class_folders(tmp_path: Path) -> Path:
                 picture = Image.new("RGB", (40 + 5 * k, 36 + 4 * number), colour)
                 picture.save(root / split / name / f"{split}_{k}.JPEG", quality=95)
     return root
+
+
+CONTENT = bytes(range(256)) * 4000
+
+
+class Server(ThreadingHTTPServer):
+    """Serves ``content``; ``cuts`` are the numbers of bytes after which the next connections break."""
+
+    def __init__(self):
+        super().__init__(("127.0.0.1", 0), Handler)
+        self.content, self.ranges, self.cuts, self.requests = CONTENT, True, [], []
+        self.url = f"http://127.0.0.1:{self.server_port}/file.tar"
+
+
+class Handler(BaseHTTPRequestHandler):
+    server: Server
+
+    def do_GET(self):
+        wanted = self.headers.get("Range")
+        self.server.requests.append((self.path, wanted))
+        if "missing" in self.path:
+            return self.send_error(404)
+        start = int(wanted.removeprefix("bytes=").rstrip("-")) if wanted and self.server.ranges else 0
+        if start and start >= len(self.server.content):
+            return self.send_error(416)
+        body = self.server.content[start:]
+        self.send_response(206 if start else 200)
+        if start:
+            self.send_header(
+                "Content-Range", f"bytes {start}-{start + len(body) - 1}/{len(self.server.content)}"
+            )
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body[: self.server.cuts.pop(0)] if self.server.cuts else body)
+        return None
+
+    def log_message(self, *_):
+        pass
+
+
+@pytest.fixture
+def server():
+    server = Server()
+    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
+    thread.start()
+    yield server
+    server.shutdown()
+    server.server_close()
+    thread.join()
+
+
+def silently(data, stage: str = "fit") -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        data.setup(stage)
+
+
+Values = Callable[[np.random.Generator, tuple[int, int]], np.ndarray]
+
+
+def indices(rng: np.random.Generator, size: tuple[int, int]) -> np.ndarray:
+    return rng.choice(np.array([0, 1, 255], np.uint8), size)
+
+
+def write_pairs(
+    images: Path,
+    masks: Path,
+    names: list[str],
+    image_suffix: str = ".jpg",
+    mask_suffix: str = ".png",
+    values: Values = indices,
+) -> None:
+    """Noise and masks of different sizes."""
+    rng = np.random.default_rng(0)
+    for k, name in enumerate(names):
+        size = (40 + 3 * k, 58 - 2 * k)
+        for folder, suffix, pixels in (
+            (images, image_suffix, rng.integers(0, 256, (*size, 3), np.uint8)),
+            (masks, mask_suffix, values(rng, size)),
+        ):
+            path = folder / f"{name}{suffix}"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            Image.fromarray(pixels).save(path)
+
+
+Files = dict[str, str | None]
+"""Lines of labels by image; None for an image without a file of them."""
+
+
+def write_images(folder: Path, names: Sequence[str], size: tuple[int, int] = (40, 60)) -> None:
+    """Noise of (height, width), two pixels narrower and three higher from one to the next."""
+    rng = np.random.default_rng(0)
+    for k, name in enumerate(names):
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        pixels = rng.integers(0, 256, (size[0] + 3 * k, size[1] - 2 * k, 3), np.uint8)
+        Image.fromarray(pixels).save(folder / name)
+
+
+def write_split(images: Path, labels: Path, files: Files) -> None:
+    write_images(images, list(files))
+    for name, text in files.items():
+        if text is not None:
+            path = labels / Path(name).with_suffix(".txt")
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(text)
+
+
+def write_yaml(file: Path, /, **content) -> None:
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.write_text(yaml.safe_dump({key: value for key, value in content.items() if value is not ...}))
