@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import codecs
 from pathlib import Path
 
 import pytest
@@ -10,7 +9,6 @@ import pytest
 from attnlab.data import (
     VOCDetectionDataModule,
 )
-from attnlab.data.text_files import read_text
 from attnlab.data.vocfolder import VOCFolder
 from attnlab.errors import AttnlabError
 from tests.data.conftest import VOC_BOXES, silently
@@ -43,11 +41,6 @@ class TestLists:
         for encoding in ("latin-1", "utf-16-le"):
             with pytest.raises(AttnlabError, match=r"val\.txt'.*Save it as UTF-8"):
                 self.names(voc_folder, "t1\nblüte\n", encoding)
-
-    def test_a_mark_without_its_text(self, tmp_path):
-        (tmp_path / "a.txt").write_bytes(codecs.BOM_UTF16_LE + b"abc")
-        with pytest.raises(AttnlabError, match=r"a\.txt' is no text in UTF-16"):
-            read_text(tmp_path / "a.txt")
 
     @pytest.mark.parametrize("name", ["valid.txt", "validation.txt", "val.TXT", "Val.txt"])
     def test_val_called_otherwise(self, voc_folder, name):
