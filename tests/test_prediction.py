@@ -6,6 +6,7 @@ import csv
 import json
 import subprocess
 import sys
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -17,13 +18,13 @@ from torch.optim import SGD
 
 import attnlab
 from attnlab.errors import AttnlabError
-from tests.cli.conftest import run  # noqa: F401
 
 ROOT = Path(__file__).parents[1]
 TASKS = ("segmentation", "classification", "detection")
 
 
 class TestLazy:
+    @pytest.mark.slow
     def test_attach_needs_torch_alone(self):
         """In a fresh process; and costs little beyond torch, as processor time, so that no load matters."""
         code = (
@@ -113,14 +114,22 @@ def checkpoint_of(folder: Path, task: str) -> Path:
     return folder / "lightning_logs" / task / "version_0/checkpoints/last.ckpt"
 
 
+@pytest.fixture(scope="module")
+def loaded(trained):
+    """`attnlab.load`, once for each task."""
+    return cache(lambda task: attnlab.load(checkpoint_of(trained, task)))
+
+
 @pytest.mark.parametrize("task", TASKS)
 class TestLoad:
-    def test_predicts_what_the_command_line_does(self, run, trained, tmp_path, task):  # noqa: F811
+    def test_predicts_what_the_command_line_does(self, trained, loaded, tmp_path, monkeypatch, task):
+        from attnlab.cli import main
+
+        monkeypatch.chdir(tmp_path)
         flags = ["--trainer.accelerator=cpu", f"--data.predict_images={trained / 'photos'}"]
-        outcome = run("predict", f"--ckpt_path={checkpoint_of(trained, task)}", *flags)
-        assert outcome.status == 0, outcome.err
+        main(["predict", f"--ckpt_path={checkpoint_of(trained, task)}", *flags])
         paths = [trained / "photos/a.png", trained / "photos/b.png"]
-        results = attnlab.load(checkpoint_of(trained, task)).predict(paths)
+        results = loaded(task).predict(paths)
         written = tmp_path / "predictions"
         if task == "segmentation":
             for path, result in zip(paths, results, strict=True):
@@ -141,8 +150,8 @@ class TestLoad:
                 boxes = torch.stack([x0, y0, x1 - x0, y1 - y0], 1)
                 assert torch.allclose(torch.tensor([entry["bbox"] for entry in mine]), boxes, atol=2e-3)
 
-    def test_takes_pictures_in_any_form(self, trained, task, tmp_path):
-        net = attnlab.load(checkpoint_of(trained, task))
+    def test_takes_pictures_in_any_form(self, trained, loaded, task):
+        net = loaded(task)
         path = trained / "photos/a.png"
         picture = Image.open(path)
         array = np.array(picture)
@@ -158,8 +167,8 @@ class TestLoad:
         # A name that comes twice is two results.
         assert len(net.predict([path, path])) == 2
 
-    def test_saves_a_drawing_but_never_over_the_picture(self, trained, task, tmp_path):
-        result = attnlab.load(checkpoint_of(trained, task)).predict(trained / "photos/a.png")
+    def test_saves_a_drawing_but_never_over_the_picture(self, trained, loaded, task, tmp_path):
+        result = loaded(task).predict(trained / "photos/a.png")
         before = (trained / "photos/a.png").read_bytes()
         for _ in range(2):
             result.save(tmp_path / "new/out.png")
@@ -189,9 +198,9 @@ class TestRefused:
             (3, "int"),
         ],
     )
-    def test_what_is_no_picture(self, trained, picture, message):
+    def test_what_is_no_picture(self, loaded, picture, message):
         with pytest.raises(AttnlabError, match=message):
-            attnlab.load(checkpoint_of(trained, "segmentation")).predict(picture)
+            loaded("segmentation").predict(picture)
 
     @pytest.mark.parametrize("content", [b"", b"PK", None])
     def test_what_is_no_checkpoint(self, tmp_path, content):

@@ -120,8 +120,11 @@ def write_coco_folder(
 
 @pytest.fixture
 def coco_folder(tmp_path: Path) -> Path:
+    return write_small_coco(tmp_path / "coco")
+
+
+def write_small_coco(root: Path) -> Path:
     """Nine training images, one of them with a crowd alone and one empty, and three of validation."""
-    root = tmp_path / "coco"
     sizes = {f"t{k}.jpg": (40 + 3 * k, 64 - 3 * k) for k in range(9)}
     boxes = {
         name: [(2, 4, 5, 20 + k, 30), (90, 1.5, 2.25, 10, 12.5), (7, 20, 10, 9, 9)][: 1 + k % 3]
@@ -149,6 +152,10 @@ VOC_BOXES: dict[str, list[VOCBox]] = {
 
 @pytest.fixture
 def voc_boxes_folder(tmp_path: Path) -> Path:
+    return write_small_voc_boxes(tmp_path)
+
+
+def write_small_voc_boxes(folder: Path) -> Path:
     """Eight training and three validation images in VOC 2012's layout, with boxes."""
     sizes = {f"t{k}": (40 + k, 60 - k) for k in range(8)} | {
         f"v{k}": (30 + 4 * k, 50 - 4 * k) for k in range(3)
@@ -156,7 +163,7 @@ def voc_boxes_folder(tmp_path: Path) -> Path:
     boxes = VOC_BOXES | {f"t{k}": [("cat", 5, 6, 10 + k, 20, 0)] for k in range(5, 8)}
     splits = {"train": [f"t{k}" for k in range(8)], "val": ["v0", "v1", "v2"]}
     splits["trainval"] = splits["train"] + splits["val"]
-    return write_voc_folder(tmp_path / "VOCdevkit" / "VOC2012", sizes, splits, boxes)
+    return write_voc_folder(folder / "VOCdevkit" / "VOC2012", sizes, splits, boxes)
 
 
 FOLDER_COLOURS = {"ant": (250, 10, 10), "bee": (10, 250, 10), "cat": (10, 10, 250)}

@@ -5,6 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 import warnings
+from pathlib import Path
 
 import matplotlib
 import numpy as np
@@ -106,6 +107,13 @@ def test_settings_are_neither_changed_nor_heeded():
         assert np.array_equal(a, b)
 
 
+def test_no_file_imports_pyplot():
+    """It keeps every figure, and picks a backend; that Lightning stays away is import-linter's to say."""
+    for path in Path(figures.__file__).parent.glob("*.py"):
+        assert "pyplot" not in path.read_text(encoding="utf-8"), path.name
+
+
+@pytest.mark.slow
 def test_drawing_needs_no_pyplot_and_no_lightning():
     code = (
         "import sys, numpy as np; from attnlab.drawing import boxes, cards, confusion, curves, masks;"

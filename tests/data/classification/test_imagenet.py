@@ -36,14 +36,14 @@ class TestImageNet(ClassificationTester):
     folders: ClassVar = sorted(WNIDS.values())
     train_size = 6
 
-    @pytest.fixture(autouse=True)
-    def _make(self, tmp_path):
-        for split, files in (("train", TRAIN_FILES), ("val", VAL_PLACED)):
-            for name, content in files.items():
-                (tmp_path / split / name).parent.mkdir(parents=True, exist_ok=True)
-                (tmp_path / split / name).write_bytes(content)
-        defaults = {"root": str(tmp_path), "batch_size": 4, "num_workers": 0, "crop_size": 32}
-        self.make = lambda **options: ImageNetDataModule(**{**defaults, **options})
+    @pytest.fixture(autouse=True, scope="class")
+    def _make(self, request, tmp_path_factory):
+        """One folder for all: no test leaves it changed."""
+        folder = tmp_path_factory.mktemp("imagenet")
+        write(folder / "train", TRAIN_FILES)
+        write(folder / "val", VAL_PLACED)
+        defaults = {"root": str(folder), "batch_size": 4, "num_workers": 0, "crop_size": 32}
+        request.cls.make = staticmethod(lambda **options: ImageNetDataModule(**{**defaults, **options}))
 
 
 SMALL = {"batch_size": 2, "eval_batch_size": 2, "num_workers": 0, "crop_size": 16}

@@ -18,8 +18,11 @@ VAL: Files = {"v0.jpg": "2 0.5 0.5 1 1\n", "v1.jpg": "", "v2.png": None, "v3.jpg
 
 @pytest.fixture
 def yolo(tmp_path: Path) -> Path:
+    return write_small_yolo(tmp_path / "bugs")
+
+
+def write_small_yolo(root: Path) -> Path:
     """Ultralytics' layout: images/train beside labels/train. Of the validation images two have objects."""
-    root = tmp_path / "bugs"
     for split, files in (("train", TRAIN), ("val", VAL)):
         write_split(root / "images" / split, root / "labels" / split, files)
     write_yaml(root / "data.yaml", path=".", train="images/train", val="images/val", names=NAMES, nc=3)
@@ -28,7 +31,11 @@ def yolo(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def make_yolo(yolo: Path) -> Callable[..., YOLODetectionDataModule]:
-    defaults = {"root": str(yolo), "batch_size": 4, "num_workers": 0}
+    return maker_of_yolo(yolo)
+
+
+def maker_of_yolo(root: Path) -> Callable[..., YOLODetectionDataModule]:
+    defaults = {"root": str(root), "batch_size": 4, "num_workers": 0}
     return lambda **options: YOLODetectionDataModule(**{**defaults, **options})
 
 

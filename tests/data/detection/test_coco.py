@@ -13,7 +13,7 @@ from attnlab.data import (
 )
 from attnlab.data.detection.coco import COCO_CATEGORIES
 from attnlab.errors import AttnlabError
-from tests.data.conftest import silently, write_coco_folder
+from tests.data.conftest import silently, write_coco_folder, write_small_coco
 from tests.data.detection.tester import DetectionDataModuleTester
 from tests.data.tester import epoch_of
 
@@ -22,10 +22,12 @@ class TestCOCO(DetectionDataModuleTester):
     classes: ClassVar = ["bee", "ant", "cat"]
     category_ids: ClassVar = [2, 7, 90]
 
-    @pytest.fixture(autouse=True)
-    def _make(self, coco_folder):
-        defaults = {"root": str(coco_folder), "batch_size": 4, "num_workers": 0}
-        self.make = lambda **options: COCODetectionDataModule(**{**defaults, **options})
+    @pytest.fixture(autouse=True, scope="class")
+    def _make(self, request, tmp_path_factory):
+        """One folder for all: no test leaves it changed."""
+        folder = write_small_coco(tmp_path_factory.mktemp("coco"))
+        defaults = {"root": str(folder), "batch_size": 4, "num_workers": 0}
+        request.cls.make = staticmethod(lambda **options: COCODetectionDataModule(**{**defaults, **options}))
 
 
 @pytest.fixture
@@ -263,6 +265,17 @@ class TestCOCOCategories:
         with pytest.warns(UserWarning, match="1 of 4 class is in no training annotation.*: fox"):
             data.setup("fit")
         assert data.class_names == ["bee", "ant", "cat", "fox"]
+
+    def test_a_group_of_some_stays(self, coco_folder):
+        """It is as much a class as those that it groups."""
+
+        def change(content):
+            for entry in content["categories"][:2]:
+                entry["supercategory"] = "insects"
+            content["categories"].append({"id": 91, "name": "insects", "supercategory": "none"})
+
+        self.edit(coco_folder, change)
+        assert self.make(coco_folder).class_names == ["bee", "ant", "cat", "insects"]
 
     def test_names_that_are_alike(self, coco_folder):
         self.edit(coco_folder, lambda c: c["categories"][0].update(name="Bee"))

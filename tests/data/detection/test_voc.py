@@ -9,7 +9,7 @@ import pytest
 from attnlab.data import VOCDetectionDataModule
 from attnlab.data.detection.voc import VOCFiles, read_items
 from attnlab.errors import AttnlabError
-from tests.data.conftest import VOC_BOXES, voc_xml, write_voc_folder
+from tests.data.conftest import VOC_BOXES, voc_xml, write_small_voc_boxes, write_voc_folder
 from tests.data.detection.tester import DetectionDataModuleTester
 
 NAMES = ["person", "dog", "cat"]
@@ -19,11 +19,13 @@ class TestVOC(DetectionDataModuleTester):
     classes: ClassVar = NAMES
     category_ids: ClassVar = [1, 2, 3]
 
-    @pytest.fixture(autouse=True)
-    def _make(self, voc_boxes_folder):
-        defaults = {"root": str(voc_boxes_folder.parents[1]), "class_names": NAMES}
+    @pytest.fixture(autouse=True, scope="class")
+    def _make(self, request, tmp_path_factory):
+        """One folder for all: no test leaves it changed."""
+        folder = write_small_voc_boxes(tmp_path_factory.mktemp("voc"))
+        defaults = {"root": str(folder.parents[1]), "class_names": NAMES}
         defaults |= {"batch_size": 4, "num_workers": 0}
-        self.make = lambda **options: VOCDetectionDataModule(**{**defaults, **options})
+        request.cls.make = staticmethod(lambda **options: VOCDetectionDataModule(**{**defaults, **options}))
 
 
 @pytest.fixture

@@ -10,7 +10,7 @@ import pytest
 
 from attnlab.data import VOCDetectionDataModule, YOLODetectionDataModule
 from tests.data.conftest import SHARED, write_yaml
-from tests.data.detection.conftest import NAMES
+from tests.data.detection.conftest import NAMES, maker_of_yolo, write_small_yolo
 from tests.data.detection.tester import DetectionDataModuleTester
 
 
@@ -19,9 +19,11 @@ class TestYOLO(DetectionDataModuleTester):
     category_ids: ClassVar = [0, 1, 2]
     reads_headers = True
 
-    @pytest.fixture(autouse=True)
-    def _make(self, make_yolo):
-        self.make = make_yolo
+    @pytest.fixture(autouse=True, scope="class")
+    def _make(self, request, tmp_path_factory):
+        """One folder for all: no test leaves it changed."""
+        folder = write_small_yolo(tmp_path_factory.mktemp("bugs"))
+        request.cls.make = staticmethod(maker_of_yolo(folder))
 
 
 def write_as_yolo(voc: Path, names: Sequence[str], root: Path, classes: Sequence[str]) -> None:

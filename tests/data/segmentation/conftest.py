@@ -23,7 +23,10 @@ VAL = ["v0", "v1", "v2"]
 
 @pytest.fixture
 def leaves(tmp_path: Path) -> Path:
-    root = tmp_path / "leaves"
+    return write_leaves(tmp_path / "leaves")
+
+
+def write_leaves(root: Path) -> Path:
     for split, names in (("train", TRAIN), ("val", VAL)):
         write_pairs(root / "images" / split, root / "masks" / split, names)
     return root
@@ -31,7 +34,11 @@ def leaves(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def make_leaves(leaves: Path) -> Callable[..., MaskFolderDataModule]:
-    defaults = {"root": str(leaves), "class_names": NAMES, "batch_size": 2, "num_workers": 0, "crop_size": 32}
+    return maker_of_leaves(leaves)
+
+
+def maker_of_leaves(root: Path) -> Callable[..., MaskFolderDataModule]:
+    defaults = {"root": str(root), "class_names": NAMES, "batch_size": 2, "num_workers": 0, "crop_size": 32}
     return lambda **options: MaskFolderDataModule(**{**defaults, **options})
 
 

@@ -13,7 +13,7 @@ from attnlab.data.check_memory import cache_folder
 from attnlab.data.segmentation.coded_masks import CodedMaskReader
 from attnlab.errors import AttnlabError
 from tests.data.conftest import SHARED, write_pairs
-from tests.data.segmentation.conftest import NAMES, TRAIN, VAL
+from tests.data.segmentation.conftest import NAMES, TRAIN, VAL, maker_of_leaves, write_leaves
 from tests.data.segmentation.tester import SegmentationTester
 
 
@@ -21,9 +21,11 @@ class TestMaskFolder(SegmentationTester):
     classes: ClassVar = NAMES
     train_size = 5
 
-    @pytest.fixture(autouse=True)
-    def _make(self, make_leaves):
-        self.make = make_leaves
+    @pytest.fixture(autouse=True, scope="class")
+    def _make(self, request, tmp_path_factory):
+        """One folder for all: no test leaves it changed."""
+        folder = write_leaves(tmp_path_factory.mktemp("leaves"))
+        request.cls.make = staticmethod(maker_of_leaves(folder))
 
 
 class TestOptions:
