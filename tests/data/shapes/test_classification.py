@@ -48,6 +48,7 @@ def colours(data: ShapesClassificationDataModule, split: str) -> tuple[np.ndarra
     return np.array(rows), np.array([item.label for item in data.items(split)])
 
 
+@pytest.mark.slow
 def test_colours_do_not_tell_the_class(tmp_path):
     data = make(tmp_path, num_train=360, num_val=120, image_size=48)
     data.prepare_data()

@@ -3,6 +3,7 @@ from __future__ import annotations
 import itertools
 
 import numpy as np
+import pytest
 
 from attnlab.data.shapes.scenes import BORDER, SceneOptions, draw_scene
 
@@ -55,6 +56,7 @@ def test_all_kinds_of_objects_come_up():
     assert 0.5 < ground < 0.85
 
 
+@pytest.mark.slow
 def test_colour_does_not_tell_the_class():
     """The best guess from a pixel's colour, learnt on half of the scenes, is hardly better than none."""
 
