@@ -32,7 +32,7 @@ from attnlab.data import (
     ShapesDetectionDataModule,
     ShapesSegmentationDataModule,
 )
-from attnlab.lightning_cli import AttnlabCLI
+from attnlab.cli.trainer import AttnlabCLI
 from attnlab.tasks import BaseTask, ClassificationTask, SegmentationTask
 
 NETWORKS = {

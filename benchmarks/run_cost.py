@@ -30,7 +30,7 @@ RUNS = {
 }
 INSIDE = """
 import sys, time
-from attnlab.lightning_cli import AttnlabCLI
+from attnlab.cli.trainer import AttnlabCLI
 start = time.perf_counter()
 AttnlabCLI.run_command(sys.argv[1:])
 print(f"INSIDE {time.perf_counter() - start}")

@@ -8,10 +8,10 @@ from torch import nn
 
 from attnlab.analysis.sites import build_network
 from attnlab.attention import attach, get_attention
+from attnlab.cli.shorthand import with_proper_names
 from attnlab.errors import AttnlabError, known_name
 from attnlab.models import build_detector, build_segmenter
 from attnlab.models.classifiers import find_network
-from attnlab.shorthand import with_proper_names
 from attnlab.tasks import AttentionConfig, ClassificationTask
 
 

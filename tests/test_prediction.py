@@ -17,6 +17,7 @@ from torch import nn
 from torch.optim import SGD
 
 import attnlab
+from attnlab.checkpoints import OF_DATA
 from attnlab.errors import AttnlabError
 
 ROOT = Path(__file__).parents[1]
@@ -215,11 +216,11 @@ class TestRefused:
         (tmp_path / "strange.py").write_text(f"open({str(tmp_path / 'ran')!r}, 'w')\nclass X: ...")
         monkeypatch.syspath_prepend(tmp_path)
         content = torch.load(checkpoint_of(trained, "segmentation"), weights_only=True)
-        options = content["attnlab"]["data"]["init_args"]
+        options = content[OF_DATA]
         if where == "attention":
             content["hyper_parameters"]["attention"]["name"] = "strange.X"
         elif where == "data":
-            content["attnlab"]["data"]["class_path"] = "strange.X"
+            options["_class_path"] = "strange.X"
         elif where == "transform":
             options["eval_transforms"] = [{"class_path": "strange.X"}]
         elif where == "argument":

@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import pickle
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from attnlab.errors import AttnlabError
+from attnlab.recipes import TASKS
+
+# These come from the data, whatever a checkpoint remembers of them.
+FROM_DATA = ("class_names", "ignore_index", "num_classes")
+CLASS_PATH, INSTANTIATOR = "_class_path", "_instantiator"
+OF_DATA = "datamodule_hyper_parameters"
 
 
 def resolve(wanted: str, folder: Path) -> Path:
@@ -47,8 +52,10 @@ def read(path: Path) -> dict[str, Any]:
     """A checkpoint's content, read with ``weights_only=True``: no code in it is run.
 
     Raises:
-        AttnlabError: When the file is truncated, or is no checkpoint of a task.
+        AttnlabError: The file is cut short, or is not the checkpoint of a task.
     """
+    import torch
+
     try:
         content = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
     except (RuntimeError, EOFError, OSError, ValueError, KeyError, pickle.UnpicklingError) as error:
@@ -62,3 +69,34 @@ def read(path: Path) -> dict[str, Any]:
             "backbone weights, pass it as --model.weights instead."
         )
     return content
+
+
+def remembered(content: Mapping[str, Any]) -> dict[str, Any]:
+    """What a checkpoint says of network and data, as a recipe: ``model`` and, where it is known, ``data``.
+
+    What a checkpoint may name is asked for here and nowhere else. Those of before tasks were classes are
+    understood: they held the task's short name, and their data's block.
+
+    Args:
+        content: As `read` gives it.
+
+    Raises:
+        AttnlabError: It is of a task that is not known here.
+    """
+    own = content.get("attnlab", {})
+    options = {k: v for k, v in content["hyper_parameters"].items() if k != INSTANTIATOR}
+    task = options.pop(CLASS_PATH, None)
+    if task is None:
+        kind = own.get("task", "segmentation")
+        if kind not in TASKS:
+            raise AttnlabError(
+                f"The checkpoint is of a {kind} task, which this version of attnlab does not have."
+            )
+        task = f"attnlab.tasks.{TASKS[kind]}"
+    recipe: dict[str, Any] = {"model": {"class_path": task, "init_args": options}}
+    if content.get(OF_DATA):
+        data = dict(content[OF_DATA])
+        recipe["data"] = {"class_path": data.pop(CLASS_PATH), "init_args": data}
+    elif own.get("data"):
+        recipe["data"] = own["data"]
+    return recipe

@@ -55,7 +55,7 @@ def unknown(kind: str, name: str, choices: Iterable[str], hint: str = "") -> Att
     parts = [f"Unknown {kind} '{name}'."]
     if near:
         parts.append(f"Did you mean {' or '.join(repr(match) for match in near)}?")
-    parts.append(f"Known: {shown}.")
+    parts.append(f"Known: {shown}." if known else "There are none.")
     if hint:
         parts.append(hint)
     return AttnlabError(" ".join(parts))

@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from importlib import import_module
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -14,12 +15,11 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
-from attnlab import checkpoints, data
+from attnlab import checkpoints, data, tasks
 from attnlab.data import DataModule
 from attnlab.data.folders import find_images
 from attnlab.data.images import read_image
 from attnlab.errors import AttnlabError
-from attnlab.task_kinds import DEFAULT_TASK, TASK_KINDS
 from attnlab.tasks import BaseTask
 from attnlab.views.predictions import Prediction
 
@@ -133,31 +133,23 @@ def load(checkpoint: str | Path, device: str | torch.device = "cpu", trust: bool
     """
     path = checkpoints.resolve_file(Path(checkpoint))
     content = checkpoints.read(path)
-    own = content.get("attnlab", {})
-    kind = TASK_KINDS.get(own.get("task", DEFAULT_TASK))
-    if kind is None:
-        raise AttnlabError(f"{path} is of a {own['task']} task, which this version of attnlab has not.")
-    options = dict(content["hyper_parameters"])
+    recipe = checkpoints.remembered(content)
+    options = recipe["model"]["init_args"]
     attention = options.get("attention", {}).get("name", "none")
     if "." in attention and not trust:
         raise _not_trusted(path, attention)
-    task = kind.task(**options)
+    task = _class(path, tasks, recipe["model"]["class_path"], trust)(**options)
+    assert isinstance(task, BaseTask)
     task.restored = True
     task.on_load_checkpoint(content)
     task.load_state_dict(content["state_dict"])
-    module = _data_of(path, own.get("data") or {"class_path": kind.default_data}, trust)
+    module = _data_of(path, recipe.get("data") or {"class_path": task.default_data}, trust)
     return Loaded(task.eval(), module).to(device)
 
 
 def _data_of(path: Path, block: Mapping[str, Any], trust: bool) -> DataModule:
     """The data module that a checkpoint names, for prediction alone."""
-    class_path = str(block["class_path"])
-    name = class_path.removeprefix("attnlab.data.")
-    cls = getattr(data, name, None) if name in data.__all__ else None
-    if cls is None:
-        if not trust:
-            raise _not_trusted(path, class_path)
-        cls = _imported(class_path)
+    cls = _class(path, data, str(block["class_path"]), trust)
     options = {k: v for k, v in (block.get("init_args") or {}).items() if k not in FOR_TRAINING}
     if options.get("eval_transforms"):
         options["eval_transforms"] = [_transform(path, each, trust) for each in options["eval_transforms"]]
@@ -167,6 +159,16 @@ def _data_of(path: Path, block: Mapping[str, Any], trust: bool) -> DataModule:
     module = cls(**options)
     assert isinstance(module, DataModule)
     return module
+
+
+def _class(path: Path, home: ModuleType, class_path: str, trust: bool) -> type:
+    """A class that a checkpoint names: attnlab's own, or any where its code is trusted."""
+    name = class_path.rpartition(".")[2]
+    if class_path.startswith(f"{home.__name__}.") and name in home.__all__:
+        return getattr(home, name)
+    if not trust:
+        raise _not_trusted(path, class_path)
+    return _imported(class_path)
 
 
 def _transform(path: Path, block: Any, trust: bool) -> nn.Module:

@@ -14,7 +14,7 @@ from lightning.pytorch import Trainer
 from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
 
 from attnlab.errors import AttnlabError
-from attnlab.yaml_files import read_yaml
+from attnlab.recipes import read_yaml
 
 CONFIG = "config.yaml"
 # These two keep all of a run in one folder that they can be told; others have a server of their own.

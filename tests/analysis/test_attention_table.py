@@ -11,7 +11,7 @@ from torch import nn
 from attnlab.analysis.attention_table import AttentionRow, Trial, attention_rows
 from attnlab.attention import list_attentions
 from attnlab.attention.macs import count_macs
-from attnlab.commands import run
+from attnlab.cli.commands import run
 from attnlab.errors import AttnlabError
 
 
@@ -116,7 +116,7 @@ def test_macs_are_half_of_the_flops_and_leave_the_module_alone() -> None:
 def test_list_imports_no_library_of_networks() -> None:
     heavy = ("lightning", "torchvision", "timm", "segmentation_models_pytorch", "torchmetrics")
     code = (
-        "import sys; from attnlab.commands import run; run(['attention', 'list', '--no-time']); "
+        "import sys; from attnlab.cli.commands import run; run(['attention', 'list', '--no-time']); "
         f"print([name for name in {heavy} if name in sys.modules])"
     )
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

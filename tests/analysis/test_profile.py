@@ -28,7 +28,7 @@ from attnlab.analysis.profile_subjects import (
     read_subjects,
 )
 from attnlab.attention import list_attentions
-from attnlab.commands import run
+from attnlab.cli.commands import run
 from attnlab.errors import AttnlabError
 
 FLOAT = 4

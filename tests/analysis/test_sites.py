@@ -4,7 +4,7 @@ import pytest
 
 from attnlab.analysis.sites import SiteReport, build_network, report_sites, summary_markdown
 from attnlab.attention import Site
-from attnlab.commands import run
+from attnlab.cli.commands import run
 from attnlab.errors import AttnlabError
 
 

@@ -13,7 +13,7 @@ import torch
 from PIL import Image
 
 # Here and not in the first test: Lightning's log handler keeps the stream it finds when it is imported.
-import attnlab.lightning_cli  # noqa: F401
+import attnlab.cli.trainer  # noqa: F401
 from attnlab.cli import main
 from tests.data.conftest import shared_data, write_voc_folder  # noqa: F401
 

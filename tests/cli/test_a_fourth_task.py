@@ -18,7 +18,6 @@ from torch.nn import functional as F
 from torch.utils.data import default_collate
 from torchmetrics import MeanAbsoluteError
 
-from attnlab import task_kinds
 from attnlab.data import DataModule
 from attnlab.data.images import read_image
 from attnlab.data.sampling import SampleKey
@@ -137,6 +136,7 @@ class CountTask(BaseTask):
     """
 
     kind = "counting"
+    default_data = f"{__name__}.CountDataModule"
     monitor = "val/closeness"
     view = CountView()
 
@@ -180,10 +180,8 @@ class CountTask(BaseTask):
 
 
 @pytest.fixture
-def counting(tmp_path, monkeypatch):
-    """The options of the task on pictures of white dots, once it is registered."""
-    kind = task_kinds.TaskKind(CountTask, (f"{__name__}.CountDataModule",), ())
-    monkeypatch.setitem(task_kinds.TASK_KINDS, kind.name, kind)
+def counting(tmp_path):
+    """The options of the task on pictures of white dots."""
     rng = np.random.default_rng(0)
     for split, number in (("train", 24), ("val", 6)):
         (tmp_path / "dots" / split).mkdir(parents=True)
@@ -194,8 +192,7 @@ def counting(tmp_path, monkeypatch):
                 ImageDraw.Draw(picture).ellipse((x, y, x + 7, y + 7), fill="white")
             picture.save(tmp_path / "dots" / split / f"{k:03}_{dots}.png")
     return [
-        "--task=counting",
-        f"--data={__name__}.CountDataModule",
+        f"--model={__name__}.CountTask",
         "--data.root=dots",
         "--data.batch_size=8",
         "--data.eval_batch_size=4",
@@ -217,7 +214,8 @@ def test_a_fourth_task_is_fitted_resumed_tested_and_predicted(run, counting, tmp
     outcome = run("fit", *counting, "--trainer.max_epochs=3", "--ckpt_path=last")
     assert outcome.status == 0, outcome.err
     last = torch.load(folder / "checkpoints/last.ckpt", weights_only=True)
-    assert (last["epoch"], last["global_step"], last["attnlab"]["task"]) == (2, 9, "counting")
+    assert (last["epoch"], last["global_step"]) == (2, 9)
+    assert last["hyper_parameters"]["_class_path"] == f"{__name__}.CountTask"
 
     # Which task, network and data it is, the checkpoint says.
     outcome = run("test", "--ckpt_path=best", "--trainer.accelerator=cpu")

@@ -10,6 +10,8 @@ import pytest
 import torch
 from PIL import Image
 
+import attnlab
+from attnlab.checkpoints import OF_DATA
 from tests.cli.conftest import Outcome, checkpoint, weights_of, write_class_folders
 from tests.cli.test_commands import csv_logger, scalars
 from tests.cli.test_processes import launch, on
@@ -87,10 +89,8 @@ class TestOneRun:
     def test_a_checkpoint_remembers_its_classes(self, run, small, tmp_path):
         assert run("fit", *small).status == 0
         content = torch.load(checkpoint(tmp_path), weights_only=True)
-        assert content["attnlab"]["task"] == "classification"
-        assert content["attnlab"]["data"]["init_args"]["classes"] == {
-            f"class{k}": f"class{k}" for k in range(6)
-        }
+        assert content["hyper_parameters"]["_class_path"].endswith(".ClassificationTask")
+        assert content[OF_DATA]["classes"] == {f"class{k}": f"class{k}" for k in range(6)}
 
     def test_other_folders_than_it_was_trained_on(self, run, small, tmp_path):
         assert run("fit", *small).status == 0
@@ -99,26 +99,35 @@ class TestOneRun:
         assert outcome.status == 2
         assert "class5" in outcome.err
 
-    def test_a_task_of_another_version(self, run, small, tmp_path):
+    @pytest.mark.parametrize("task", ["classification", "captioning"])
+    def test_a_checkpoint_of_before_tasks_were_classes(self, run, small, tmp_path, task):
         assert run("fit", *small).status == 0
         content = torch.load(checkpoint(tmp_path), weights_only=True)
-        content["attnlab"]["task"] = "captioning"
+        content["attnlab"]["task"] = task
+        data = content.pop(OF_DATA)
+        content["attnlab"]["data"] = {"class_path": data.pop("_class_path"), "init_args": data}
+        for key in ("_class_path", "_instantiator"):
+            del content["hyper_parameters"][key]
         torch.save(content, tmp_path / "other.ckpt")
         outcome = run("test", "--ckpt_path=other.ckpt", *QUIET)
-        assert outcome.status == 2
-        assert "is of a captioning task" in outcome.err
+        if task == "classification":
+            assert outcome.status == 0, outcome.err
+            assert attnlab.load(tmp_path / "other.ckpt").class_names[5] == "class5"
+        else:
+            assert outcome.status == 2
+            assert "is of a captioning task" in outcome.err
 
     def test_another_task_than_the_checkpoints(self, run, small):
         assert run("fit", *small).status == 0
         outcome = run("test", "--task=segmentation", "--ckpt_path=last", *QUIET)
         assert outcome.status == 2
-        assert "The checkpoint is of a classification task" in outcome.err
+        assert "The checkpoint is of a ClassificationTask" in outcome.err
 
 
 def test_another_data_module_starts_from_its_own_defaults(run, small, tmp_path):
     """Not from those of the drawn pictures, which are the task's default data."""
     assert run("fit", *small).status == 0
-    options = torch.load(checkpoint(tmp_path), weights_only=True)["attnlab"]["data"]["init_args"]
+    options = torch.load(checkpoint(tmp_path), weights_only=True)[OF_DATA]
     assert options["eval_resize"] == "auto"
 
 

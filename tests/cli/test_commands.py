@@ -10,7 +10,8 @@ import pytest
 import torch
 from PIL import Image
 
-from attnlab.tasks import SegmentationTask
+from attnlab.checkpoints import OF_DATA
+from attnlab.tasks import BaseTask, SegmentationTask
 from tests.cli.conftest import checkpoint, weights_of
 
 
@@ -114,10 +115,13 @@ class TestOneRun:
     def test_a_checkpoint_is_plain_and_loads_in_python(self, run, small, tmp_path):
         assert run("fit", *small, "--data.train_transforms=null").status == 0
         content = torch.load(checkpoint(tmp_path), weights_only=True)
-        assert content["attnlab"]["data"]["class_path"].endswith("VOCSegmentationDataModule")
-        task = SegmentationTask.load_from_checkpoint(checkpoint(tmp_path), weights_only=True)
-        assert task.attention.name == "ela_t"
-        assert all(torch.equal(value, task.state_dict()[key]) for key, value in content["state_dict"].items())
+        assert content[OF_DATA]["_class_path"].endswith("VOCSegmentationDataModule")
+        for cls in (SegmentationTask, BaseTask):
+            task = cls.load_from_checkpoint(checkpoint(tmp_path), weights_only=True)
+            assert type(task) is SegmentationTask
+            assert task.attention.name == "ela_t"
+            weights = task.state_dict()
+            assert all(torch.equal(value, weights[key]) for key, value in content["state_dict"].items())
 
 
 def test_predict_needs_no_data_set(run, small, voc, tmp_path):
@@ -159,7 +163,7 @@ class TestPrecedence:
         assert self.remembered(run, tmp_path, *self.quiet) == 1e-3
         content = torch.load(checkpoint(tmp_path), weights_only=True)
         assert content["hyper_parameters"]["loss"]["dice"] == 0.25
-        assert content["attnlab"]["data"]["init_args"]["eval_size"] == 40
+        assert content[OF_DATA]["eval_size"] == 40
 
     def test_the_yaml_beats_the_checkpoint(self, run, trained, tmp_path):
         (tmp_path / "a.yaml").write_text("model: {optimizer: {lr: 0.5}}")

@@ -65,8 +65,8 @@ def made_data(config: dict, tmp_path: Path) -> list[str]:
 
 def small_network(config: dict) -> list[str]:
     """Options that make a detector small enough for a test; other networks stay as they are."""
-    options = (config["model"].get("network_options") or {}).copy()
-    if config.get("task") != "detection":
+    options = (config["model"]["init_args"].get("network_options") or {}).copy()
+    if config["model"]["class_path"] != "DetectionTask":
         return []
     if "size" in options:
         return ["--model.network_options.size=64"]
@@ -104,7 +104,7 @@ def test_fit_resume_test_predict(path: Path, run: Command, voc: Path, tmp_path: 
 
     outcome = run("test", *quick, "--ckpt_path=best")
     assert outcome.status == 0, outcome.err
-    task = config.get("task", "segmentation")
+    task = config["model"]["class_path"].removesuffix("Task").lower()
     scores = {"segmentation": "test mIoU", "classification": "test top-1", "detection": "test AP"}
     assert scores[task] in outcome.out
     # Into the run of its checkpoint, beside the curves.

@@ -11,9 +11,9 @@ import pytest
 import torch
 import yaml
 
-from attnlab.lightning_cli import AttnlabCLI
+from attnlab.cli.shorthand import OTHER_NAMES, with_proper_names
+from attnlab.cli.trainer import AttnlabCLI
 from attnlab.run_length import DEFAULT_EPOCHS
-from attnlab.shorthand import OTHER_NAMES, with_proper_names
 from tests.cli.conftest import write_class_folders
 
 ROOT = Path(__file__).parents[2]
@@ -113,7 +113,7 @@ class TestOtherNames:
         outcome = run("fit", *small, *(typed for typed, _, _ in self.TYPED))
         assert outcome.status == 0, outcome.err
         for _, key, value in self.TYPED:
-            assert str(seen[0].get(key)) == str(value)
+            assert str(seen[0].get(key.replace("model.", "model.init_args."))) == str(value)
 
     @pytest.mark.parametrize("flag", ["--batch_size", "--data.init_args.batch_size", "--data.batch_size"])
     def test_of_the_data(self, flag):

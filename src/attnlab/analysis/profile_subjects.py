@@ -14,7 +14,7 @@ from attnlab.analysis.sites import build_network
 from attnlab.attention import Mode, get_attention, list_attentions
 from attnlab.attention.wrapper import MODES
 from attnlab.errors import AttnlabError, known_name, unknown
-from attnlab.yaml_files import read_yaml
+from attnlab.recipes import read_yaml
 
 DEFAULT_ATTENTIONS = ("none", "se", "eca", "cbam", "ca", "sa", "ela_t", "ela_b", "ela_s", "ela_l")
 DEFAULT_CLASSES = {"classification": 1000, "segmentation": 21}

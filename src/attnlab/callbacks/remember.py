@@ -9,7 +9,7 @@ from jsonargparse import Namespace
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.cli import SaveConfigCallback
 
-from attnlab import __version__, run_length, runs
+from attnlab import __version__, checkpoints, run_length, runs
 from attnlab.callbacks.report import flat
 from attnlab.data import DataModule
 
@@ -53,13 +53,14 @@ class RememberData(SaveConfigCallback):
     def on_save_checkpoint(
         self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]
     ) -> None:
-        """Add the data's options."""
+        """Add the data's options, under Lightning's own key, and the length."""
         data = _plain(self.config.data)
         module = trainer.datamodule  # type: ignore[attr-defined]
-        if isinstance(module, DataModule) and isinstance(data, dict):
-            data["init_args"] = {**(data.get("init_args") or {}), **module.remembered()}
+        more = module.remembered() if isinstance(module, DataModule) else {}
+        options = {**(data.get("init_args") or {}), **more}
+        checkpoint[checkpoints.OF_DATA] = {checkpoints.CLASS_PATH: data["class_path"], **options}
         length = run_length.remembered(self.config.trainer.as_dict())
-        checkpoint.setdefault("attnlab", {}).update({"version": __version__, "data": data, "length": length})
+        checkpoint.setdefault("attnlab", {}).update({"version": __version__, "length": length})
 
     def hparams(self, task: LightningModule) -> dict[str, Any]:
         """What tells this run from another, under dotted names: seed, network, data, length, versions."""

@@ -9,6 +9,7 @@ from typing import Any, ClassVar
 from torch import Tensor
 from torchmetrics import MeanMetric
 
+from attnlab import checkpoints
 from attnlab.errors import AttnlabError
 from attnlab.tasks.finite import FiniteLoss
 from attnlab.tasks.identity import refuse_another_network
@@ -42,6 +43,8 @@ class BaseTask(NetworkModule):
 
     # What the command line calls the task; checkpoints keep it.
     kind: str
+    # The data module that the command line takes where none is named, by its name or import path.
+    default_data: ClassVar[str | None] = None
     # What it shows of its scores and writes of its predictions.
     view: View
     # The metric that decides which checkpoint is best; more is better.
@@ -79,7 +82,7 @@ class BaseTask(NetworkModule):
         if task not in (None, self.kind):
             raise AttnlabError(
                 f"{type(data).__name__} is data for {task}, and the task is {self.kind}: name other data "
-                f"(--data), or take --task {task}."
+                f"(--data), or --task {task}."
             )
 
     def configure_losses(self) -> None:
@@ -197,9 +200,14 @@ class BaseTask(NetworkModule):
         loss.reset()
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Say which task the checkpoint is of; of broken weights there is none."""
+        """Say which class the checkpoint is of; broken weights are never saved."""
         self.finite.look_back()
-        checkpoint.setdefault("attnlab", {})["task"] = self.kind
+        cls = type(self)
+        # What Lightning looks for in `BaseTask.load_from_checkpoint`.
+        checkpoint["hyper_parameters"] |= {
+            checkpoints.CLASS_PATH: f"{cls.__module__}.{cls.__qualname__}",
+            checkpoints.INSTANTIATOR: "lightning.pytorch.cli.instantiate_module",
+        }
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Refuse a checkpoint of another network, and say what differs."""

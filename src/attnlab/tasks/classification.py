@@ -50,6 +50,7 @@ class ClassificationTask(BaseTask):
     """
 
     kind = "classification"
+    default_data = "ShapesClassificationDataModule"
     view = ClassificationView()
     monitor = "val/top1"
     class_metric = ("accuracy", ("test",))

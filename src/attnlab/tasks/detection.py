@@ -42,6 +42,7 @@ class DetectionTask(BaseTask):
     """
 
     kind = "detection"
+    default_data = "ShapesDetectionDataModule"
     view = DetectionView()
     monitor = "val/AP"
     has_eval_loss = False

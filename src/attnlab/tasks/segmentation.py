@@ -50,6 +50,7 @@ class SegmentationTask(BaseTask):
     """
 
     kind = "segmentation"
+    default_data = "ShapesSegmentationDataModule"
     view = SegmentationView()
     monitor = "val/mIoU"
     weights_reach_head = False

@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
-import difflib
+import contextlib
+import io
 import re
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from collections.abc import Mapping, Sequence
 
+from lightning.pytorch.cli import LightningArgumentParser
+
+from attnlab.cli.arguments import Arguments
+from attnlab.cli.classes import data_for, path_of
+from attnlab.cli.explain import explained
+from attnlab.data import DataModule
 from attnlab.errors import unknown
 from attnlab.run_length import DEFAULT_EPOCHS
+from attnlab.tasks import BaseTask
 
 # Longer lists of the classes that an option takes are left out.
 MANY_CLASSES = 20
@@ -23,7 +30,7 @@ _CHANGED_MOST: dict[str, tuple[tuple[str, str], ...]] = {
         ("--model.weights SOURCE", "where it starts: none (random), imagenet (downloaded) or a file"),
         ("--model.optimizer.lr RATE", "base learning rate"),
         ("--data.root FOLDER", "where the data set lies; --data CLASS names another kind of data"),
-        ("--data.batch_size N", "training images a process and step"),
+        ("--data.batch_size N", "training images per process and step"),
         ("--trainer.max_epochs N", f"length; {DEFAULT_EPOCHS} where no length is given"),
         ("--ckpt_path last|FILE", "resume: the newest run's last checkpoint, or a file"),
     ),
@@ -37,18 +44,17 @@ _CHANGED_MOST: dict[str, tuple[tuple[str, str], ...]] = {
 _CHANGED_MOST["test"] = _CHANGED_MOST["validate"] = (
     _CHANGED_MOST["predict"][0],
     ("--data.root FOLDER", "where the data set lies, if not where it was in training"),
-    ("--data.eval_batch_size N", "images a process and step"),
+    ("--data.eval_batch_size N", "images per process and step"),
     ("--trainer.accelerator NAME", "auto, cpu or gpu"),
 )
 
 
-def changed_most(subcommand: str, known: str, default_of: Callable[[str], Any]) -> str:
+def changed_most(subcommand: str, page: str) -> str:
     """The few options that most commands need, one a line.
 
     Args:
         subcommand: ``fit``, ``validate``, ``test`` or ``predict``.
-        known: The parser's own help page, and those of the data: an option that none of them has is left out.
-        default_of: An option's default value, by its name without hyphens.
+        page: All options; one that is not among them is left out.
     """
     lines = [
         f"usage: python main.py {subcommand} [--config FILE] [--OPTION VALUE ...]",
@@ -56,12 +62,13 @@ def changed_most(subcommand: str, known: str, default_of: Callable[[str], Any]) 
         "what people change most:",
     ]
     for flag, meaning in _CHANGED_MOST[subcommand]:
-        option = flag.split()[0]
-        if not re.search(rf"{re.escape(option)}[ ,\n]", known):
+        option = re.escape(flag.split()[0])
+        entry = re.search(rf"{option}(\.name)?[ ,\n](.|\n(?!  -))*", page)
+        if entry is None:
             continue
-        default = default_of(option.removeprefix("--"))
-        default = getattr(default, "name", default)  # Of a block, that of its short form.
-        shown = f" (default: {default})" if isinstance(default, str | int | float) else ""
+        default = re.search(r"default:\s+([^\s,)]+)", entry[0])
+        known = default is not None and default[1] not in ("null", "<MISSING>", "last") and ";" not in meaning
+        shown = f" (default: {default[1]})" if default is not None and known else ""
         lines.append(f"  {flag:<32}{meaning}{shown}")
     lines += [
         "",
@@ -140,9 +147,70 @@ def blocks(page: str, name: str, of_data: Mapping[str, str]) -> list[str]:
     return [text for text in found if text]
 
 
-def near_flags(message: str, page: str) -> str:
-    """A question whether another flag was meant, for a message that names one which the page has not."""
-    known = sorted(set(re.findall(r"--[\w.]+", page)))
-    near = [difflib.get_close_matches(flag, known, n=2) for flag in re.findall(r"--[\w.]+", message)]
-    found = [match for matches in near for match in matches]
-    return f". Did you mean {' or '.join(found)}?" if found else ""
+class Pages:
+    """The pages of one subcommand: what the parser knows itself, and what the classes of task and data do.
+
+    Args:
+        parser: The whole parser.
+        flags: The subcommand's own.
+        subcommand: ``fit``, ``validate``, ``test`` or ``predict``.
+        task: The class of the task.
+        data: The class of the data module.
+    """
+
+    def __init__(
+        self,
+        parser: LightningArgumentParser,
+        flags: LightningArgumentParser,
+        subcommand: str,
+        task: type[BaseTask],
+        data: type[DataModule],
+    ) -> None:
+        self._parser, self._flags, self._subcommand = parser, flags, subcommand
+        self._task, self._data = task, data
+
+    def print(self, argv: Sequence[str]) -> bool:
+        """Print the page that is asked for; False where the parser has it, as ``--trainer.logger.help X``."""
+        if {"-h", "--help"} & set(argv):
+            self._print_all()
+            return True
+        name = block_asked_for(argv)
+        if name is None:
+            return False
+        found = blocks(self.own() + "\n" + self.of_task(), name, self.of_data())
+        print("\n\n".join(found))
+        return True
+
+    def own(self) -> str:
+        """The subcommand's options but for those of task and data."""
+        return readable(self._flags.format_help())
+
+    def of_task(self) -> str:
+        """The options of the task's class."""
+        return self._of_class("model", path_of("model", self._task))
+
+    def of_data(self) -> dict[str, str]:
+        """The options of each data module that suits the task, and of the one that is named."""
+        names = dict.fromkeys(
+            [*data_for(self._task), path_of("data", self._data).removeprefix("attnlab.data.")]
+        )
+        return {name: self._of_class("data", name) for name in names}
+
+    def _of_class(self, block: str, name: str) -> str:
+        page = io.StringIO()
+        with contextlib.suppress(SystemExit), contextlib.redirect_stdout(page):
+            self._parser.parse_args([self._subcommand, f"--{block}.help={name}"])
+        return re.sub(r"\A\s*Help for .*\n+", "", readable(page.getvalue()))
+
+    def _print_all(self) -> None:
+        own, of_task, of_data = self.own(), self.of_task(), self.of_data()
+        print(changed_most(self._subcommand, "\n".join([own, of_task, *of_data.values()])))
+        print(f"Options of --model={self._task.__name__}:\n\n{of_task}")
+        for name, of_class in of_data.items():
+            print(f"\nOptions of --data={name}:\n\n{of_class}")
+        print(f"\n{own}")
+
+    def explained(self, message: str, typed: Arguments) -> str:
+        """A parser's message in one line; see `attnlab.cli.explain`."""
+        pages = [self.own(), self.of_task(), self._of_class("data", path_of("data", self._data))]
+        return explained(message, re.findall(r"--[\w.]+", "\n".join(pages)), typed)

@@ -79,13 +79,16 @@ def _run(command: str, arguments: list[str]) -> None:
     elif command == "--version":
         print(f"attnlab {__version__}")
     elif command in OWN_COMMANDS:
-        from attnlab.commands import run
+        from attnlab.cli.commands import run
 
         run(arguments)
     elif command in TRAINER_COMMANDS:
-        from attnlab.lightning_cli import AttnlabCLI
+        from attnlab.cli.arguments import Arguments
 
-        AttnlabCLI.run_command(arguments)
+        read = Arguments.read(arguments)
+        from attnlab.cli.trainer import AttnlabCLI
+
+        AttnlabCLI.run_command(read)
     else:
         raise unknown("command", command, (*TRAINER_COMMANDS, *OWN_COMMANDS), "See python main.py --help.")
 

@@ -4,15 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import fields
-
-from attnlab.tasks import AttentionConfig, OptimizerConfig, ScheduleConfig
-
-BLOCKS = {
-    "model.attention": AttentionConfig,
-    "model.optimizer": OptimizerConfig,
-    "model.schedule": ScheduleConfig,
-}
-
+from difflib import get_close_matches
 
 # Names that other tools, and older versions of Lightning, have for an option.
 OTHER_NAMES = {
@@ -74,6 +66,8 @@ def with_proper_names(argv: Sequence[str]) -> tuple[list[str], dict[str, str]]:
             result.append(argument)
             continue
         name = flag[2:].replace("-", "_")
+        if name.startswith("model.init_args."):
+            name = f"model.{name.removeprefix('model.init_args.')}"
         option = OTHER_NAMES.get(name, f"model.{name}" if name.startswith(OF_THE_MODEL) else name)
         if option != name:
             taken[flag] = f"--{option}"
@@ -101,8 +95,15 @@ def expand(argv: Sequence[str]) -> list[str]:
     Args:
         argv: Arguments as typed.
     """
+    from attnlab.tasks import AttentionConfig, OptimizerConfig, ScheduleConfig
+
+    blocks = {
+        "model.attention": AttentionConfig,
+        "model.optimizer": OptimizerConfig,
+        "model.schedule": ScheduleConfig,
+    }
     arguments = list(argv)
-    for block, config in BLOCKS.items():
+    for block, config in blocks.items():
         arguments = _expand_block(arguments, f"--{block}", {field.name for field in fields(config)})
     return arguments
 
@@ -128,25 +129,12 @@ def _expand_block(arguments: list[str], flag: str, keys: set[str]) -> list[str]:
                 name = [f"{flag}.name={value}"] + ([f"{flag}.options={{}}"] if "options" in keys else [])
         elif key.startswith(f"{flag}.") and "options" in keys:
             option = key.removeprefix(f"{flag}.").split(".")[0]
-            inside = key if option in keys or option == "help" else f"{flag}.options.{key[len(flag) + 1 :]}"
+            # A key of the block that is misspelled is left for the parser to refuse.
+            own = option in keys or option == "help" or get_close_matches(option, keys, cutoff=0.8)
+            inside = key if own else f"{flag}.options.{key[len(flag) + 1 :]}"
             result.append(f"{inside}{has_value}{value}")
         else:
             result.append(argument)
     if first is None:
         return result
     return result[:first] + name + result[first:]
-
-
-def without(argv: Sequence[str], prefixes: tuple[str, ...]) -> list[str]:
-    """The arguments without those flags, and their values, that belong to one of the prefixes."""
-    result: list[str] = []
-    dropping = False
-    for argument in argv:
-        if argument.startswith("-"):
-            name = argument.partition("=")[0]
-            dropping = any(
-                name == prefix or name.startswith((f"{prefix}.", f"{prefix}+")) for prefix in prefixes
-            )
-        if not dropping:
-            result.append(argument)
-    return result

@@ -1,8 +1,12 @@
 """Short flags, written out."""
 
-import pytest
+import inspect
 
-from attnlab.shorthand import expand
+import pytest
+import torch
+
+from attnlab.attention import get_attention, list_attentions
+from attnlab.cli.shorthand import expand
 
 
 @pytest.mark.parametrize(
@@ -40,3 +44,15 @@ from attnlab.shorthand import expand
 )
 def test_expand(typed, meant):
     assert expand(typed) == meant
+
+
+def test_no_modules_option_is_taken_for_a_misspelled_key():
+    for name in list_attentions():
+        for option in get_attention(name).options():
+            flag = f"--model.attention.{option.name}=1"
+            expected = flag.replace("attention.", "attention.options.")
+            assert expand([flag]) == [flag if option.name in ("mode", "shared") else expected]
+    for optimizer in (torch.optim.SGD, torch.optim.AdamW, torch.optim.NAdam, torch.optim.Adagrad):
+        for option in set(inspect.signature(optimizer).parameters) - {"params", "lr", "weight_decay"}:
+            flag = f"--model.optimizer.{option}=1"
+            assert expand([flag]) == [flag.replace("optimizer.", "optimizer.options.")]

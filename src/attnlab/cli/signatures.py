@@ -1,0 +1,107 @@
+"""A command's options, from the signature and docstring of the function that it calls."""
+
+from __future__ import annotations
+
+import argparse
+import inspect
+import re
+from collections.abc import Callable
+from difflib import get_close_matches
+from types import NoneType
+from typing import Any, Literal, NoReturn, get_args, get_origin, get_type_hints
+
+from docstring_parser import parse
+
+from attnlab.errors import AttnlabError
+
+# Of all commands: an error does not say in which one a word was not known.
+_FLAGS: set[str] = set()
+
+
+class CommandParser(argparse.ArgumentParser):
+    """A parser without abbreviations, whose errors name the options that may have been meant."""
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(**{"allow_abbrev": False, "formatter_class": _Help, **options})
+
+    def error(self, message: str) -> NoReturn:
+        """Raise the message as an AttnlabError."""
+        words = re.findall(r"--[\w-]+|(?<=invalid choice: ')[^']+", message)
+        known = [*_FLAGS, *re.findall(r"'(\w+)'", message.partition("choose from")[2])]
+        near = [match for word in words if word not in known for match in get_close_matches(word, known, n=2)]
+        meant = f" Did you mean {' or '.join(near)}?" if near else ""
+        raise AttnlabError(f"{message[0].upper()}{message[1:]}.{meant} See {self.prog} --help.")
+
+
+class _Help(argparse.ArgumentDefaultsHelpFormatter, argparse.RawDescriptionHelpFormatter):
+    """Defaults behind each option, and examples as they are written."""
+
+
+def add_parameters(parser: argparse.ArgumentParser, function: Callable[..., None]) -> None:
+    """Give a parser the parameters of a function.
+
+    One that is not for keywords alone is positional. A bool is a switch, a list an option that may be
+    repeated, a tuple one that takes several words, a Literal its choices. What has the default None says its
+    default in its help.
+
+    Args:
+        parser: Its parsed arguments have the parameters' names.
+        function: Typed, with a Google docstring.
+    """
+    described = _docstring(function).params
+    helps = {each.arg_name: " ".join((each.description or "").split()) for each in described}
+    for name, parameter in inspect.signature(function).parameters.items():
+        hint, default = _without_none(get_type_hints(function)[name]), parameter.default
+        options: dict[str, Any] = {"help": helps[name].replace("%", "%%"), "default": default}
+        if default in (None, False, ()):
+            options["default"] = argparse.SUPPRESS
+        if hint is bool:
+            options["action"] = "store_true"
+        elif get_origin(hint) is list:
+            options |= {"action": "append", "type": get_args(hint)[0]}
+        elif get_origin(hint) is tuple:
+            options |= {"nargs": "+", "type": get_args(hint)[0]}
+        elif get_origin(hint) is Literal:
+            options["choices"] = get_args(hint)
+        else:
+            options["type"] = hint
+        if parameter.kind is parameter.KEYWORD_ONLY:
+            flags = dict.fromkeys((f"--{name.replace('_', '-')}", f"--{name}"))
+            _FLAGS.update(flags)
+            parser.add_argument(*flags, dest=name, **options)
+            continue
+        if default is parameter.empty:
+            options.pop("default")
+        elif "nargs" in options:
+            options["nargs"] = "*"
+        parser.add_argument(name, metavar=name.removesuffix("s").upper(), **options)
+
+
+def add_command(commands: Any, name: str, function: Callable[..., None], examples: str = "") -> None:
+    """Add a function as a sub-command; what its docstring says is its help page.
+
+    Args:
+        commands: What ``add_subparsers`` gave.
+        name: The command's.
+        function: See `add_parameters`; the parsed arguments have it as ``run``.
+        examples: Commands, a line each.
+    """
+    text = _docstring(function)
+    lines = "".join(f"\n  {line}" for line in examples.split("\n")) if examples else ""
+    parser = commands.add_parser(
+        name,
+        help=(text.short_description or "").rstrip("."),
+        description=text.description,
+        epilog=f"examples:{lines}" if lines else None,
+    )
+    add_parameters(parser, function)
+    parser.set_defaults(run=function)
+
+
+def _docstring(function: Callable[..., None]) -> Any:
+    return parse(inspect.getdoc(function) or "")
+
+
+def _without_none(hint: Any) -> Any:
+    kept = [each for each in get_args(hint) if each is not NoneType]
+    return kept[0] if NoneType in get_args(hint) and len(kept) == 1 else hint

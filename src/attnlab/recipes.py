@@ -1,0 +1,114 @@
+"""Recipes: YAML files of trainings, found by path or by name, and read in today's form."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from attnlab.errors import AttnlabError, unknown
+
+# What a recipe's `task` was, before it named a class, and what `--task` still means.
+TASKS = {
+    "classification": "ClassificationTask",
+    "detection": "DetectionTask",
+    "segmentation": "SegmentationTask",
+}
+CLASS_KEYS = {"class_path", "init_args", "dict_kwargs"}
+
+
+def shipped() -> dict[str, Path]:
+    """The recipes that come with attnlab, by name."""
+    package = Path(__file__).parent
+    # In a wheel they lie in the package; in a clone, where people look for them.
+    folder = package / "configs" if (package / "configs").is_dir() else package.parents[1] / "configs"
+    return {path.stem: path for path in sorted(folder.glob("*.yaml"))}
+
+
+def find(name: str) -> Path:
+    """The file that a word means: a path, or the name of a recipe that comes with attnlab.
+
+    Args:
+        name: ``my/own.yaml``, ``quickstart_segmentation``, or ``configs/quickstart_segmentation.yaml`` where
+            no such file is.
+
+    Raises:
+        AttnlabError: There is neither.
+    """
+    path, known = Path(name), shipped()
+    if path.is_file():
+        return path
+    bare = path.parent in (Path(), Path("configs")) and path.suffix in ("", ".yaml")
+    if bare and path.stem in known:
+        return known[path.stem]
+    if bare and path.suffix == "" and not path.exists():
+        raise unknown("configuration", name, known, "Or give the path of a YAML file.")
+    return path
+
+
+def read_yaml(path: str | Path) -> dict[str, Any]:
+    """The content of a configuration; an empty file has none.
+
+    Raises:
+        AttnlabError: The file cannot be read, is no YAML, or has no keys at its top.
+    """
+    try:
+        content = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
+    except OSError as error:
+        raise AttnlabError(f"Cannot read the configuration '{path}': {error.strerror or error}.") from error
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise AttnlabError(f"The configuration '{path}' is not valid YAML: {error}") from error
+    if content is None:
+        return {}
+    if not isinstance(content, dict):
+        raise AttnlabError(f"The configuration '{path}' has no keys such as model and data at its top.")
+    return content
+
+
+def read_recipe(name: str) -> dict[str, Any]:
+    """A recipe by path or name, in today's form: ``model`` and ``data`` are class_path and init_args.
+
+    Raises:
+        AttnlabError: It cannot be found or read, or names a task that there is not.
+    """
+    return in_todays_form(read_yaml(find(name)))
+
+
+def in_todays_form(content: dict[str, Any]) -> dict[str, Any]:
+    """A recipe's content with its former keys replaced.
+
+    Before ``model`` named a class, ``task`` said which it was, and the options stood in ``model`` itself.
+    A block of attention or optimizer that names one starts from its defaults, so other recipes below it
+    leave no options behind.
+
+    Raises:
+        AttnlabError: For a task that there is not.
+    """
+    content = dict(content)
+    task, model = content.pop("task", None), content.get("model")
+    if isinstance(model, dict) and not model.keys() <= CLASS_KEYS and "class_path" not in model:
+        model = {"init_args": model}
+    if task is not None:
+        model = {"class_path": task_named(task), **(model or {})} if not isinstance(model, str) else model
+    for name in ("attention", "optimizer"):
+        if isinstance(model, dict) and isinstance(model.get("init_args"), dict):
+            block = model["init_args"].get(name)
+            if isinstance(block, str):
+                block = {"name": block}
+            if isinstance(block, dict) and "name" in block:
+                block = {"options": {}, **block}
+            if block is not None:
+                model = {**model, "init_args": {**model["init_args"], name: block}}
+    return content if model is None else {**content, "model": model}
+
+
+def task_named(task: object) -> str:
+    """The class of a task by its short name.
+
+    Raises:
+        AttnlabError: For a name that there is not.
+    """
+    if not isinstance(task, str) or task.lower() not in TASKS:
+        raise unknown("task", str(task), TASKS)
+    return TASKS[task.lower()]
