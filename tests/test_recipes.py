@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from attnlab.errors import AttnlabError
-from attnlab.yaml_files import read_yaml
+from attnlab.recipes import read_yaml
 
 
 def test_an_empty_file_has_no_keys(tmp_path):
@@ -22,10 +22,10 @@ def test_keys_and_letters_of_any_language(tmp_path):
     ("content", "message"),
     [
         (None, r"Cannot read the configuration '.*a\.yaml': No such file"),
-        (b"a: [1", r"a\.yaml' is no YAML: .*line 1"),
-        (b"a: \xff", r"a\.yaml' is no YAML"),
-        (b"- a\n- b\n", r"a\.yaml' is no YAML with keys"),
-        (b"a: !!python/object/apply:os.getcwd []", r"a\.yaml' is no YAML"),
+        (b"a: [1", r"a\.yaml' is not valid YAML: .*line 1"),
+        (b"a: \xff", r"a\.yaml' is not valid YAML"),
+        (b"- a\n- b\n", r"a\.yaml' has no keys such as model and data"),
+        (b"a: !!python/object/apply:os.getcwd []", r"a\.yaml' is not valid YAML"),
     ],
 )
 def test_what_is_no_configuration_is_named(tmp_path, content, message):
