@@ -26,13 +26,13 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.data import DataLoader
 
+from attnlab.cli.trainer import AttnlabCLI
 from attnlab.data import (
     DataModule,
     ShapesClassificationDataModule,
     ShapesDetectionDataModule,
     ShapesSegmentationDataModule,
 )
-from attnlab.cli.trainer import AttnlabCLI
 from attnlab.tasks import BaseTask, ClassificationTask, SegmentationTask
 
 NETWORKS = {

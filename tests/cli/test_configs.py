@@ -13,9 +13,7 @@ import yaml
 from PIL import Image
 
 from tests.cli.conftest import Command, write_class_folders
-from tests.data.conftest import write_coco_folder, write_voc_folder
-from tests.data.test_mask_folder import write_pairs
-from tests.data.test_yolo import write_split, write_yaml
+from tests.data.conftest import write_coco_folder, write_pairs, write_split, write_voc_folder, write_yaml
 
 CONFIGS = sorted((Path(__file__).parents[2] / "configs").glob("*.yaml"))
 

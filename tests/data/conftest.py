@@ -1,11 +1,17 @@
+"""Small data sets in the layouts that people have, and a server of files."""
+
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+import threading
+import warnings
+from collections.abc import Callable, Sequence
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import numpy as np
 import pytest
+import yaml
 from PIL import Image
 
 SHARED = Path(__file__).parents[3] / "shared" / "data"
@@ -114,8 +120,11 @@ def write_coco_folder(
 
 @pytest.fixture
 def coco_folder(tmp_path: Path) -> Path:
+    return write_small_coco(tmp_path / "coco")
+
+
+def write_small_coco(root: Path) -> Path:
     """Nine training images, one of them with a crowd alone and one empty, and three of validation."""
-    root = tmp_path / "coco"
     sizes = {f"t{k}.jpg": (40 + 3 * k, 64 - 3 * k) for k in range(9)}
     boxes = {
         name: [(2, 4, 5, 20 + k, 30), (90, 1.5, 2.25, 10, 12.5), (7, 20, 10, 9, 9)][: 1 + k % 3]
@@ -143,6 +152,10 @@ VOC_BOXES: dict[str, list[VOCBox]] = {
 
 @pytest.fixture
 def voc_boxes_folder(tmp_path: Path) -> Path:
+    return write_small_voc_boxes(tmp_path)
+
+
+def write_small_voc_boxes(folder: Path) -> Path:
     """Eight training and three validation images in VOC 2012's layout, with boxes."""
     sizes = {f"t{k}": (40 + k, 60 - k) for k in range(8)} | {
         f"v{k}": (30 + 4 * k, 50 - 4 * k) for k in range(3)
@@ -150,7 +163,7 @@ def voc_boxes_folder(tmp_path: Path) -> Path:
     boxes = VOC_BOXES | {f"t{k}": [("cat", 5, 6, 10 + k, 20, 0)] for k in range(5, 8)}
     splits = {"train": [f"t{k}" for k in range(8)], "val": ["v0", "v1", "v2"]}
     splits["trainval"] = splits["train"] + splits["val"]
-    return write_voc_folder(tmp_path / "VOCdevkit" / "VOC2012", sizes, splits, boxes)
+    return write_voc_folder(folder / "VOCdevkit" / "VOC2012", sizes, splits, boxes)
 
 
 FOLDER_COLOURS = {"ant": (250, 10, 10), "bee": (10, 250, 10), "cat": (10, 10, 250)}
@@ -168,3 +181,113 @@ def class_folders(tmp_path: Path) -> Path:
                 picture = Image.new("RGB", (40 + 5 * k, 36 + 4 * number), colour)
                 picture.save(root / split / name / f"{split}_{k}.JPEG", quality=95)
     return root
+
+
+CONTENT = bytes(range(256)) * 4000
+
+
+class Server(ThreadingHTTPServer):
+    """Serves ``content``; ``cuts`` are the numbers of bytes after which the next connections break."""
+
+    def __init__(self):
+        super().__init__(("127.0.0.1", 0), Handler)
+        self.content, self.ranges, self.cuts, self.requests = CONTENT, True, [], []
+        self.url = f"http://127.0.0.1:{self.server_port}/file.tar"
+
+
+class Handler(BaseHTTPRequestHandler):
+    server: Server
+
+    def do_GET(self):
+        wanted = self.headers.get("Range")
+        self.server.requests.append((self.path, wanted))
+        if "missing" in self.path:
+            return self.send_error(404)
+        start = int(wanted.removeprefix("bytes=").rstrip("-")) if wanted and self.server.ranges else 0
+        if start and start >= len(self.server.content):
+            return self.send_error(416)
+        body = self.server.content[start:]
+        self.send_response(206 if start else 200)
+        if start:
+            self.send_header(
+                "Content-Range", f"bytes {start}-{start + len(body) - 1}/{len(self.server.content)}"
+            )
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body[: self.server.cuts.pop(0)] if self.server.cuts else body)
+        return None
+
+    def log_message(self, *_):
+        pass
+
+
+@pytest.fixture
+def server():
+    server = Server()
+    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
+    thread.start()
+    yield server
+    server.shutdown()
+    server.server_close()
+    thread.join()
+
+
+def silently(data, stage: str = "fit") -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        data.setup(stage)
+
+
+Values = Callable[[np.random.Generator, tuple[int, int]], np.ndarray]
+
+
+def indices(rng: np.random.Generator, size: tuple[int, int]) -> np.ndarray:
+    return rng.choice(np.array([0, 1, 255], np.uint8), size)
+
+
+def write_pairs(
+    images: Path,
+    masks: Path,
+    names: list[str],
+    image_suffix: str = ".jpg",
+    mask_suffix: str = ".png",
+    values: Values = indices,
+) -> None:
+    """Noise and masks of different sizes."""
+    rng = np.random.default_rng(0)
+    for k, name in enumerate(names):
+        size = (40 + 3 * k, 58 - 2 * k)
+        for folder, suffix, pixels in (
+            (images, image_suffix, rng.integers(0, 256, (*size, 3), np.uint8)),
+            (masks, mask_suffix, values(rng, size)),
+        ):
+            path = folder / f"{name}{suffix}"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            Image.fromarray(pixels).save(path)
+
+
+Files = dict[str, str | None]
+"""Lines of labels by image; None for an image without a file of them."""
+
+
+def write_images(folder: Path, names: Sequence[str], size: tuple[int, int] = (40, 60)) -> None:
+    """Noise of (height, width), two pixels narrower and three higher from one to the next."""
+    rng = np.random.default_rng(0)
+    for k, name in enumerate(names):
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        pixels = rng.integers(0, 256, (size[0] + 3 * k, size[1] - 2 * k, 3), np.uint8)
+        Image.fromarray(pixels).save(folder / name)
+
+
+def write_split(images: Path, labels: Path, files: Files) -> None:
+    write_images(images, list(files))
+    for name, text in files.items():
+        if text is not None:
+            path = labels / Path(name).with_suffix(".txt")
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(text)
+
+
+def write_yaml(file: Path, /, **content) -> None:
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.write_text(yaml.safe_dump({key: value for key, value in content.items() if value is not ...}))

@@ -3,63 +3,15 @@ from __future__ import annotations
 import hashlib
 import io
 import tarfile
-import threading
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 
 from attnlab.data import VOCSegmentationDataModule, download
 from attnlab.data.download import Archive, download_voc, fetch, unpack
 from attnlab.errors import AttnlabError
+from tests.data.conftest import CONTENT
 
-CONTENT = bytes(range(256)) * 4000
 MD5 = hashlib.md5(CONTENT).hexdigest()
-
-
-class Server(ThreadingHTTPServer):
-    """Serves ``content``; ``cuts`` are the numbers of bytes after which the next connections break."""
-
-    def __init__(self):
-        super().__init__(("127.0.0.1", 0), Handler)
-        self.content, self.ranges, self.cuts, self.requests = CONTENT, True, [], []
-        self.url = f"http://127.0.0.1:{self.server_port}/file.tar"
-
-
-class Handler(BaseHTTPRequestHandler):
-    server: Server
-
-    def do_GET(self):
-        wanted = self.headers.get("Range")
-        self.server.requests.append((self.path, wanted))
-        if "missing" in self.path:
-            return self.send_error(404)
-        start = int(wanted.removeprefix("bytes=").rstrip("-")) if wanted and self.server.ranges else 0
-        if start and start >= len(self.server.content):
-            return self.send_error(416)
-        body = self.server.content[start:]
-        self.send_response(206 if start else 200)
-        if start:
-            self.send_header(
-                "Content-Range", f"bytes {start}-{start + len(body) - 1}/{len(self.server.content)}"
-            )
-        self.send_header("Content-Length", str(len(body)))
-        self.end_headers()
-        self.wfile.write(body[: self.server.cuts.pop(0)] if self.server.cuts else body)
-        return None
-
-    def log_message(self, *_):
-        pass
-
-
-@pytest.fixture
-def server():
-    server = Server()
-    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
-    thread.start()
-    yield server
-    server.shutdown()
-    server.server_close()
-    thread.join()
 
 
 def test_a_file_is_fetched_once(server, tmp_path):

@@ -5,7 +5,6 @@ import pytest
 import torch
 from PIL import Image, ImageOps
 
-from attnlab.data.folders import find_images
 from attnlab.data.images import read_image, read_mask
 from attnlab.errors import AttnlabError
 
@@ -133,23 +132,6 @@ def test_a_mask_of_colours_is_refused(tmp_path):
     Image.fromarray(COLOURS).save(tmp_path / "m.png")
     with pytest.raises(AttnlabError, match=r"m\.png.*class indices"):
         read_mask(tmp_path / "m.png")
-
-
-def test_find_images(tmp_path):
-    for name in ("b/2.PNG", "b/c/1.jpg", "b/notes.txt", "a.jpeg"):
-        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
-        (tmp_path / name).touch()
-
-    def names(*sources):
-        return [path.name for path in find_images([str(tmp_path / source) for source in sources])]
-
-    assert names("b", "a.jpeg", "b/2.PNG") == ["2.PNG", "1.jpg", "a.jpeg"]
-    assert names("**/*.j*") == ["a.jpeg", "1.jpg"]
-    assert [path.name for path in find_images(str(tmp_path / "a.jpeg"))] == ["a.jpeg"]
-    (tmp_path / "empty").mkdir()
-    for source in ("empty", "nowhere", "*.gif"):
-        with pytest.raises(AttnlabError, match=r"No "):
-            names(source)
 
 
 KINDS = (

@@ -142,6 +142,12 @@ def test_each_object_is_found_once_by_the_best_of_its_class():
     assert verdicts(judged(objects, [])[0]) == ["wrong"] * 3
 
 
+@pytest.mark.parametrize(("height", "verdict"), [(5.0, "right"), (4.9, "wrong")])
+def test_an_overlap_of_exactly_half_is_enough(height, verdict):
+    objects, found = judged([Box((0, 0, 10, 10), 0)], [Box((0, 0, 10, height), 0, 0.9)])
+    assert verdicts(objects) == verdicts(found) == [verdict]
+
+
 def test_crowds_and_difficult_objects_are_not_scored():
     objects = [Box((0, 0, 100, 100), 0, None, "crowd"), Box((200, 0, 210, 10), 0, None, "difficult")]
     found = [Box((5, 5, 9, 9), 0, 0.9), Box((200, 0, 210, 9), 0, 0.8), Box((5, 5, 9, 9), 1, 0.7)]

@@ -12,7 +12,7 @@ from attnlab.errors import AttnlabError
 from attnlab.tasks import ClassificationTask
 from attnlab.views.classification import ClassificationView, ClassificationWriter
 from attnlab.views.outputs import OWN
-from tests.views.stubs import shares, trainer_of
+from tests.views.conftest import shares, trainer_of
 
 DATA = SimpleNamespace(
     class_names=["cat", "dog, wild", "cow"],

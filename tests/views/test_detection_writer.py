@@ -17,7 +17,7 @@ from attnlab.errors import AttnlabError
 from attnlab.tasks import DetectionTask
 from attnlab.views.detection import DetectionView, DetectionWriter
 from attnlab.views.outputs import OWN
-from tests.views.stubs import shares, trainer_of
+from tests.views.conftest import shares, trainer_of
 
 DATA = SimpleNamespace(
     class_names=["cat", "dog", "cow"],

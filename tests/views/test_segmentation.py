@@ -15,8 +15,8 @@ from attnlab.errors import AttnlabError
 from attnlab.tasks import SegmentationTask
 from attnlab.views.outputs import OWN
 from attnlab.views.segmentation import SegmentationGallery, SegmentationView, SegmentationWriter
-from tests.views import stubs
-from tests.views.stubs import shares, tags_of
+from tests.views import conftest
+from tests.views.conftest import shares, tags_of
 
 DATA = SimpleNamespace(
     class_names=["background", "cat", "dog"],
@@ -58,7 +58,7 @@ def read(path):
 
 
 def test_the_first_images_are_drawn_each_and_together(tmp_path):
-    trainer = stubs.trainer_of(tmp_path, DATA)
+    trainer = conftest.trainer_of(tmp_path, DATA)
     callback = Pictures(SegmentationGallery(count=3))
     validate(callback, trainer, [batch_of(["a.jpg", "b/x.png"]), batch_of(["c", "d"])])
     trainer.logger.experiment.flush()
@@ -76,7 +76,7 @@ def test_a_panel_shows_the_image_without_its_padding_and_its_mistakes(tmp_path):
     seen = {}
     for what, guess in {"right": right(), "wrong": wrong}.items():
         callback = Pictures(SegmentationGallery(count=1))
-        validate(callback, stubs.trainer_of(tmp_path, DATA), [batch_of(["a"])], [guess])
+        validate(callback, conftest.trainer_of(tmp_path, DATA), [batch_of(["a"])], [guess])
         panel = read(callback.folder / "val_a.png")
         # Below the title and its captions and above the legend; 24 x 40 pixels, eight times as large.
         seen[what] = panel[60:-40]
@@ -90,7 +90,7 @@ def test_a_panel_shows_the_image_without_its_padding_and_its_mistakes(tmp_path):
 
 def test_images_that_do_not_count_are_passed_over(tmp_path):
     callback = Pictures(SegmentationGallery(count=3))
-    validate(callback, stubs.trainer_of(tmp_path, DATA), [batch_of(["a", "b"])], [None, right()])
+    validate(callback, conftest.trainer_of(tmp_path, DATA), [batch_of(["a", "b"])], [None, right()])
     assert {path.name for path in callback.folder.iterdir()} == {"val_b.png", "val.png"}
 
 
@@ -107,7 +107,7 @@ def test_only_so_many_panels_are_kept_and_none_of_the_epoch_before():
 @pytest.mark.parametrize("options", [{"count": 0}, {"rank": 1}, {"sanity": True}])
 def test_nothing_is_drawn_unasked(tmp_path, options):
     callback = Pictures(SegmentationGallery(count=options.get("count", 2)))
-    trainer = stubs.trainer_of(tmp_path, DATA, rank=options.get("rank", 0))
+    trainer = conftest.trainer_of(tmp_path, DATA, rank=options.get("rank", 0))
     trainer.sanity_checking = options.get("sanity", False)
     validate(callback, trainer, [batch_of(["a"])])
     assert callback.folder is None
@@ -118,7 +118,7 @@ def test_epochs_between_are_left_out(tmp_path):
     drawn = []
     for epoch in range(4):
         callback.folder = None
-        trainer = stubs.trainer_of(tmp_path, DATA, fn=TrainerFn.FITTING, epoch=epoch, max_epochs=4)
+        trainer = conftest.trainer_of(tmp_path, DATA, fn=TrainerFn.FITTING, epoch=epoch, max_epochs=4)
         validate(callback, trainer, [batch_of(["a"])])
         drawn.append(callback.folder is not None)
     assert drawn == [True, False, True, True]
@@ -128,7 +128,7 @@ def test_epochs_between_are_left_out(tmp_path):
 def test_half_precision_is_drawn(tmp_path, dtype):
     for folder, kind in ((tmp_path / "half", dtype), (tmp_path / "full", torch.float32)):
         callback = Pictures(SegmentationGallery(count=1))
-        validate(callback, stubs.trainer_of(folder, DATA), [batch_of(["a"], kind)])
+        validate(callback, conftest.trainer_of(folder, DATA), [batch_of(["a"], kind)])
     half, full = (read(tmp_path / f"{name}/run/version_0/pictures/val_a.png") for name in ("half", "full"))
     assert np.abs(half - full).max() <= 1
 
@@ -152,7 +152,7 @@ def predict(processes):
 
     def call(folder, count=1, paths=PATHS, **options):
         def process(rank):
-            trainer = stubs.trainer_of(None, DATA, rank=rank, paths=paths)
+            trainer = conftest.trainer_of(None, DATA, rank=rank, paths=paths)
             callback = Predictions(SegmentationWriter(str(folder), **options))
             callback.on_predict_start(trainer, TASK)
             for share in shares(len(paths), count, rank):
