@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import inspect
+import math
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -27,6 +28,8 @@ COUNTS = (
     "MACs are those of convolutions and matrix products; element-wise operations count as zero. Kept: what "
     "autograd holds for the backward pass, the map that goes in among it where a module needs it again."
 )
+# Elements of a map that is computed rather than only shaped.
+SMALL_MAP = 2**20
 
 
 @dataclass(frozen=True)
@@ -194,10 +197,12 @@ def _row(name: str, trial: Trial) -> AttentionRow:
     spec = get_attention(name)
     module = spec.build(trial.channels)
     parameters = sum(parameter.numel() for parameter in module.parameters())
-    macs = count_macs(module, 1, *trial.shape[1:])
+    # What PyTorch loads for its first operation on meta takes longer than computing small maps.
+    device = "cpu" if math.prod(trial.shape) <= SMALL_MAP else "meta"
+    macs = count_macs(module, 1, *trial.shape[1:], device=device)
     # A leaf of the graph, as the map is in a network: autograd may keep it for the modules before, too.
-    x = torch.empty(trial.shape, device="meta", requires_grad=True)
-    kept = saved_bytes(copy.deepcopy(module).to("meta").train(), x)
+    x = torch.empty(trial.shape, device=device, requires_grad=True)
+    kept = saved_bytes(copy.deepcopy(module).to(device).train(), x)
     return AttentionRow(spec, parameters, macs, kept)
 
 
