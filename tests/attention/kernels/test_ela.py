@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 import importlib.util
-import logging
 import os
 import pickle
 import shutil
@@ -19,10 +18,9 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 
 from attnlab.analysis.profile import saved_bytes
 from attnlab.attention import build_attention
-from attnlab.attention.kernels import choice, ela
+from attnlab.attention.kernels import ela
 from attnlab.attention.kernels.ela import ela_formula
 from attnlab.attention.macs import count_macs
-from attnlab.errors import AttnlabError
 
 LAYOUTS = [torch.contiguous_format, torch.channels_last]
 VARIANTS = ["ela_t", "ela_b", "ela_s", "ela_l"]
@@ -322,36 +320,6 @@ def test_hooks_see_the_layers_of_the_formula() -> None:
         module(torch.randn(1, 16, 4, 4))
         assert len(seen) == calls
         seen.clear()
-
-
-def test_the_choice_is_logged_once(caplog: pytest.LogCaptureFixture) -> None:
-    choice._say.cache_clear()
-    with caplog.at_level(logging.INFO, logger="attnlab"):
-        for _ in range(3):
-            module, _layers = pair("ela_b", 16, "auto")
-            module(torch.randn(1, 16, 4, 4))
-    assert [record.getMessage() for record in caplog.records] == [
-        "ELA on 'cpu' (implementation='auto'): fused function on plain torch."
-    ]
-
-
-def test_triton_on_a_cpu_is_a_clear_error(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(choice, "has_triton", lambda: True)
-    monkeypatch.delenv("TRITON_INTERPRET", raising=False)
-    module = build_attention("ela_b", 16, implementation="triton")
-    with pytest.raises(AttnlabError, match=r"works on GPUs.*'cpu'.*implementation='auto'"):
-        module(torch.randn(1, 16, 4, 4))
-
-
-def test_triton_that_is_not_installed_is_an_error_when_building(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(choice, "has_triton", lambda: False)
-    with pytest.raises(AttnlabError, match=r"not installed: pip install triton"):
-        build_attention("ela_b", 16, implementation="triton")
-
-
-def test_an_unknown_implementation_is_an_error() -> None:
-    with pytest.raises(AttnlabError, match="implementation"):
-        build_attention("ela_b", 16, implementation="fast")
 
 
 @pytest.mark.skipif(importlib.util.find_spec("triton") is None, reason="needs Triton")
