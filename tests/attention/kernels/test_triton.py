@@ -1,4 +1,4 @@
-"""The Triton backend and its kernels: what they compute, and that they compile for the GPUs they are for.
+"""The Triton backend, with `map_kernels.py` and `gate_kernels.py`: what they compute, and that they compile.
 
 Whether a kernel is interpreted or compiled is decided once for a process, when the module that holds it is
 imported. So the checks of what kernels compute run in a process of their own (``triton_checks.py``), and this
@@ -88,7 +88,9 @@ def compiled(tmp_path, monkeypatch):
 
 @pytest.mark.filterwarnings("ignore:TRITON_DEFAULT_FP_FUSION")
 @pytest.mark.parametrize("capability", [pytest.param(80, marks=pytest.mark.slow), 90])
-@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32], ids=str)
+@pytest.mark.parametrize(
+    "dtype", [torch.bfloat16, pytest.param(torch.float32, marks=pytest.mark.slow)], ids=str
+)
 @pytest.mark.parametrize("layout", ["plane", "pixel"])
 def test_strip_kernels_compile(compiled, layout, dtype, capability):
     module, kernels = compiled(["sums_kernel", "scale_kernel"], capability)

@@ -91,7 +91,6 @@ torch.library.define(
 )
 
 
-@torch.library.impl("attnlab::ela", "default")
 def _forward(x: Tensor, *rest: Any) -> tuple[Tensor, ...]:
     """The gated map, then what backward needs: the strip means and the gates of both directions."""
     *layers, implementation = rest
@@ -102,12 +101,10 @@ def _forward(x: Tensor, *rest: Any) -> tuple[Tensor, ...]:
     return backend.gate(x, gates), *means, *gates
 
 
-@torch.library.register_fake("attnlab::ela")
 def _forward_shapes(x: Tensor, *_: Any) -> tuple[Tensor, ...]:
     return strips.empty_map(x), *strips.empty_strips(x), *strips.empty_strips(x)
 
 
-@torch.library.impl("attnlab::ela_backward", "default")
 def _backward(
     dy: Tensor, x: Tensor, mean_h: Tensor, mean_w: Tensor, gate_h: Tensor, gate_w: Tensor, *rest: Any
 ) -> tuple[Tensor, ...]:
@@ -130,7 +127,6 @@ def _backward(
     return dx, *(torch.empty_like(parameter).copy_(gradient) for parameter, gradient in pairs)
 
 
-@torch.library.register_fake("attnlab::ela_backward")
 def _backward_shapes(dy: Tensor, x: Tensor, *saved: Any) -> tuple[Tensor, ...]:
     return strips.empty_map(x), *(torch.empty_like(parameter) for parameter in saved[4:7])
 
@@ -178,8 +174,13 @@ def _second_gradients(ctx: Any, *cotangents: Tensor | None) -> tuple[Tensor | No
     return ddy, dx, None, None, None, None, *dparameters, None, None, None
 
 
-torch.library.register_autograd("attnlab::ela", _gradients, setup_context=_keep)
-torch.library.register_autograd("attnlab::ela_backward", _second_gradients, setup_context=_keep_for_second)
+for _name, _compute, _shapes, _differentiate, _save in (
+    ("attnlab::ela", _forward, _forward_shapes, _gradients, _keep),
+    ("attnlab::ela_backward", _backward, _backward_shapes, _second_gradients, _keep_for_second),
+):
+    torch.library.impl(_name, "default", _compute)
+    torch.library.register_fake(_name, _shapes)
+    torch.library.register_autograd(_name, _differentiate, setup_context=_save)
 
 
 @cache
