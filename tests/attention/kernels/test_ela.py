@@ -11,6 +11,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.utils.flop_counter import FlopCounterMode
 
 from attnlab.analysis.profile import saved_bytes
 from attnlab.attention import build_attention
@@ -159,6 +160,15 @@ def test_counts_the_macs_of_the_formula(name: str) -> None:
         for implementation in ("fused", "formula")
     }
     assert counts["fused"] == counts["formula"] > 0
+
+
+def test_the_backward_pass_counts_as_three_convolutions() -> None:
+    module, x = build_attention("ela_s", 64, implementation="fused"), torch.randn(2, 64, 9, 6)
+    with FlopCounterMode(display=False) as counter:
+        y = module(x)
+        forward = counter.get_total_flops()
+        y.sum().backward()
+    assert counter.get_total_flops() == 4 * forward == 4 * 2 * count_macs(module, 2, 64, 9, 6)
 
 
 def operands(shape: tuple[int, ...], width: int = 1, dtype: torch.dtype = torch.float32) -> list[Tensor]:
