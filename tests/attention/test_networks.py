@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Iterable
 
 import pytest
 import segmentation_models_pytorch as smp
@@ -42,6 +43,22 @@ AUTO = {
     "smp/UPerNet:tu-convnext_atto": ("encoder.model.stages_0", "encoder.model.stages_3", 4),
 }
 """Network: the first and the last site of ``auto``, and how many there are."""
+QUICK = {
+    "torchvision/resnet18",
+    "timm/resnet50",
+    "torchvision/mobilenet_v2",
+    "timm/mobilenetv3_small_100",
+    "torchvision/regnet_y_400mf",
+    "timm/convnext_atto",
+    "smp/DeepLabV3Plus:mobilenet_v2",
+    "smp/UPerNet:tu-convnext_atto",
+}
+"""One network of each way of finding the place; the others, in the slow part, repeat them."""
+
+
+def of_networks(names: Iterable[str]) -> pytest.MarkDecorator:
+    slow = pytest.mark.slow
+    return pytest.mark.parametrize("name", [pytest.param(n, marks=[slow] * (n not in QUICK)) for n in names])
 
 
 def build(name: str) -> nn.Module:
@@ -61,7 +78,7 @@ def maps(output: object) -> torch.Tensor:
     return output["out"] if isinstance(output, dict) else output
 
 
-@pytest.mark.parametrize("name", AUTO)
+@of_networks(AUTO)
 def test_auto_finds_the_familys_place_and_leaves_outputs_and_keys(name: str) -> None:
     network = build(name).eval()
     keys, x = set(network.state_dict()), torch.randn(2, 3, 64, 64)
@@ -74,7 +91,7 @@ def test_auto_finds_the_familys_place_and_leaves_outputs_and_keys(name: str) -> 
         assert torch.equal(maps(network(x)), expected)
 
 
-@pytest.mark.parametrize("name", [name for name in AUTO if "vgg" not in name and "convnext_tiny" not in name])
+@of_networks(name for name in AUTO if "vgg" not in name and "convnext_tiny" not in name)
 def test_every_stage_trains(name: str) -> None:
     network = build(name)
     sites = attach(network, "eca", at="stage")

@@ -1,4 +1,7 @@
-"""No registered name without its proofs, and the tester on the module that the docs add."""
+"""No registered name without its proofs, and the tester on the module that the docs add.
+
+The tester (`testing.py`) is itself code of tests: all of ``modules/`` runs it.
+"""
 
 from __future__ import annotations
 

@@ -6,6 +6,7 @@ import copy
 import io
 import pickle
 import warnings
+from functools import cache
 
 import pytest
 import torch
@@ -35,10 +36,15 @@ def network(request: pytest.FixtureRequest) -> nn.Module:
 
 
 def attended(at: str | list[str] = "resnet.block", mode: str = "rezero") -> nn.Module:
-    """A ResNet-18 with ELA, every number of which is drawn, running statistics too."""
+    """A ResNet-18 with ELA, every number of which is drawn, running statistics too; one's own copy."""
+    return copy.deepcopy(_attended(tuple([at] if isinstance(at, str) else at), mode))
+
+
+@cache
+def _attended(at: tuple[str, ...], mode: str) -> nn.Module:
     torch.manual_seed(0)
     network = resnet18(num_classes=10).eval()
-    attach(network, "ela_b", at=at, mode=mode)
+    attach(network, "ela_b", at=list(at), mode=mode)
     for tensor in (*network.parameters(), *network.buffers()):
         if tensor.is_floating_point():
             with torch.no_grad():
@@ -46,8 +52,14 @@ def attended(at: str | list[str] = "resnet.block", mode: str = "rezero") -> nn.M
     return network
 
 
+@cache
+def own_keys() -> list[str]:
+    with torch.device("meta"):
+        return list(resnet18().state_dict())
+
+
 def test_the_sites_keys_are_the_networks_own(network: nn.Module) -> None:
-    own, new = set(resnet18().state_dict()), attention_keys(network)
+    own, new = set(own_keys()), attention_keys(network)
     assert set(network.state_dict()) == own | new
     assert not own & new
     assert all(".attention." in key or key.endswith(".attention_alpha") for key in new)
@@ -56,13 +68,13 @@ def test_the_sites_keys_are_the_networks_own(network: nn.Module) -> None:
 
 def test_keys_keep_the_networks_order(network: nn.Module) -> None:
     new = attention_keys(network)
-    assert [key for key in network.state_dict() if key not in new] == list(resnet18().state_dict())
+    assert [key for key in network.state_dict() if key not in new] == own_keys()
 
 
 def test_a_state_dict_goes_round(network: nn.Module, x: torch.Tensor) -> None:
     twin = resnet18(num_classes=10).eval()
-    for name, site in attention_modules(network):
-        attach(twin, "ela_b", at=name, mode=site.mode)
+    sites = dict(attention_modules(network))
+    attach(twin, "ela_b", at=list(sites), mode=next(iter(sites.values())).mode)
     twin.load_state_dict(network.state_dict())
     assert torch.equal(twin(x), network(x))
 

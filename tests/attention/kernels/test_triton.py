@@ -1,4 +1,4 @@
-"""The Triton kernels: what they compute, and that they compile for the GPUs they are written for.
+"""The Triton backend, with `map_kernels.py` and `gate_kernels.py`: what they compute, and that they compile.
 
 Whether a kernel is interpreted or compiled is decided once for a process, when the module that holds it is
 imported. So the checks of what kernels compute run in a process of their own (``triton_checks.py``), and this
@@ -14,12 +14,13 @@ from pathlib import Path
 import pytest
 import torch
 
+from attnlab.attention.kernels.strips import Layers
+
 triton = pytest.importorskip("triton", reason="Triton is not installed")
 compiler = pytest.importorskip("triton.compiler")
 backends = pytest.importorskip("triton.backends.compiler")
 
-STRIPS = "attnlab.attention.kernels.strips_triton"
-STRIP_GATES = "attnlab.attention.kernels.strip_gates_triton"
+BACKEND = "attnlab.attention.kernels.triton_backend"
 POINTERS = {torch.bfloat16: "*bf16", torch.float16: "*fp16", torch.float32: "*fp32", torch.float64: "*fp64"}
 
 
@@ -71,8 +72,8 @@ def compiled(tmp_path, monkeypatch):
         pytest.skip("this Triton has no backend for NVIDIA GPUs")
     monkeypatch.setenv("TRITON_CACHE_DIR", str(tmp_path))
 
-    def replace(module_name, kernels, capability):
-        module = import_module(module_name)
+    def replace(kernels, capability):
+        module = import_module(BACKEND)
         stand_ins = {name: Compiled(getattr(module, name), capability) for name in kernels}
         for name, stand_in in stand_ins.items():
             monkeypatch.setattr(module, name, stand_in)
@@ -87,17 +88,19 @@ def compiled(tmp_path, monkeypatch):
 
 @pytest.mark.filterwarnings("ignore:TRITON_DEFAULT_FP_FUSION")
 @pytest.mark.parametrize("capability", [pytest.param(80, marks=pytest.mark.slow), 90])
-@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32], ids=str)
+@pytest.mark.parametrize(
+    "dtype", [torch.bfloat16, pytest.param(torch.float32, marks=pytest.mark.slow)], ids=str
+)
 @pytest.mark.parametrize("layout", ["plane", "pixel"])
 def test_strip_kernels_compile(compiled, layout, dtype, capability):
-    module, kernels = compiled(STRIPS, ["sums_kernel", "scale_kernel"], capability)
+    module, kernels = compiled(["sums_kernel", "scale_kernel"], capability)
     memory_format = torch.channels_last if layout == "pixel" else torch.contiguous_format
     x = torch.empty(8, 64, 56, 56, dtype=dtype).contiguous(memory_format=memory_format)
     strip = torch.empty(8, 64, 56)
     module.means(x)
-    module.gate(x, strip, strip)
-    module.gate_gradients(x, x, strip, strip)
-    module.input_gradient(x, strip, strip, strip, strip)
+    module.gate(x, (strip, strip))
+    module.gate_gradients(x, x, (strip, strip))
+    module.input_gradient(x, (strip, strip), (strip, strip))
     for kernel in kernels.values():
         assert len(kernel.binaries) == 2
         for binary in kernel.binaries:
@@ -109,12 +112,12 @@ def test_strip_kernels_compile(compiled, layout, dtype, capability):
 @pytest.mark.parametrize("capability", [pytest.param(80, marks=pytest.mark.slow), 90])
 @pytest.mark.parametrize("layout", ["plane", "pixel"])
 def test_strip_gate_kernels_compile(compiled, layout, capability):
-    module, kernels = compiled(STRIP_GATES, ["_gates", "_gradients"], capability)
+    module, kernels = compiled(["gates_kernel", "gates_gradients_kernel"], capability)
     means = [torch.empty(2, 64, length) for length in (56, 48)]
     if layout == "pixel":
         means = [mean.transpose(1, 2).contiguous().transpose(1, 2) for mean in means]
-    parameters = torch.empty(64, 1, 7), torch.empty(64), torch.empty(64)
-    gates = module.strip_gates(*means, *parameters, 16, 1e-5)
-    module.strip_gates_gradients(*gates, *gates, *means, *parameters, 16, 1e-5)
+    layers = Layers(torch.empty(64, 1, 7), torch.empty(64), torch.empty(64), 16, 1e-5)
+    gates = module.strip_gates(means, layers)
+    module.strip_gates_gradients(gates, gates, means, layers)
     assert all(binary["cubin"] for kernel in kernels.values() for binary in kernel.binaries)
     assert [len(kernel.binaries) for kernel in kernels.values()] == [1, 1]

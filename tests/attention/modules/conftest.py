@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 TRACED = ("test_compiles_as_one_graph", "test_exports")
+SIZES_OF_ELA = ("ela_t", "ela_b", "ela_s", "ela_l")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -14,6 +15,6 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         if (
             "attention/modules" in item.path.as_posix()
             and item.name in TRACED
-            and getattr(cls, "options", None)
+            and (getattr(cls, "options", None) or getattr(cls, "name", "") in SIZES_OF_ELA)
         ):
             item.add_marker(pytest.mark.slow)

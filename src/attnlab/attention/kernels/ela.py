@@ -18,19 +18,18 @@ Shapes: B batch, C channels, H height, W width; a strip is (B,C,L) with L = H or
 
 from __future__ import annotations
 
-import importlib
 import math
 from collections.abc import Sequence
-from types import ModuleType
+from functools import cache
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch.nn import functional
-from torch.utils.flop_counter import register_flop_formula
 
-from attnlab.attention.kernels import strip_gates, strips
-from attnlab.attention.kernels.choice import Backend, backend_for
+from attnlab.attention.kernels import strips
+from attnlab.attention.kernels.choice import backend_for
+from attnlab.attention.kernels.strips import Layers
 
 
 def ela(
@@ -77,74 +76,59 @@ def ela_formula(
     return (wide * gate_h.unsqueeze(3) * gate_w.unsqueeze(2)).to(x.dtype)
 
 
-@torch.library.custom_op("attnlab::ela", mutates_args=())
-def _forward(
-    x: Tensor,
-    weight: Tensor,
-    norm_weight: Tensor,
-    norm_bias: Tensor,
-    norm_groups: int,
-    eps: float,
-    implementation: str,
-) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+# Defined so, and not by torch.library.custom_op, which at the first call imports torch's compiler: seconds.
+_PARAMETERS = "Tensor weight, Tensor norm_weight, Tensor norm_bias"
+_LAYERS = f"{_PARAMETERS}, int norm_groups, float eps, str implementation"
+_STRIPS = "Tensor mean_h, Tensor mean_w, Tensor gate_h, Tensor gate_w"
+_TAGS = torch.Tag.pt2_compliant_tag
+torch.library.define(
+    "attnlab::ela", f"(Tensor x, {_LAYERS}) -> (Tensor, Tensor, Tensor, Tensor, Tensor)", tags=_TAGS
+)
+torch.library.define(
+    "attnlab::ela_backward",
+    f"(Tensor dy, Tensor x, {_STRIPS}, {_LAYERS}) -> (Tensor, Tensor, Tensor, Tensor)",
+    tags=_TAGS,
+)
+
+
+def _forward(x: Tensor, *rest: Any) -> tuple[Tensor, ...]:
     """The gated map, then what backward needs: the strip means and the gates of both directions."""
+    *layers, implementation = rest
     backend = backend_for(implementation, x.device)
-    mean_h, mean_w = backend.means(x)
+    means = backend.means(x)
     with torch.autocast(x.device.type, enabled=False):
-        gate_h, gate_w = _small(backend, weight).strip_gates(
-            mean_h, mean_w, weight, norm_weight, norm_bias, norm_groups, eps
-        )
-    return backend.gate(x, gate_h, gate_w), mean_h, mean_w, gate_h, gate_w
+        gates = backend.strip_gates(means, Layers(*layers))
+    return backend.gate(x, gates), *means, *gates
 
 
-@_forward.register_fake
 def _forward_shapes(x: Tensor, *_: Any) -> tuple[Tensor, ...]:
-    height, width = x.shape[2:]
-    return strips.empty_map(x), *(strips.empty_strip(x, length) for length in (height, width) * 2)
+    return strips.empty_map(x), *strips.empty_strips(x), *strips.empty_strips(x)
 
 
-@torch.library.custom_op("attnlab::ela_backward", mutates_args=())
 def _backward(
-    dy: Tensor,
-    x: Tensor,
-    mean_h: Tensor,
-    mean_w: Tensor,
-    gate_h: Tensor,
-    gate_w: Tensor,
-    weight: Tensor,
-    norm_weight: Tensor,
-    norm_bias: Tensor,
-    norm_groups: int,
-    eps: float,
-    implementation: str,
-) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    dy: Tensor, x: Tensor, mean_h: Tensor, mean_w: Tensor, gate_h: Tensor, gate_w: Tensor, *rest: Any
+) -> tuple[Tensor, ...]:
     """The gradients of the map, of the convolution's weight, and of the normalisation's scale and shift."""
-    backend = backend_for(implementation, x.device)
+    *options, implementation = rest
+    layers, backend, gates = Layers(*options), backend_for(implementation, x.device), (gate_h, gate_w)
     # One layout for both passes over it: a product of two layouts costs more than this copy.
     innermost = strips.channels_innermost(x)
     dy = dy.contiguous(memory_format=torch.channels_last if innermost else torch.contiguous_format)
-    dgate_h, dgate_w = backend.gate_gradients(dy, x, gate_h, gate_w)
+    dgates = backend.gate_gradients(dy, x, gates)
     with torch.autocast(x.device.type, enabled=False):
-        dmean_h, dmean_w, *dparameters = _small(backend, weight).strip_gates_gradients(
-            *(dgate_h, dgate_w, gate_h, gate_w, mean_h, mean_w),
-            *(weight, norm_weight, norm_bias, norm_groups, eps),
-        )
-    dx = backend.input_gradient(dy, gate_h, gate_w, dmean_h, dmean_w)
+        dmeans, dparameters = backend.strip_gates_gradients(dgates, gates, (mean_h, mean_w), layers)
+    dx = backend.input_gradient(dy, gates, dmeans)
     # Compilers take the strides that the fake promises at its word. Where a map has a single position, two
     # layouts are one and the same, and `dy` may be taken for the other.
     if dx.stride() != strips.map_strides(x):
         dx = strips.empty_map(x).copy_(dx)
     # Sums come in any strides; and the results of an operation may not share memory, as slices of one sum do.
-    dweight, dscale, dshift = (
-        torch.empty_like(parameter).copy_(gradient)
-        for parameter, gradient in zip((weight, norm_weight, norm_bias), dparameters, strict=True)
-    )
-    return dx, dweight, dscale, dshift
+    pairs = zip(layers[:3], dparameters, strict=True)
+    return dx, *(torch.empty_like(parameter).copy_(gradient) for parameter, gradient in pairs)
 
 
-@_backward.register_fake
-def _backward_shapes(dy: Tensor, x: Tensor, *rest: Any) -> tuple[Tensor, ...]:
-    return strips.empty_map(x), *(torch.empty_like(parameter) for parameter in rest[4:7])
+def _backward_shapes(dy: Tensor, x: Tensor, *saved: Any) -> tuple[Tensor, ...]:
+    return strips.empty_map(x), *(torch.empty_like(parameter) for parameter in saved[4:7])
 
 
 def _keep(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
@@ -190,25 +174,30 @@ def _second_gradients(ctx: Any, *cotangents: Tensor | None) -> tuple[Tensor | No
     return ddy, dx, None, None, None, None, *dparameters, None, None, None
 
 
-_forward.register_autograd(_gradients, setup_context=_keep)
-_backward.register_autograd(_second_gradients, setup_context=_keep_for_second)
+for _name, _compute, _shapes, _differentiate, _save in (
+    ("attnlab::ela", _forward, _forward_shapes, _gradients, _keep),
+    ("attnlab::ela_backward", _backward, _backward_shapes, _second_gradients, _keep_for_second),
+):
+    torch.library.impl(_name, "default", _compute)
+    torch.library.register_fake(_name, _shapes)
+    torch.library.register_autograd(_name, _differentiate, setup_context=_save)
 
 
-@register_flop_formula(torch.ops.attnlab.ela)
-def _forward_flops(x: Sequence[int], weight: Sequence[int], *_: Any, **__: Any) -> int:
-    """Two a multiply-accumulate of the strip convolutions, which are all that is counted."""
-    batch, height, width = x[0], *x[2:]
-    return 2 * batch * (height + width) * math.prod(weight)
+@cache
+def register_flops() -> None:
+    """Tell torch's FLOP counter what the operations cost: two a multiply-accumulate of the convolutions.
 
+    Called when a module is built, and not when this file is imported: the counter imports Triton.
+    """
+    from torch.utils.flop_counter import register_flop_formula
 
-@register_flop_formula(torch.ops.attnlab.ela_backward)
-def _backward_flops(dy: Sequence[int], *rest: Any, **_: Any) -> int:
-    """The convolution once more, and the gradients of its input and of its weight."""
-    return 3 * _forward_flops(dy, rest[5])
+    def forward(x: Sequence[int], weight: Sequence[int], *_: Any, **__: Any) -> int:
+        batch, height, width = x[0], *x[2:]
+        return 2 * batch * (height + width) * math.prod(weight)
 
+    def backward(dy: Sequence[int], *rest: Any, **_: Any) -> int:
+        """The convolution once more, and the gradients of its input and of its weight."""
+        return 3 * forward(dy, rest[5])
 
-def _small(backend: Backend, weight: Tensor) -> ModuleType:
-    """Who goes from means to gates: Triton has kernels for the depthwise convolution only."""
-    if backend is not strips and weight.shape[1] == 1:
-        return importlib.import_module("attnlab.attention.kernels.strip_gates_triton")
-    return strip_gates
+    register_flop_formula(torch.ops.attnlab.ela)(forward)
+    register_flop_formula(torch.ops.attnlab.ela_backward)(backward)

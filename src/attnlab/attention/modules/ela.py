@@ -39,7 +39,7 @@ from torch import Tensor, nn
 
 from attnlab.attention.kernels import gate_strips, strip_means
 from attnlab.attention.kernels.choice import Implementation, check_implementation
-from attnlab.attention.kernels.ela import ela
+from attnlab.attention.kernels.ela import ela, register_flops
 from attnlab.attention.registry import register_attention
 from attnlab.attention.rules import GroupNorm, largest_divisor, same_padding
 
@@ -81,6 +81,8 @@ class ELA(nn.Module):
     ) -> None:
         super().__init__()
         check_implementation(implementation)
+        if implementation != "formula":
+            register_flops()
         self.implementation = implementation
         self.conv = nn.Conv1d(
             channels,

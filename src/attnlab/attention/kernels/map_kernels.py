@@ -1,4 +1,4 @@
-"""The two kernels that `attnlab.attention.kernels.strips_triton` launches: sums over a map, and its scaling.
+"""The kernels on maps which `attnlab.attention.kernels.triton_backend` launches: sums, and scaling.
 
 Both take NHWC memory (``PIXELS``) and NCHW memory, which is B·C planes to them. What differs stands at their
 start: the order of a tile's axes, the channels or planes it has, and offsets in map and strips. The rest sees

@@ -1,4 +1,4 @@
-"""From strip means to strip gates in one Triton kernel, and back in another.
+"""The kernels on strips which `attnlab.attention.kernels.triton_backend` launches: means to gates, and back.
 
 For both directions with the same parameters: depthwise convolution of k taps w along the strip, group
 normalisation over the channels of a group and all positions, sigmoid:
@@ -20,121 +20,17 @@ The backward kernel keeps nothing from the forward one but the gates; it convolv
 
 The gradients of the parameters are written for each image and direction, and added in a fixed order.
 
-The two functions take and return what those of the same names in `attnlab.attention.kernels.strip_gates` do,
-with depthwise taps (C,1,k). Gates, and the gradients of means, lie in memory as the means do.
-
 Shapes: B batch, C channels, H height, W width; a strip is (B,C,L) with L = H or W, in memory as (B,C,L) or as
 (B,L,C). Everything is in float32, for float64 means in float64.
 """
 
 from __future__ import annotations
 
-import torch
 import triton
 import triton.language as tl
-from torch import Tensor
 
-# Values of a strip that a program holds at a time: 16 a thread, of which the backward kernel keeps several
-# tensors in registers. What is larger is taken in turns, channels first.
-TILE = 2048
-POSITIONS = 256
-
-
-def strip_gates(
-    mean_h: Tensor,
-    mean_w: Tensor,
-    weight: Tensor,
-    norm_weight: Tensor,
-    norm_bias: Tensor,
-    norm_groups: int,
-    eps: float,
-) -> tuple[Tensor, Tensor]:
-    """The gates of both directions, in one launch."""
-    means, pixels = _in_order(mean_h, mean_w)
-    gates = [torch.empty_like(mean) for mean in means]
-    parameters = [parameter.contiguous() for parameter in (weight, norm_weight, norm_bias)]
-    _launch(_gates, means, [*parameters, *gates], weight.shape[2], norm_groups, eps, pixels)
-    return _logical(gates, pixels)
-
-
-def strip_gates_gradients(
-    dgate_h: Tensor,
-    dgate_w: Tensor,
-    gate_h: Tensor,
-    gate_w: Tensor,
-    mean_h: Tensor,
-    mean_w: Tensor,
-    weight: Tensor,
-    norm_weight: Tensor,
-    norm_bias: Tensor,
-    norm_groups: int,
-    eps: float,
-) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
-    """The gradients of everything that `strip_gates` took, in one launch and one sum."""
-    means, pixels = _in_order(mean_h, mean_w)
-    batch, channels = mean_h.shape[:2]
-    taps = weight.numel()
-    strips = [_physical(strip, pixels) for strip in (gate_h, gate_w, dgate_h, dgate_w)]
-    dmeans, scratch = ([torch.empty_like(mean) for mean in means] for _ in range(2))
-    parts = means[0].new_empty(2 * batch, taps + 2 * channels)  # a row for each image and direction
-    tensors = [weight.contiguous(), norm_weight.contiguous(), *strips, *scratch, *dmeans, parts]
-    _launch(_gradients, means, tensors, weight.shape[2], norm_groups, eps, pixels)
-    dweight, dnorm_weight, dnorm_bias = parts.sum(0).split([taps, channels, channels])
-    return (
-        *_logical(dmeans, pixels),
-        dweight.view(weight.shape).to(weight.dtype),
-        dnorm_weight.to(norm_weight.dtype),
-        dnorm_bias.to(norm_bias.dtype),
-    )
-
-
-def _launch(
-    kernel: triton.JITFunction,
-    means: list[Tensor],
-    tensors: list[Tensor],
-    taps: int,
-    norm_groups: int,
-    eps: float,
-    pixels: bool,
-) -> None:
-    batch = means[0].shape[0]
-    channels = means[0].shape[2 if pixels else 1]
-    height, width = (mean.shape[1 if pixels else 2] for mean in means)
-    group = channels // norm_groups
-    block_l = min(triton.next_power_of_2(max(height, width)), POSITIONS)
-    block_c = min(triton.next_power_of_2(group), TILE // block_l)
-    with torch.cuda.device_of(means[0]):
-        kernel[2 * batch * norm_groups,](
-            *(*means, *tensors),
-            *(channels, group, height, width),
-            EPS=eps,
-            PIXELS=pixels,
-            TAPS=taps,
-            BLOCK_C=block_c,
-            BLOCK_L=block_l,
-            num_warps=max(1, min(4, block_c * block_l // 256)),
-        )
-
-
-def _in_order(mean_h: Tensor, mean_w: Tensor) -> tuple[list[Tensor], bool]:
-    """The means as they lie in memory, (B,C,L) or (B,L,C), without gaps; and whether it is the latter."""
-    pixels = any(
-        not mean.is_contiguous() and mean.transpose(1, 2).is_contiguous() for mean in (mean_h, mean_w)
-    )
-    return [_physical(mean, pixels) for mean in (mean_h, mean_w)], pixels
-
-
-def _physical(strip: Tensor, pixels: bool) -> Tensor:
-    return (strip.transpose(1, 2) if pixels else strip).contiguous()
-
-
-def _logical(strips: list[Tensor], pixels: bool) -> tuple[Tensor, Tensor]:
-    strip_h, strip_w = (strip.transpose(1, 2) if pixels else strip for strip in strips)
-    return strip_h, strip_w
-
-
-# The rest are the kernels. A program's group is the channels first .. stop of one image, a tile some of these
-# channels by some positions. Odd programs take the columns, even ones the rows.
+# A program's group is the channels first .. stop of one image, a tile some of these channels by some
+# positions. Odd programs take the columns, even ones the rows.
 
 
 @triton.jit
@@ -249,7 +145,7 @@ def _statistics(
 
 
 @triton.jit
-def _gates(
+def gates_kernel(
     mean_h_ptr: tl.tensor,
     mean_w_ptr: tl.tensor,
     weight_ptr: tl.tensor,
@@ -267,6 +163,7 @@ def _gates(
     BLOCK_C: tl.constexpr,
     BLOCK_L: tl.constexpr,
 ) -> None:
+    """A program reads the means twice: for the statistics of its group, then for its gates."""
     columns, image, first, stop, length = _own_part(channels, group, height, width)
     base = image * channels * length
     mean_ptr = tl.where(columns, mean_w_ptr, mean_h_ptr) + base
@@ -291,7 +188,7 @@ def _gates(
 
 
 @triton.jit
-def _gradients(
+def gates_gradients_kernel(
     mean_h_ptr: tl.tensor,
     mean_w_ptr: tl.tensor,
     weight_ptr: tl.tensor,

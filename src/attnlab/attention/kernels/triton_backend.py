@@ -1,29 +1,17 @@
-"""Strip means, strip gates and their gradients as Triton kernels.
-
-Four operations on a map x (B,C,H,W), with gates g_h (B,C,H) and g_w (B,C,W):
-
-    means            z_h = mean of x over the width, z_w = mean of x over the height
-    gate             y = x · g_h · g_w
-    gate_gradients   ∂g_h = Σ_w ∂y · x · g_w,  ∂g_w = Σ_h ∂y · x · g_h
-    input_gradient   ∂x = ∂y · g_h · g_w + ∂z_h / W + ∂z_w / H
+"""The operations of `attnlab.attention.kernels.choice.Backend` as launches of Triton kernels.
 
 ``means`` and ``gate_gradients`` make both of their results in one pass, with the same kernel: a mean is a sum
-of x with gates of 1. ``gate`` and ``input_gradient`` share the other kernel. In units of the map's size the
-traffic is 1 read; 1 read and 1 write; 2 reads; 1 read and 1 write. Arithmetic is in float32, for float64 maps
-in float64.
+of x with gates of 1. ``gate`` and ``input_gradient`` share another (`attnlab.attention.kernels.map_kernels`).
+In units of the map's size the traffic is 1 read; 2 reads; 1 read and 1 write; 1 read and 1 write. The small
+layers between are a launch forward and one backward (`attnlab.attention.kernels.gate_kernels`).
 
-The kernels (`attnlab.attention.kernels.strips_kernels`) take NCHW and NHWC memory. Maps of any other strides
-are copied first. A strip is laid out as its map: (B,C,L) in memory for NCHW, (B,L,C) for NHWC, so that loads
-of strips and maps agree.
+The kernels take NCHW and NHWC memory. Maps of any other strides are copied first. A strip is laid out as its
+map: (B,C,L) in memory for NCHW, (B,L,C) for NHWC, so that loads of strips and maps agree.
 
 No sum goes through atomics: where several programs share a sum, each writes its part, and the parts are
 added in a fixed order. The tile, and with it the order of the additions, is the fastest of a stated set,
 timed at the first call for a kind of map. Under ``torch.use_deterministic_algorithms(True)`` it is the first
 of the set instead, so that two runs agree in every bit.
-
-The functions take and return what those of the same names in `attnlab.attention.kernels.strips` do.
-
-Shapes: B batch, C channels, H height, W width; a strip is (B,C,L) with L = H or W.
 """
 
 from __future__ import annotations
@@ -38,8 +26,10 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from attnlab.attention.kernels.strips import sum_dtype
-from attnlab.attention.kernels.strips_kernels import scale_kernel, sums_kernel
+from attnlab.attention.kernels import torch_backend
+from attnlab.attention.kernels.gate_kernels import gates_gradients_kernel, gates_kernel
+from attnlab.attention.kernels.map_kernels import scale_kernel, sums_kernel
+from attnlab.attention.kernels.strips import Layers, Strips, sum_dtype
 
 
 class Tile(NamedTuple):
@@ -84,31 +74,65 @@ PIXEL_SCALE_COLUMNS = 32
 # into bands of rows, none below MIN_BAND rows.
 PROGRAMS = 512
 MIN_BAND = 8
+# Values of a strip that a program holds at a time: 16 a thread, of which the backward kernel keeps several
+# tensors in registers. What is larger is taken in turns, channels first.
+GATE_TILE = 2048
+GATE_POSITIONS = 256
 
 
-def means(x: Tensor) -> tuple[Tensor, Tensor]:
+def means(x: Tensor) -> Strips:
     """The mean of every row and of every column, in one pass."""
-    return _sums(x, None, None, None)
+    return _sums(x, None, None)
 
 
-def gate(x: Tensor, gate_h: Tensor, gate_w: Tensor) -> Tensor:
+def gate(x: Tensor, gates: Strips) -> Tensor:
     """Scale every row and every column."""
-    return _scale(x, gate_h, gate_w, None, None)
+    return _scale(x, gates, None)
 
 
-def gate_gradients(dy: Tensor, x: Tensor, gate_h: Tensor, gate_w: Tensor) -> tuple[Tensor, Tensor]:
+def gate_gradients(dy: Tensor, x: Tensor, gates: Strips) -> Strips:
     """The gradients of both gates, in one pass."""
-    return _sums(x, dy, gate_h, gate_w)
+    return _sums(x, dy, gates)
 
 
-def input_gradient(dy: Tensor, gate_h: Tensor, gate_w: Tensor, dmean_h: Tensor, dmean_w: Tensor) -> Tensor:
+def input_gradient(dy: Tensor, gates: Strips, dmeans: Strips) -> Tensor:
     """The gradient of the map, through the gating and through its strip means."""
-    return _scale(dy, gate_h, gate_w, dmean_h, dmean_w)
+    return _scale(dy, gates, dmeans)
 
 
-def _sums(
-    x: Tensor, dy: Tensor | None, gate_h: Tensor | None, gate_w: Tensor | None
-) -> tuple[Tensor, Tensor]:
+def strip_gates(means: Strips, layers: Layers) -> Strips:
+    """The gates of both directions, in one launch; those of a convolution across channels by plain torch."""
+    if layers.weight.shape[1] > 1:
+        return torch_backend.strip_gates(means, layers)
+    pixels = _pixels(means)
+    of_means = _strips(means, pixels)
+    gates = [torch.empty_like(mean) for mean in of_means]
+    parameters = [parameter.contiguous() for parameter in layers[:3]]
+    _launch_gates(gates_kernel, of_means, [*parameters, *gates], layers, pixels)
+    return _logical(gates, pixels)
+
+
+def strip_gates_gradients(
+    dgates: Strips, gates: Strips, means: Strips, layers: Layers
+) -> tuple[Strips, list[Tensor]]:
+    """The gradients of everything that `strip_gates` took, in one launch and one sum."""
+    weight, norm_weight = layers[:2]
+    if weight.shape[1] > 1:
+        return torch_backend.strip_gates_gradients(dgates, gates, means, layers)
+    pixels = _pixels(means)
+    of_means = _strips(means, pixels)
+    batch, channels = means[0].shape[:2]
+    taps = weight.numel()
+    dmeans, scratch = ([torch.empty_like(mean) for mean in of_means] for _ in range(2))
+    parts = of_means[0].new_empty(2 * batch, taps + 2 * channels)  # a row for each image and direction
+    strips = (*_strips(gates, pixels), *_strips(dgates, pixels), *scratch, *dmeans)
+    tensors = [weight.contiguous(), norm_weight.contiguous(), *strips, parts]
+    _launch_gates(gates_gradients_kernel, of_means, tensors, layers, pixels)
+    dweight, dscale, dshift = parts.sum(0).split([taps, channels, channels])
+    return _logical(dmeans, pixels), [dweight.view(weight.shape), dscale, dshift]
+
+
+def _sums(x: Tensor, dy: Tensor | None, gates: Strips | None) -> Strips:
     """Sums of ``dy · x`` over rows and columns, weighted by the gates; without them, means of ``x``."""
     x, pixels = _dense(x)
     batch, channels, height, width = shape = x.shape
@@ -126,19 +150,20 @@ def _sums(
 
     sum_h, sum_w = part(row_parts, height), part(column_parts, width)
     dense_dy = None if dy is None else _dense(dy, pixels)[0]
-    others = (dense_dy, _strip(gate_h, pixels), _strip(gate_w, pixels), sum_h, sum_w)
+    weights = _strips(gates, pixels) if gates else (None, None)
+    others = (dense_dy, *weights, sum_h, sum_w)
     tiles = PIXEL_SUM_TILES if pixels else PLANE_SUM_TILES
     _launch(sums_kernel, x, others, pixels, tiles, columns, band, WEIGHTED=dy is not None)
     return whole(sum_h), whole(sum_w)
 
 
-def _scale(x: Tensor, gate_h: Tensor, gate_w: Tensor, add_h: Tensor | None, add_w: Tensor | None) -> Tensor:
+def _scale(x: Tensor, gates: Strips, adds: Strips | None) -> Tensor:
     """``x · gate_h · gate_w``, and if given ``+ add_h / W + add_w / H``."""
     x, pixels = _dense(x)
     y = torch.empty_like(x)
-    strips = (_strip(strip, pixels) for strip in (gate_h, gate_w, add_h, add_w))
+    strips = (*_strips(gates, pixels), *(_strips(adds, pixels) if adds else (None, None)))
     columns = PIXEL_SCALE_COLUMNS if pixels else PLANE_SCALE_COLUMNS
-    _launch(scale_kernel, x, (*strips, y), pixels, SCALE_TILES, columns, None, ADDS=add_h is not None)
+    _launch(scale_kernel, x, (*strips, y), pixels, SCALE_TILES, columns, None, ADDS=adds is not None)
     return y
 
 
@@ -251,8 +276,42 @@ def _dense(x: Tensor, pixels: bool | None = None) -> tuple[Tensor, bool]:
     return x.contiguous(memory_format=torch.channels_last if pixels else torch.contiguous_format), pixels
 
 
-def _strip(strip: Tensor | None, pixels: bool) -> Tensor | None:
-    """A strip (B,C,L) without gaps in memory: in the order (B,L,C) if ``pixels``, else (B,C,L)."""
-    if strip is None:
-        return None
-    return strip.transpose(1, 2).contiguous() if pixels else strip.contiguous()
+def _strips(strips: Strips, pixels: bool) -> list[Tensor]:
+    """Strips (B,C,L) without gaps in memory: in the order (B,L,C) if ``pixels``, else (B,C,L)."""
+    return [(strip.transpose(1, 2) if pixels else strip).contiguous() for strip in strips]
+
+
+def _logical(strips: list[Tensor], pixels: bool) -> Strips:
+    strip_h, strip_w = (strip.transpose(1, 2) if pixels else strip for strip in strips)
+    return strip_h, strip_w
+
+
+def _pixels(means: Strips) -> bool:
+    """Whether strips lie as (B,L,C) in memory."""
+    return any(not mean.is_contiguous() and mean.transpose(1, 2).is_contiguous() for mean in means)
+
+
+def _launch_gates(
+    kernel: triton.JITFunction,
+    means: Sequence[Tensor],
+    tensors: Sequence[Tensor],
+    layers: Layers,
+    pixels: bool,
+) -> None:
+    batch = means[0].shape[0]
+    channels = means[0].shape[2 if pixels else 1]
+    height, width = (mean.shape[1 if pixels else 2] for mean in means)
+    group = channels // layers.norm_groups
+    block_l = min(triton.next_power_of_2(max(height, width)), GATE_POSITIONS)
+    block_c = min(triton.next_power_of_2(group), GATE_TILE // block_l)
+    with torch.cuda.device_of(means[0]):
+        kernel[2 * batch * layers.norm_groups,](
+            *(*means, *tensors),
+            *(channels, group, height, width),
+            EPS=layers.eps,
+            PIXELS=pixels,
+            TAPS=layers.weight.shape[2],
+            BLOCK_C=block_c,
+            BLOCK_L=block_l,
+            num_warps=max(1, min(4, block_c * block_l // 256)),
+        )
