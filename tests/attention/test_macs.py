@@ -89,7 +89,7 @@ def test_the_share_of_parts() -> None:
 def test_no_compiler_is_loaded_to_count() -> None:
     code = (
         "import sys; from attnlab.cli import main; main(['attention', 'list', '--no-time']); "
-        "print([name for name in ('torch._dynamo', 'sympy', 'triton', 'torchvision') if name in sys.modules])"
+        "print([name for name in ('torch._dynamo', 'sympy', 'torchvision') if name in sys.modules])"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.splitlines()[-1] == "[]"

@@ -112,7 +112,13 @@ def attention_rows(trial: Trial, sort: str = "name") -> list[AttentionRow]:
         raise unknown("sort", sort, SORTS)
     if sort in ("forward", "backward") and not trial.rounds:
         raise AttnlabError(f"--sort {sort} needs times; leave --no-time out, or sort by another column.")
-    rows = [_row(name, trial) for name in list_attentions()]
+    # Threads of so short operations would mostly wait for each other.
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        rows = [_row(name, trial) for name in list_attentions()]
+    finally:
+        torch.set_num_threads(threads)
     if trial.rounds:
         rows = _with_times(rows, trial)
     return sorted(rows, key=lambda row: (SORTS[sort](row), row.spec.name))
