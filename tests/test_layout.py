@@ -42,7 +42,6 @@ ELSEWHERE = {
     "data/segmentation/sets.py": "tests/data/segmentation/tester.py",
     "data/shapes/base.py": "tests/data/shapes/test_root.py and tests/data/shapes/test_segmentation.py",
     "data/shapes/writers.py": "tests/data/shapes, through what is read of it",
-    "models/batchnorm.py": "tests/models/test_segmenters.py",
     "models/detectors/csp_darknet.py": "tests/models/detectors/test_yolox.py",
     "models/detectors/recipe.py": "tests/models/detectors/test_build.py",
     "models/detectors/ssdlite.py": "tests/models/detectors/test_torchvision.py",

@@ -5,9 +5,9 @@ import torch
 from torch import nn
 
 from attnlab.attention import attach
+from attnlab.attention.rules import BatchNorm2d, allow_single_values
 from attnlab.errors import AttnlabError
 from attnlab.models import build_segmenter
-from attnlab.models.batchnorm import SingleValueBatchNorm2d, allow_single_values
 from tests.models.tester import NetworkTester
 
 NETWORKS = [
@@ -70,7 +70,7 @@ def test_what_cannot_be_built_is_one_clear_error(arguments, message):
 
 class TestSingleValues:
     def test_one_value_a_channel_uses_the_running_statistics(self):
-        layer = SingleValueBatchNorm2d(4)
+        layer = BatchNorm2d(4)
         layer.running_mean.copy_(torch.arange(4.0))
         layer.running_var.fill_(4.0)
         before = layer.running_mean.clone()
@@ -81,7 +81,7 @@ class TestSingleValues:
 
     def test_anything_larger_is_batchnorm(self):
         x = torch.randn(2, 4, 1, 1)
-        ours, theirs = SingleValueBatchNorm2d(4), nn.BatchNorm2d(4)
+        ours, theirs = BatchNorm2d(4), nn.BatchNorm2d(4)
         torch.testing.assert_close(ours(x), theirs(x))
         torch.testing.assert_close(ours.running_var, theirs.running_var)
 
@@ -90,4 +90,4 @@ class TestSingleValues:
         keys = list(decoder.state_dict())
         assert allow_single_values(decoder) == 1
         assert list(decoder.state_dict()) == keys
-        assert isinstance(decoder[1], SingleValueBatchNorm2d)
+        assert isinstance(decoder[1], BatchNorm2d)

@@ -8,9 +8,9 @@ Other networks have other widths, so all modules here share these:
 * **Reduction**: a reduced width is ``channels // reduction``, never below a stated minimum
   (`reduced_width`).
 * **Kernels** are odd, so that the padding ``kernel_size // 2`` keeps the size (`same_padding`).
-* **One value a group**: normalising a single value gives 0, so that the output is the bias, in training
-  (where torch raises an error) as in evaluation (`GroupNorm`, `BatchNorm1d`,
-  `BatchNorm2d`).
+* **A single value**, where torch raises an error in training: a group's is normalised to 0, so that the
+  output is the bias (`GroupNorm`); a channel's with the running statistics, as in evaluation
+  (`BatchNorm1d`, `BatchNorm2d`).
 * **Gates** have the dtype of the map they scale, so that autocast does not widen the activations.
 """
 
@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
 from attnlab.errors import AttnlabError
 
@@ -95,15 +96,15 @@ class GroupNorm(nn.GroupNorm):
 
 
 class BatchNorm1d(nn.BatchNorm1d):
-    """Batch normalisation of (B,C) or (B,C,L) that also takes a single value a channel in training.
+    """Batch normalisation of (B,C) or (B,C,L) that also takes a single value per channel in training.
 
-    ``nn.BatchNorm1d`` raises an error there. The value becomes 0 * weight + bias, and the running statistics
-    stay as they are, since one value has no variance.
+    One value has no variance, and ``nn.BatchNorm1d`` raises an error. Such a batch is normalised as in
+    evaluation, with the running mean and variance, and leaves those unchanged.
     """
 
     def forward(self, input: Tensor) -> Tensor:
         """Normalise over all dimensions but the channels."""
-        return _bias_alone(self, input) if _is_single(self, input) else super().forward(input)
+        return _as_in_evaluation(self, input) if _is_single(self, input) else super().forward(input)
 
 
 class BatchNorm2d(nn.BatchNorm2d):
@@ -111,12 +112,21 @@ class BatchNorm2d(nn.BatchNorm2d):
 
     def forward(self, input: Tensor) -> Tensor:
         """Normalise over all dimensions but the channels."""
-        return _bias_alone(self, input) if _is_single(self, input) else super().forward(input)
+        return _as_in_evaluation(self, input) if _is_single(self, input) else super().forward(input)
+
+
+def allow_single_values(module: nn.Module) -> int:
+    """Give every BatchNorm in a module this rule, in place and with its weights; how many there were."""
+    layers = [layer for layer in module.modules() if type(layer) is nn.BatchNorm2d]
+    for layer in layers:
+        layer.__class__ = BatchNorm2d
+    return len(layers)
 
 
 def _is_single(norm: nn.BatchNorm1d | nn.BatchNorm2d, input: Tensor) -> bool:
     return norm.training and input.numel() == norm.num_features
 
 
-def _bias_alone(norm: nn.BatchNorm1d | nn.BatchNorm2d, input: Tensor) -> Tensor:
-    return torch.group_norm(input, norm.num_features, norm.weight, norm.bias, norm.eps)
+def _as_in_evaluation(norm: nn.BatchNorm1d | nn.BatchNorm2d, input: Tensor) -> Tensor:
+    mean, variance = norm.running_mean, norm.running_var
+    return functional.batch_norm(input, mean, variance, norm.weight, norm.bias, False, 0.0, norm.eps)

@@ -11,8 +11,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from attnlab.attention.rules import allow_single_values
 from attnlab.errors import AttnlabError, known_name, unknown
-from attnlab.models.batchnorm import allow_single_values
 from attnlab.models.built import REFUSALS, BuiltNetwork
 from attnlab.models.published import library_encoder_weights
 

@@ -17,8 +17,8 @@ from torchvision.models.detection.ssd import SSD
 from torchvision.models.detection.ssdlite import SSDLiteFeatureExtractorMobileNet, SSDLiteHead
 from torchvision.ops import FrozenBatchNorm2d
 
+from attnlab.attention.rules import allow_single_values
 from attnlab.errors import AttnlabError, unknown
-from attnlab.models.batchnorm import allow_single_values
 from attnlab.models.built import BuiltNetwork
 from attnlab.models.detectors.recipe import Recipe
 from attnlab.models.detectors.torchvision import give_float32

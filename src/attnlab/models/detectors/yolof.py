@@ -12,8 +12,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torchvision import models, ops
 
+from attnlab.attention.rules import allow_single_values
 from attnlab.errors import AttnlabError, unknown
-from attnlab.models.batchnorm import allow_single_values
 from attnlab.models.built import BuiltNetwork
 from attnlab.models.detectors.recipe import Recipe, example_size
 from attnlab.models.detectors.resizing import Images, ShortSide, Targets
