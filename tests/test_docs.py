@@ -99,7 +99,7 @@ class TestReadme:
 
 
 def attention_block(path: Path) -> dict[str, Any]:
-    return yaml.safe_load(blocks(path, "yaml")[0])["model"]["attention"]
+    return yaml.safe_load(blocks(path, "yaml")[0])["model"]["init_args"]["attention"]
 
 
 @pytest.mark.parametrize("path", [README, DOCS / "index.md"], ids=lambda path: path.name)
@@ -153,7 +153,9 @@ def test_no_page_speaks_of_the_former_form():
         assert "--task" not in text or path.name == "architecture.md", path.name
         for block in blocks(path, "yaml"):
             content = yaml.safe_load(block)
-            assert not (isinstance(content, dict) and "task" in content), path.name
+            assert set(content) <= {"model", "data", "trainer"}, path.name
+            for name in {"model", "data"} & set(content):
+                assert set(content[name]) <= {"class_path", "init_args"}, path.name
 
 
 def test_how_to_pages_begin_with_a_command_that_needs_nothing():

@@ -6,7 +6,7 @@ import re
 import shlex
 import shutil
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -19,6 +19,7 @@ from attnlab.cli.commands import _parser
 from tests.cli.conftest import Command
 
 ROOT = Path(__file__).parents[2]
+Words = Callable[[str], list[str]]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 CONFIGS = sorted((ROOT / "configs").glob("*.yaml"))
 
@@ -113,7 +114,7 @@ def shortened(subcommand: str, epochs: int = 1) -> list[str]:
 
 
 @pytest.fixture
-def words(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+def words(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Words]:
     """The words of a command, its placeholders filled in, in a folder that has what the pages speak of."""
     (tmp_path / "configs").symlink_to(ROOT / "configs")
     (tmp_path / "photos").mkdir()
@@ -133,7 +134,7 @@ def words(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
 
 
 @pytest.mark.parametrize("command", RUN)
-def test_it_runs(command: str, run: Command, words, trained: Path, tmp_path: Path) -> None:
+def test_it_runs(command: str, run: Command, words: Words, trained: Path, tmp_path: Path) -> None:
     for name in ("lightning_logs", "data"):
         shutil.copytree(trained / name, tmp_path / name)
     subcommand, *options = words(command)
@@ -143,7 +144,7 @@ def test_it_runs(command: str, run: Command, words, trained: Path, tmp_path: Pat
 
 
 @pytest.mark.parametrize("command", PARSED)
-def test_it_is_parsed(command: str, run: Command, words, tmp_path: Path) -> None:
+def test_it_is_parsed(command: str, run: Command, words: Words, tmp_path: Path) -> None:
     if "--ckpt_path" in command:
         kind = (
             ("Detection", "COCODetection")
@@ -174,19 +175,19 @@ def counting_only(command: str) -> list[str]:
     "command",
     [pytest.param(c, marks=[pytest.mark.slow] * any(word in c for word in SLOW)) for c in OWN],
 )
-def test_an_own_command_runs(command: str, run: Command, words) -> None:
+def test_an_own_command_runs(command: str, run: Command, words: Words) -> None:
     outcome = run(*words(command), *counting_only(command))
     assert outcome.status == 0, outcome.err
     assert outcome.out
 
 
 @pytest.mark.parametrize("command", [c for c in OWN if any(word in c for word in SLOW)])
-def test_an_own_command_that_is_slow_is_parsed(command: str, words) -> None:
+def test_an_own_command_that_is_slow_is_parsed(command: str, words: Words) -> None:
     _parser().parse_args(words(command))
 
 
 @pytest.mark.parametrize("command", BENCHMARKS)
-def test_a_benchmark_has_the_options(command: str, run: Command, words) -> None:
+def test_a_benchmark_has_the_options(command: str, run: Command, words: Words) -> None:
     mine, _, of_fit = command.partition(" -- ")
     script, *options = shlex.split(mine)[1:]
     source = (ROOT / script).read_text(encoding="utf-8")
@@ -197,3 +198,21 @@ def test_a_benchmark_has_the_options(command: str, run: Command, words) -> None:
         config = options[options.index("--config") + 1]
         outcome = run("fit", "--config", ROOT / config, *words(f"fit {of_fit}"), "--print_config")
         assert outcome.status == 0, outcome.err
+
+
+BLOCKS = [
+    pytest.param(block, id=f"{page.stem}-{number}")
+    for page in PAGES
+    for number, block in enumerate(
+        re.findall(r"^```yaml\n(.*?)^```", page.read_text(encoding="utf-8"), re.M | re.S)
+    )
+]
+
+
+@pytest.mark.parametrize("block", BLOCKS)
+def test_a_block_of_yaml_can_be_laid_over_a_recipe(
+    block: str, run: Command, words: Words, tmp_path: Path
+) -> None:
+    (tmp_path / "block.yaml").write_text(block, encoding="utf-8")
+    outcome = run("fit", "--config=quickstart_segmentation", "--config=block.yaml", "--print_config")
+    assert outcome.status == 0, outcome.err
