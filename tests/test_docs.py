@@ -99,7 +99,7 @@ class TestReadme:
 
 
 def attention_block(path: Path) -> dict[str, Any]:
-    return yaml.safe_load(blocks(path, "yaml")[0])["model"]["attention"]
+    return yaml.safe_load(blocks(path, "yaml")[0])["model"]["init_args"]["attention"]
 
 
 @pytest.mark.parametrize("path", [README, DOCS / "index.md"], ids=lambda path: path.name)
@@ -128,6 +128,34 @@ def test_recipes_say_where_their_files_come_from(recipes, host):
     paths = list((ROOT / "configs").glob(f"{recipes}.yaml"))
     assert paths
     assert [path.name for path in paths if host not in read(path)] == []
+
+
+def test_the_architecture_names_files_and_functions_that_there_are():
+    text = read(DOCS / "architecture.md")
+    files = {
+        str(path.relative_to(ROOT)): path for path in (*ROOT.glob("src/**/*.py"), *ROOT.glob("tests/**/*.py"))
+    }
+    files["main.py"] = ROOT / "main.py"
+
+    def found(name: str) -> list[Path]:
+        return [path for key, path in files.items() if key == name or key.endswith(f"/{name}")]
+
+    for name in re.findall(r"[\w/]+\.py\b", text):
+        assert found(name) or name.startswith("my_pkg/"), name
+    for name, function in re.findall(r"`([\w/]+\.py)`[,:]\s`(?![\w/]+\.py)([\w.]+)[`(]", text):
+        last = function.rpartition(".")[2]
+        assert any(re.search(rf"(def|class) {last}\b", read(path)) for path in found(name)), (name, function)
+
+
+def test_no_page_speaks_of_the_former_form():
+    for path in (README, *PAGES):
+        text = read(path)
+        assert "--task" not in text or path.name == "architecture.md", path.name
+        for block in blocks(path, "yaml"):
+            content = yaml.safe_load(block)
+            assert set(content) <= {"model", "data", "trainer"}, path.name
+            for name in {"model", "data"} & set(content):
+                assert set(content[name]) <= {"class_path", "init_args"}, path.name
 
 
 def test_how_to_pages_begin_with_a_command_that_needs_nothing():
