@@ -168,7 +168,8 @@ def attention_page(name: str) -> RenderableType:
     # The formula is what the module's file says after its title, or what the class says.
     text = inspect.getdoc(inspect.getmodule(spec.module)) or inspect.getdoc(spec.module) or ""
     formula = text.partition("\n")[2] if spec.title else text
-    yaml = f"model:\n  attention:\n    name: {spec.name}\n    at: auto\n    mode: replace\n    options: {{}}"
+    keys = f"name: {spec.name}", "at: auto", "mode: replace", "options: {}"
+    yaml = "\n      ".join(("model:\n  init_args:\n    attention:", *keys))
     flags = [f"--model.attention.{option.name}={option.default}" for option in options[:1]]
     return Group(
         Text(spec.name, style="bold"),

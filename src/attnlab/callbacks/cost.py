@@ -91,7 +91,8 @@ def summary_lines(trainer: Trainer, task: BaseTask, cost: Cost) -> list[str]:
         ("layout", _layout(task)),
         ("attention", placed),
     ]
-    lines = [f"{label:<16}{value}".rstrip() for label, value in rows]
+    width = max(16, *(len(label) + 2 for label, _ in rows))
+    lines = [f"{label:<{width}}{value}".rstrip() for label, value in rows]
     if sites:
         lines += describe(task.sites[:LISTED_SITES]).splitlines()
     if sites > LISTED_SITES:
