@@ -94,9 +94,8 @@ def test_show_has_the_formula_the_options_and_yaml_to_copy(
     text = capsys.readouterr().out
     assert "Formula" in text
     block = text.partition("In YAML:")[2].partition("On the command line:")[0]
-    assert yaml.safe_load(block) == {
-        "model": {"attention": {"name": name, "at": "auto", "mode": "replace", "options": {}}}
-    }
+    attention = {"name": name, "at": "auto", "mode": "replace", "options": {}}
+    assert yaml.safe_load(block) == {"model": {"init_args": {"attention": attention}}}
     assert f"--model.attention={name}" in text
 
 

@@ -45,10 +45,8 @@ def test_a_resumed_run_keeps_its_csv_history_and_its_first_yaml(run, small, tmp_
     assert {row["epoch"] for row in after} >= {"0", "1"}
     assert sorted(path.name for path in (tmp_path / "logs").iterdir()) == ["version_0"]
     assert (folder / "config.yaml").read_bytes() == config
-    assert (
-        yaml.safe_load((folder / "config_2.yaml").read_text())["model"]["init_args"]["optimizer"]["lr"]
-        == 1e-4
-    )
+    options = yaml.safe_load((folder / "config_2.yaml").read_text())["model"]["init_args"]
+    assert options["optimizer"]["lr"] == 1e-4
 
 
 def test_rows_of_steps_that_are_made_again_are_dropped(tmp_path):
