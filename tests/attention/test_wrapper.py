@@ -13,7 +13,8 @@ import torch
 from torch import nn
 from torch.fx.experimental.optimization import fuse
 from torch.optim.swa_utils import AveragedModel
-from torchvision.models import resnet18, resnet50
+from torchvision.models import ResNet, resnet18
+from torchvision.models.resnet import Bottleneck
 
 from attnlab.attention import Attended, attach, attention_keys, attention_modules
 
@@ -204,8 +205,8 @@ def test_rezero_learns_its_scale_first(x: torch.Tensor) -> None:
     assert set(site.new_parameters()) == {site.attention_alpha, *site.attention.parameters()}
 
 
-def test_resnet50_before_a_convolution_keeps_keys_too(x: torch.Tensor) -> None:
-    network = resnet50().eval()
+def test_bottlenecks_before_a_convolution_keep_keys_too(x: torch.Tensor) -> None:
+    network = ResNet(Bottleneck, [1, 1, 1, 1]).eval()
     plain = copy.deepcopy(network)
     attach(network, "eca", at="resnet.conv2", mode="rezero")
     assert set(network.state_dict()) - attention_keys(network) == set(plain.state_dict())

@@ -251,7 +251,7 @@ def test_trains_under_inductor(layout: torch.memory_format) -> None:
     )
 
 
-@pytest.mark.parametrize("implementation", ["fused", "formula"])
+@pytest.mark.parametrize("implementation", ["fused", pytest.param("formula", marks=pytest.mark.slow)])
 @pytest.mark.parametrize("layout", LAYOUTS, ids=str)
 def test_compiles_with_its_gradients(implementation: str, layout: torch.memory_format) -> None:
     torch.compiler.reset()

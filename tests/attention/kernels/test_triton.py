@@ -21,14 +21,18 @@ compiler = pytest.importorskip("triton.compiler")
 backends = pytest.importorskip("triton.backends.compiler")
 
 BACKEND = "attnlab.attention.kernels.triton_backend"
+# The checks of what they compute run both layouts; that one of them compiles shows the code to be sound.
+in_both_layouts = pytest.mark.parametrize("layout", [pytest.param("plane", marks=pytest.mark.slow), "pixel"])
 POINTERS = {torch.bfloat16: "*bf16", torch.float16: "*fp16", torch.float32: "*fp32", torch.float64: "*fp64"}
 
 
-def test_kernels_compute_what_the_formulas_say():
+@pytest.mark.parametrize("part", ["not slow", pytest.param("slow", marks=pytest.mark.slow)])
+def test_kernels_compute_what_the_formulas_say(part):
     environment = dict(os.environ)
     if not torch.cuda.is_available():
         environment["TRITON_INTERPRET"] = "1"
-    command = [sys.executable, "-m", "pytest", "-q", "-n", "0", Path(__file__).with_name("triton_checks.py")]
+    command = [sys.executable, "-m", "pytest", "-q", "-n", "0", "-m", part]
+    command.append(str(Path(__file__).with_name("triton_checks.py")))
     checks = subprocess.run(
         command, env=environment, cwd=Path(__file__).parents[3], capture_output=True, text=True, timeout=600
     )
@@ -91,7 +95,7 @@ def compiled(tmp_path, monkeypatch):
 @pytest.mark.parametrize(
     "dtype", [torch.bfloat16, pytest.param(torch.float32, marks=pytest.mark.slow)], ids=str
 )
-@pytest.mark.parametrize("layout", ["plane", "pixel"])
+@in_both_layouts
 def test_strip_kernels_compile(compiled, layout, dtype, capability):
     module, kernels = compiled(["sums_kernel", "scale_kernel"], capability)
     memory_format = torch.channels_last if layout == "pixel" else torch.contiguous_format
@@ -110,7 +114,7 @@ def test_strip_kernels_compile(compiled, layout, dtype, capability):
 
 @pytest.mark.filterwarnings("ignore:TRITON_DEFAULT_FP_FUSION")
 @pytest.mark.parametrize("capability", [pytest.param(80, marks=pytest.mark.slow), 90])
-@pytest.mark.parametrize("layout", ["plane", "pixel"])
+@in_both_layouts
 def test_strip_gate_kernels_compile(compiled, layout, capability):
     module, kernels = compiled(["gates_kernel", "gates_gradients_kernel"], capability)
     means = [torch.empty(2, 64, length) for length in (56, 48)]

@@ -1,7 +1,7 @@
 """What the Triton kernels compute, against the formulas in float64.
 
-``test_triton.py`` runs this file in a process of its own: natively where there is a CUDA device, else with
-``TRITON_INTERPRET=1``.
+``test_triton.py`` runs this file in a process of its own, the quick part and the slow one: natively where
+there is a CUDA device, else with ``TRITON_INTERPRET=1``.
 """
 
 import math
@@ -16,23 +16,22 @@ from attnlab.attention.kernels.strips import Layers
 
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 LAYOUTS = {"nchw": torch.contiguous_format, "nhwc": torch.channels_last}
+slow = pytest.mark.slow
 SHAPES = [
     (1, 1, 1, 1),
-    (3, 8, 1, 1),
-    (3, 3, 1, 7),
-    (1, 8, 7, 1),
     (3, 72, 5, 7),
-    (1, 72, 8, 8),
-    (3, 1, 8, 8),
     (1, 3, 56, 56),  # cut into bands of rows
     (2, 24, 3, 70),  # NHWC: longer rows than a program takes
     (1, 2, 2, 1030),  # NCHW: likewise
 ]
+MORE_SHAPES = [(3, 8, 1, 1), (3, 3, 1, 7), (1, 8, 7, 1), (1, 72, 8, 8), (3, 1, 8, 8)]
 CASES = [
     *product(SHAPES, LAYOUTS, [torch.float32]),
-    *product([(3, 8, 5, 7)], LAYOUTS, [torch.float64, torch.float32, torch.bfloat16, torch.float16]),
+    *product([(3, 8, 5, 7)], LAYOUTS, [torch.float64, torch.bfloat16]),
+    *(pytest.param(*case, marks=slow) for case in product(MORE_SHAPES, LAYOUTS, [torch.float32])),
+    *(pytest.param(*case, marks=slow) for case in product([(3, 8, 5, 7)], LAYOUTS, [torch.float16])),
 ]
-by_case = pytest.mark.parametrize(("shape", "layout", "dtype"), CASES, ids=lambda value: str(value))
+by_case = pytest.mark.parametrize(("shape", "layout", "dtype"), CASES, ids=str)
 
 
 @pytest.fixture(autouse=True)
@@ -112,13 +111,13 @@ def test_the_four_operations_are_their_formulas(shape, layout, dtype):
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)
-@pytest.mark.parametrize("position", range(4))
+@pytest.mark.parametrize("position", [*(pytest.param(n, marks=slow) for n in range(3)), 3])
 def test_every_tile_of_the_sets_gives_the_same(layout, position, monkeypatch):
     for name in ("PLANE_SUM_TILES", "PIXEL_SUM_TILES", "SCALE_TILES"):
         tiles = getattr(triton_backend, name)
         monkeypatch.setattr(triton_backend, name, [tiles[position % len(tiles)]])
     monkeypatch.setattr(triton_backend, "_fastest", {})
-    x, dy = (draw(1, 40, 17, 12, layout=layout) for _ in range(2))
+    x, dy = (draw(1, 36, 17, 6, layout=layout) for _ in range(2))
     gates, dmeans = strips_of(x), strips_of(x)
     check_means(x)
     check_gate(x, *gates)
@@ -249,8 +248,8 @@ def check_strip_gates(means, parameters, groups, layout):
     [
         (2, 4, 5, 7, 2, 3, torch.float64),
         (1, 1, 2, 1, 1, 1, torch.float32),
-        (1, 6, 1, 9, 2, 3, torch.float32),
-        (1, 24, 8, 8, 1, 7, torch.float32),
+        pytest.param(1, 6, 1, 9, 2, 3, torch.float32, marks=slow),
+        (1, 24, 8, 8, 1, 5, torch.float32),
     ],
     ids=str,
 )
@@ -285,7 +284,7 @@ def test_strip_gates_of_means_far_from_zero():
 @pytest.mark.parametrize("width", [1, 4])
 def test_the_whole_operation_is_that_of_plain_torch(width, layout):
     """With a depthwise convolution, for which there are kernels, and with one across channels."""
-    x, dy = (draw(2, 4, 3, 5, layout=layout) for _ in range(2))
+    x, dy = (draw(1, 4, 3, 5, layout=layout) for _ in range(2))
     inputs = [x, draw(4, width, 3), draw(4), draw(4)]
     inputs = [tensor.requires_grad_() for tensor in inputs]
     found = []
