@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+import csv
+import json
 import os
-from collections.abc import Callable
+import socket
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -53,6 +58,62 @@ def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFi
         return Outcome(status, captured.out, captured.err)
 
     return call
+
+
+@pytest.fixture(scope="session")
+def forking() -> Iterator[subprocess.Popen[str]]:
+    """The process that forks; see its file."""
+    command = [sys.executable, str(Path(__file__).with_name("forking.py"))]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    pipe = subprocess.PIPE
+    with subprocess.Popen(command, stdin=pipe, stdout=pipe, text=True, env=environment) as process:
+        yield process
+
+
+Launch = Callable[..., None]
+
+
+@pytest.fixture
+def launch(forking: subprocess.Popen[str], tmp_path: Path) -> Launch:
+    """Run ``main.py`` with these arguments in several processes."""
+
+    def call(processes: int, *words: object) -> None:
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            port = free.getsockname()[1]
+        spread = [f"--trainer.devices={processes}", "--trainer.strategy=ddp"]
+        order = {
+            "processes": processes,
+            "port": port,
+            "folder": str(tmp_path),
+            "log": str(tmp_path / "said_by_process_"),
+            "words": [*map(str, words), *spread],
+        }
+        assert forking.stdin is not None
+        assert forking.stdout is not None
+        forking.stdin.write(json.dumps(order) + "\n")
+        forking.stdin.flush()
+        statuses = json.loads(forking.stdout.readline())
+        said = [Path(f"{order['log']}{rank}") for rank in range(processes)]
+        assert statuses == [0] * processes, "\n".join(path.read_text()[-2000:] for path in said)
+        for path in said:
+            path.unlink()
+
+    return call
+
+
+def scalars(folder: Path) -> dict[str, float]:
+    """The last value of each column that a CSVLogger wrote."""
+    (path,) = folder.rglob("metrics.csv")
+    values: dict[str, float] = {}
+    with path.open() as file:
+        for row in csv.DictReader(file):
+            values.update({key: float(value) for key, value in row.items() if value})
+    return values
+
+
+def csv_logger(name: str) -> list[str]:
+    return ["--trainer.logger=CSVLogger", "--trainer.logger.save_dir=logs", f"--trainer.logger.name={name}"]
 
 
 def write_class_folders(root: Path, classes: int, train: int, val: int) -> Path:

@@ -12,9 +12,14 @@ from PIL import Image
 
 import attnlab
 from attnlab.checkpoints import OF_DATA
-from tests.cli.conftest import Outcome, checkpoint, weights_of, write_class_folders
-from tests.cli.test_commands import csv_logger, scalars
-from tests.cli.test_processes import launch, on
+from tests.cli.conftest import (
+    Outcome,
+    checkpoint,
+    csv_logger,
+    scalars,
+    weights_of,
+    write_class_folders,
+)
 
 QUIET = ["--trainer.accelerator=cpu", "--trainer.enable_progress_bar=false"]
 WEIGHTS = Path(__file__).parents[3] / "shared" / "weights" / "mobilenet_v2_imagenet_dequantized.pth"
@@ -211,19 +216,19 @@ class TestRepeatability:
         assert not all(torch.equal(first[key], other[key]) for key in first)
 
     @pytest.mark.parametrize("processes", [2, pytest.param(4, marks=pytest.mark.slow)])
-    def test_scores_are_those_of_one_process(self, run, small, tmp_path, processes):
+    def test_scores_are_those_of_one_process(self, run, launch, small, tmp_path, processes):
         """18 images over two and four processes: uneven shares, and fillers that do not count."""
         assert run("fit", *small).status == 0
         given = [*small, f"--ckpt_path={checkpoint(tmp_path)}"]
         assert run("test", *given, *csv_logger("one")).status == 0
-        launch(tmp_path, "test", *given, *on(processes), *csv_logger("many"))
+        launch(processes, "test", *given, *csv_logger("many"))
         one, many = scalars(tmp_path / "logs/one"), scalars(tmp_path / "logs/many")
         exact = {key: value for key, value in one.items() if not key.endswith("loss")}
         assert {"test/top1", "test/top5", "test_accuracy/class0"} <= exact.keys()
         assert {key: many[key] for key in exact} == exact
         assert many["test/loss"] == pytest.approx(one["test/loss"], rel=1e-5)
 
-    def test_predictions_of_many_processes_are_in_order(self, run, small, tmp_path):
+    def test_predictions_of_many_processes_are_in_order(self, run, launch, small, tmp_path):
         assert run("fit", *small).status == 0
         given = [
             *small,
@@ -231,7 +236,7 @@ class TestRepeatability:
             f"--data.predict_images={tmp_path}/pictures/val",
         ]
         assert run("predict", *given, "--predictions.output_dir=one").status == 0
-        launch(tmp_path, "predict", *given, *on(2), "--predictions.output_dir=many")
+        launch(2, "predict", *given, "--predictions.output_dir=many")
         assert len(list((tmp_path / "many").glob("*.csv"))) == 1
         one, many = (list(csv.DictReader((tmp_path / d / "predictions.csv").open())) for d in ("one", "many"))
         assert [row["image"] for row in many] == [row["image"] for row in one]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 from pathlib import Path
 
 import numpy as np
@@ -12,21 +11,7 @@ from PIL import Image
 
 from attnlab.checkpoints import OF_DATA
 from attnlab.tasks import BaseTask, SegmentationTask
-from tests.cli.conftest import checkpoint, weights_of
-
-
-def scalars(folder: Path) -> dict[str, float]:
-    """The last value of each column that a CSVLogger wrote."""
-    (path,) = folder.rglob("metrics.csv")
-    values: dict[str, float] = {}
-    with path.open() as file:
-        for row in csv.DictReader(file):
-            values.update({key: float(value) for key, value in row.items() if value})
-    return values
-
-
-def csv_logger(name: str) -> list[str]:
-    return ["--trainer.logger=CSVLogger", "--trainer.logger.save_dir=logs", f"--trainer.logger.name={name}"]
+from tests.cli.conftest import checkpoint, csv_logger, scalars, weights_of
 
 
 class TestHelp:
