@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import os
+import shutil
 import socket
 import subprocess
 import sys
@@ -19,6 +20,7 @@ from PIL import Image
 
 # Here and not in the first test: Lightning's log handler keeps the stream it finds when it is imported.
 import attnlab.cli.trainer  # noqa: F401
+from attnlab.checkpoints import OF_DATA
 from attnlab.cli import main
 from tests.data.conftest import shared_data, write_voc_folder  # noqa: F401
 
@@ -128,6 +130,39 @@ def write_class_folders(root: Path, classes: int, train: int, val: int) -> Path:
                 picture = Image.fromarray(pixels.clip(0, 255).astype(np.uint8))
                 picture.save(root / split / f"class{k}" / f"{n:02}.jpg")
     return root
+
+
+@pytest.fixture(scope="session")
+def trainings(tmp_path_factory: pytest.TempPathFactory) -> Callable[[tuple[str, ...]], Path]:
+    """Where `trained` keeps what a command has trained."""
+    root, known = tmp_path_factory.mktemp("trained"), dict[tuple[str, ...], Path]()
+    return lambda words: known.setdefault(words, root / str(len(known)))
+
+
+@pytest.fixture
+def trained(
+    run: Command, small: list[str], tmp_path: Path, trainings: Callable[[tuple[str, ...]], Path]
+) -> Callable[..., None]:
+    """Leaves in the working folder what ``fit`` does, with the options of `small` and further ones.
+
+    Each training is done once. The others get a copy, whose checkpoints name the data of their own folder.
+    """
+
+    def call(*more: str) -> None:
+        here, name = tmp_path / "lightning_logs", "--data.root="
+        kept = trainings(tuple(word.replace(str(tmp_path), "") for word in (*small, *more)))
+        if not kept.exists():
+            outcome = run("fit", *small, *more)
+            assert outcome.status == 0, outcome.err
+            shutil.copytree(here, kept)
+            return
+        shutil.copytree(kept, here)
+        for path in here.rglob("*.ckpt"):
+            content = torch.load(path, weights_only=True)
+            content[OF_DATA]["root"] = next(w.removeprefix(name) for w in small if w.startswith(name))
+            torch.save(content, path)
+
+    return call
 
 
 @pytest.fixture

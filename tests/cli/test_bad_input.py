@@ -165,8 +165,8 @@ class TestCheckpoints:
     def test_no_such_file(self, refused):
         assert "No checkpoint at nothing.ckpt" in refused("--ckpt_path=nothing.ckpt")
 
-    def test_truncated(self, run, small, tmp_path):
-        assert run("fit", *small).status == 0
+    def test_truncated(self, run, trained, small, tmp_path):
+        trained()
         path = checkpoint(tmp_path)
         path.write_bytes(path.read_bytes()[:-5000])
         outcome = run("test", *small, f"--ckpt_path={path}")
@@ -192,8 +192,8 @@ class TestCheckpoints:
             ("--model.architecture_options.decoder_channels=32", "of another shape"),
         ],
     )
-    def test_of_another_network(self, run, small, tmp_path, change, difference):
-        assert run("fit", *small).status == 0
+    def test_of_another_network(self, run, trained, small, change, difference):
+        trained()
         outcome = run("test", *small, "--ckpt_path=last", change)
         assert outcome.status == 2
         assert difference in outcome.err
@@ -226,7 +226,7 @@ class TestWriting:
 
         return call
 
-    def test_a_full_disk_leaves_the_previous_checkpoint(self, run, small, fails, tmp_path):
+    def test_a_full_disk_leaves_the_previous_checkpoint(self, run, trained, small, fails, tmp_path):
         @contextmanager
         def small_files():
             before = resource.getrlimit(resource.RLIMIT_FSIZE)
@@ -236,7 +236,7 @@ class TestWriting:
             finally:
                 resource.setrlimit(resource.RLIMIT_FSIZE, before)
 
-        assert run("fit", *small).status == 0
+        trained()
         before = checkpoint(tmp_path).read_bytes()
         message = fails(small_files())
         assert "Could not write the checkpoint" in message
@@ -245,7 +245,7 @@ class TestWriting:
         assert not list(checkpoint(tmp_path).parent.glob(".*partial"))
         assert run("test", *small, "--ckpt_path=last").status == 0
 
-    def test_a_read_only_folder_leaves_the_previous_checkpoint(self, run, small, fails, tmp_path):
+    def test_a_read_only_folder_leaves_the_previous_checkpoint(self, trained, fails, tmp_path):
         folder = checkpoint(tmp_path).parent
 
         @contextmanager
@@ -260,7 +260,7 @@ class TestWriting:
                 os.seteuid(user)
                 folder.chmod(0o755)
 
-        assert run("fit", *small).status == 0
+        trained()
         before = checkpoint(tmp_path).read_bytes()
         assert "Could not write the checkpoint" in fails(read_only())
         assert checkpoint(tmp_path).read_bytes() == before

@@ -19,9 +19,9 @@ MAIN = Path(__file__).parents[2] / "main.py"
 @pytest.mark.parametrize(
     ("command", "processes"), [pytest.param("validate", 2, marks=pytest.mark.slow), ("test", 3)]
 )
-def test_scores_are_those_of_one_process(run, launch, small, tmp_path, command, processes):
+def test_scores_are_those_of_one_process(run, launch, trained, small, tmp_path, command, processes):
     """Five images over two and three processes, so that shares are uneven."""
-    assert run("fit", *small).status == 0
+    trained()
     given = [*small, f"--ckpt_path={checkpoint(tmp_path)}"]
     assert run(command, *given, *csv_logger("one")).status == 0
     launch(processes, command, *given, *csv_logger("many"))
