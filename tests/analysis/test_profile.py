@@ -12,41 +12,20 @@ import torch
 import yaml
 from torch import Tensor, nn
 
-from attnlab.analysis.measure import paired_rounds, saved_bytes
+from attnlab.analysis.measure import paired_rounds
 from attnlab.analysis.profile import Setup, add_times, count, ratios, rounds_within
 from attnlab.analysis.profile_subjects import (
     Subject,
     Variant,
     config_subject,
     library_subject,
-    read_subjects,
 )
-from attnlab.attention import attach, list_attentions
 from attnlab.attention.macs import count_macs
 from attnlab.cli.commands import run
 from attnlab.errors import AttnlabError
 from attnlab.models import BuiltNetwork, build_detector
 
 FLOAT = 4
-
-
-def module(forward: Callable[..., Tensor], *layers: nn.Module) -> nn.Module:
-    """A network from a function of its layers and its input."""
-
-    class Network(nn.Module):
-        def __init__(self) -> None:
-            super().__init__()
-            self.layers = nn.ModuleList(layers)
-            self.register_buffer("scale", torch.ones(1, 8, 8, 8))
-
-        def forward(self, x: Tensor) -> Tensor:
-            return forward(x, self.scale, *self.layers)
-
-    return Network()
-
-
-def conv(inputs: int, outputs: int) -> nn.Conv2d:
-    return nn.Conv2d(inputs, outputs, 3)
 
 
 def small(device: str = "cpu") -> BuiltNetwork:
@@ -65,46 +44,6 @@ def small(device: str = "cpu") -> BuiltNetwork:
 
 def small_subject(*variants: str) -> Subject:
     return Subject("small", small, list(map(Variant.parse, variants)), at="0")
-
-
-# For two images of 10 x 10: the image itself, and one map of eight channels of 8 x 8 behind the convolution.
-IMAGE, MAP = 2 * 3 * 100 * FLOAT, 2 * 8 * 64 * FLOAT
-SAVED: dict[str, tuple[Callable[[], nn.Module], int]] = {
-    # ReLU keeps its output, which the next convolution keeps, too; its input is kept by nobody.
-    "relu": (lambda: nn.Sequential(conv(3, 8), nn.ReLU(), conv(8, 4)), IMAGE + MAP),
-    "relu in place": (lambda: nn.Sequential(conv(3, 8), nn.ReLU(inplace=True), conv(8, 4)), IMAGE + MAP),
-    # GELU keeps its input, the next convolution its output.
-    "gelu": (lambda: nn.Sequential(conv(3, 8), nn.GELU(), conv(8, 4)), IMAGE + 2 * MAP),
-    # A linear layer keeps a view of what ReLU keeps.
-    "view": (
-        lambda: nn.Sequential(conv(3, 8), nn.ReLU(), nn.Flatten(), nn.Linear(8 * 64, 4)),
-        IMAGE + MAP,
-    ),
-    # BatchNorm keeps its input, and a mean and a deviation a channel; its running statistics are buffers.
-    "batchnorm": (
-        lambda: nn.Sequential(conv(3, 8), nn.BatchNorm2d(8), nn.ReLU()),
-        IMAGE + 2 * MAP + 2 * 8 * FLOAT,
-    ),
-    # A product with a buffer keeps the buffer alone; one with itself keeps the map once.
-    "buffer": (lambda: module(lambda x, scale, first: first(x) * scale, conv(3, 8)), IMAGE),
-    "square": (lambda: module(lambda x, scale, first: (y := first(x)) * y, conv(3, 8)), IMAGE + MAP),
-    # What nothing depends on is given back before the pass ends.
-    "dropped branch": (
-        lambda: module(
-            lambda x, scale, first, last: (torch.exp(last(first(x))).sum(), first(x))[1],
-            conv(3, 8),
-            conv(8, 8),
-        ),
-        IMAGE,
-    ),
-}
-
-
-@pytest.mark.parametrize("device", ["cpu", "meta"])
-@pytest.mark.parametrize("case", SAVED)
-def test_saved_bytes_of_networks_counted_by_hand(case: str, device: str) -> None:
-    build, expected = SAVED[case]
-    assert saved_bytes(build().to(device), torch.ones(2, 3, 10, 10, device=device)) == expected
 
 
 def test_saved_bytes_of_attention_by_hand() -> None:
@@ -146,31 +85,6 @@ def test_macs_of_mobilenet_v2_are_the_published_ones() -> None:
     assert measured == PUBLISHED_MACS
 
 
-class Machine:
-    """A clock that works push forward, on a machine that becomes slower with every round."""
-
-    def __init__(self) -> None:
-        self.now = 0.0
-        self.calls: list[str] = []
-
-    def work(self, name: str, seconds: float) -> Callable[[], None]:
-        def call() -> None:
-            self.now += seconds * 2 ** self.calls.count(name)
-            self.calls.append(name)
-
-        return call
-
-
-def test_rounds_are_paired() -> None:
-    machine = Machine()
-    works = {"none": machine.work("none", 4.0), "a": machine.work("a", 5.0), "b": machine.work("b", 3.0)}
-    times = paired_rounds(works, rounds=3, warmup=1, clock=lambda: machine.now)
-    # The first round is thrown away; each of the next takes twice as long as the one before.
-    assert times == {"none": [8.0, 16.0, 32.0], "a": [10.0, 20.0, 40.0], "b": [6.0, 12.0, 24.0]}
-    assert ratios(times["a"], times["none"]) == (1.25, 1.25, 1.25)
-    assert machine.calls == ["b", "a", "none", "none", "a", "b"] * 2
-
-
 @pytest.mark.parametrize(("seconds", "rounds"), [(100.0, 10), (16.0, 3), (0.1, 2)])
 def test_as_many_rounds_as_there_is_time_for(seconds: float, rounds: int) -> None:
     """By a clock that moves on by a second whenever it is looked at: five times in a round of two works."""
@@ -191,11 +105,6 @@ def test_a_person_who_waits_is_told(capsys: pytest.CaptureFixture[str]) -> None:
     assert re.search(
         r"timing timm/test_resnet, forward and backward: 2 rounds of [\d.]+ s, \d+ s in all", said
     )
-
-
-def test_all_is_every_module_and_none() -> None:
-    (subject,) = read_subjects(["timm/test_resnet"], attentions=["all", "se:reduction=4"])
-    assert {variant.label for variant in subject.variants} == {*list_attentions(), "se:reduction=4"}
 
 
 def test_a_mode_is_known_however_it_is_written(capsys: pytest.CaptureFixture[str]) -> None:
@@ -228,7 +137,7 @@ def test_outputs_in_mappings_and_tuples_are_trained() -> None:
     class Heads(nn.Module):
         def __init__(self) -> None:
             super().__init__()
-            self.trunk, self.one, self.two = conv(3, 4), conv(4, 2), conv(4, 2)
+            self.trunk, self.one, self.two = (nn.Conv2d(*sides, 3) for sides in ((3, 4), (4, 2), (4, 2)))
             for head in (self.one, self.two):
                 head.weight.register_hook(lambda gradient: ends.append(gradient.abs().sum().item()))
 
@@ -241,94 +150,6 @@ def test_outputs_in_mappings_and_tuples_are_trained() -> None:
     add_times(subject, setup, count(subject, setup))
     assert len(ends) == 2 * 2
     assert min(ends) > 0
-
-
-SEGMENTATION = """
-model:
-  architecture: Unet
-  encoder: tu-test_resnet
-  architecture_options: {encoder_depth: 3, decoder_channels: [16, 8, 8]}
-  attention: {name: se, at: stage, mode: residual, options: {reduction: 8}}
-data: {class_path: Anything}
-"""
-
-
-def test_a_configuration_gives_network_attention_placement_and_mode(tmp_path: Path) -> None:
-    path = tmp_path / "some.yaml"
-    path.write_text(SEGMENTATION)
-    subject = config_subject(str(path))
-    assert [variant.label for variant in subject.variants] == ["se:reduction=8"]
-    assert (subject.at, subject.mode) == ("stage", "residual")
-    assert subject.build("cpu").network.eval()(torch.zeros(1, 3, 32, 32)).shape == (1, 21, 32, 32)
-    other = config_subject(str(path), [Variant.parse("eca")], "decoder", "replace", 3)
-    assert ([v.label for v in other.variants], other.at, other.mode) == (["eca"], "decoder", "replace")
-    assert other.build("cpu").network.eval()(torch.zeros(1, 3, 32, 32)).shape == (1, 3, 32, 32)
-
-
-def test_a_classification_configuration(tmp_path: Path) -> None:
-    path = tmp_path / "some.yaml"
-    path.write_text("task: classification\nmodel:\n  network: resnet18\n  stem_stride: 1\n")
-    subject = config_subject(str(path))
-    assert [variant.name for variant in subject.variants] == ["none"]
-    network = subject.build("meta").network
-    assert network.get_submodule("fc").out_features == 1000
-    assert network.get_submodule("conv1").stride == (1, 1)
-
-
-@pytest.mark.parametrize(
-    ("content", "message"),
-    [
-        ("task: detecton\nmodel: {}", "Unknown task 'detecton'. Did you mean 'detection'"),
-        (
-            "model: {class_path: DetectonTask}",
-            "Unknown task of .* 'DetectonTask'. Did you mean 'DetectionTask'",
-        ),
-        (
-            "model: {architecure: Unet}",
-            "Unknown key of model in .* 'architecure'. Did you mean 'architecture'",
-        ),
-        ("model: {network: resnet18}", "Unknown key of model in .* 'network'"),
-        ("model: {encoder: 5}", "model.encoder of .* is no name but 5"),
-        ("model: resnet18", "Unknown task of .* 'resnet18'"),
-        ("model: {attention: [se]}", "model.attention of .* holds no keys"),
-        ("model: {attention: {nam: se}}", "Did you mean 'name'"),
-        ("model: {attention: {name: see}}", "Unknown attention 'see'"),
-        ("- 1", "has no keys such as model"),
-        ("a: [", "is not valid YAML"),
-    ],
-)
-def test_configurations_that_cannot_work(content: str, message: str, tmp_path: Path) -> None:
-    path = tmp_path / "some.yaml"
-    path.write_text(content)
-    with pytest.raises(AttnlabError, match=message):
-        config_subject(str(path))
-
-
-CONFIGS = sorted((Path(__file__).parents[2] / "configs").glob("*.yaml"))
-
-
-@pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)
-def test_every_shipped_configuration_is_read(path: Path) -> None:
-    subject = config_subject(str(path))
-    built = subject.build("meta")
-    for variant in subject.variants:
-        placement = {"options": variant.options, "shared": subject.shared}
-        example = torch.zeros(1, 3, *(built.example_size or (64, 64)))
-        sites = attach(built.network, variant.name, subject.at, subject.mode, example=example, **placement)
-        assert bool(sites) == (variant.name != "none")
-
-
-@pytest.mark.parametrize("path", ["SegmentationTask", "attnlab.tasks.SegmentationTask"])
-def test_a_task_may_be_named_by_its_class(path: str, tmp_path: Path) -> None:
-    old, new = tmp_path / "old.yaml", tmp_path / "new.yaml"
-    old.write_text(SEGMENTATION)
-    model = yaml.safe_load(SEGMENTATION)["model"]
-    new.write_text(yaml.safe_dump({"model": {"class_path": path, "init_args": model}}))
-    first, second = config_subject(str(old)), config_subject(str(new))
-    assert [str(subject.build("meta").network) for subject in (first, second)] == [
-        str(first.build("cpu").network)
-    ] * 2
-    assert (second.variants, second.at, second.mode) == (first.variants, first.at, first.mode)
 
 
 def test_options_of_a_network_that_it_has_not_are_named(tmp_path: Path) -> None:

@@ -2,8 +2,14 @@
 
 from __future__ import annotations
 
+import csv
+import json
 import os
-from collections.abc import Callable
+import shutil
+import socket
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,6 +20,7 @@ from PIL import Image
 
 # Here and not in the first test: Lightning's log handler keeps the stream it finds when it is imported.
 import attnlab.cli.trainer  # noqa: F401
+from attnlab.checkpoints import OF_DATA
 from attnlab.cli import main
 from tests.data.conftest import shared_data, write_voc_folder  # noqa: F401
 
@@ -55,6 +62,62 @@ def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFi
     return call
 
 
+@pytest.fixture(scope="session")
+def forking() -> Iterator[subprocess.Popen[str]]:
+    """The process that forks; see its file."""
+    command = [sys.executable, str(Path(__file__).with_name("forking.py"))]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    pipe = subprocess.PIPE
+    with subprocess.Popen(command, stdin=pipe, stdout=pipe, text=True, env=environment) as process:
+        yield process
+
+
+Launch = Callable[..., None]
+
+
+@pytest.fixture
+def launch(forking: subprocess.Popen[str], tmp_path: Path) -> Launch:
+    """Run ``main.py`` with these arguments in several processes."""
+
+    def call(processes: int, *words: object) -> None:
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            port = free.getsockname()[1]
+        spread = [f"--trainer.devices={processes}", "--trainer.strategy=ddp"]
+        order = {
+            "processes": processes,
+            "port": port,
+            "folder": str(tmp_path),
+            "log": str(tmp_path / "said_by_process_"),
+            "words": [*map(str, words), *spread],
+        }
+        assert forking.stdin is not None
+        assert forking.stdout is not None
+        forking.stdin.write(json.dumps(order) + "\n")
+        forking.stdin.flush()
+        statuses = json.loads(forking.stdout.readline())
+        said = [Path(f"{order['log']}{rank}") for rank in range(processes)]
+        assert statuses == [0] * processes, "\n".join(path.read_text()[-2000:] for path in said)
+        for path in said:
+            path.unlink()
+
+    return call
+
+
+def scalars(folder: Path) -> dict[str, float]:
+    """The last value of each column that a CSVLogger wrote."""
+    (path,) = folder.rglob("metrics.csv")
+    values: dict[str, float] = {}
+    with path.open() as file:
+        for row in csv.DictReader(file):
+            values.update({key: float(value) for key, value in row.items() if value})
+    return values
+
+
+def csv_logger(name: str) -> list[str]:
+    return ["--trainer.logger=CSVLogger", "--trainer.logger.save_dir=logs", f"--trainer.logger.name={name}"]
+
+
 def write_class_folders(root: Path, classes: int, train: int, val: int) -> Path:
     """Noise of a colour of its own a class, in folders train/classK and val/classK."""
     rng = np.random.default_rng(0)
@@ -67,6 +130,39 @@ def write_class_folders(root: Path, classes: int, train: int, val: int) -> Path:
                 picture = Image.fromarray(pixels.clip(0, 255).astype(np.uint8))
                 picture.save(root / split / f"class{k}" / f"{n:02}.jpg")
     return root
+
+
+@pytest.fixture(scope="session")
+def trainings(tmp_path_factory: pytest.TempPathFactory) -> Callable[[tuple[str, ...]], Path]:
+    """Where `trained` keeps what a command has trained."""
+    root, known = tmp_path_factory.mktemp("trained"), dict[tuple[str, ...], Path]()
+    return lambda words: known.setdefault(words, root / str(len(known)))
+
+
+@pytest.fixture
+def trained(
+    run: Command, small: list[str], tmp_path: Path, trainings: Callable[[tuple[str, ...]], Path]
+) -> Callable[..., None]:
+    """Leaves in the working folder what ``fit`` does, with the options of `small` and further ones.
+
+    Each training is done once. The others get a copy, whose checkpoints name the data of their own folder.
+    """
+
+    def call(*more: str) -> None:
+        here, name = tmp_path / "lightning_logs", "--data.root="
+        kept = trainings(tuple(word.replace(str(tmp_path), "") for word in (*small, *more)))
+        if not kept.exists():
+            outcome = run("fit", *small, *more)
+            assert outcome.status == 0, outcome.err
+            shutil.copytree(here, kept)
+            return
+        shutil.copytree(kept, here)
+        for path in here.rglob("*.ckpt"):
+            content = torch.load(path, weights_only=True)
+            content[OF_DATA]["root"] = next(w.removeprefix(name) for w in small if w.startswith(name))
+            torch.save(content, path)
+
+    return call
 
 
 @pytest.fixture

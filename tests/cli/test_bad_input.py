@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import os
+import resource
 import shutil
-import subprocess
-import sys
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -13,9 +13,11 @@ import pytest
 import torch
 from PIL import Image
 
+from attnlab.callbacks import AtomicCheckpointIO
 from tests.cli.conftest import checkpoint
 
 ROOT = Path(__file__).parents[2]
+NAMELESS = "--trainer.logger.name="
 
 
 @pytest.fixture
@@ -163,8 +165,8 @@ class TestCheckpoints:
     def test_no_such_file(self, refused):
         assert "No checkpoint at nothing.ckpt" in refused("--ckpt_path=nothing.ckpt")
 
-    def test_truncated(self, run, small, tmp_path):
-        assert run("fit", *small).status == 0
+    def test_truncated(self, run, trained, small, tmp_path):
+        trained()
         path = checkpoint(tmp_path)
         path.write_bytes(path.read_bytes()[:-5000])
         outcome = run("test", *small, f"--ckpt_path={path}")
@@ -190,64 +192,77 @@ class TestCheckpoints:
             ("--model.architecture_options.decoder_channels=32", "of another shape"),
         ],
     )
-    def test_of_another_network(self, run, small, tmp_path, change, difference):
-        assert run("fit", *small).status == 0
+    def test_of_another_network(self, run, trained, small, change, difference):
+        trained()
         outcome = run("test", *small, "--ckpt_path=last", change)
         assert outcome.status == 2
         assert difference in outcome.err
 
 
 class TestWriting:
-    """A disk that cannot take the checkpoint: in a process of its own, whose limits it may lower."""
+    """A disk that cannot take the checkpoint."""
 
-    SCRIPT = """
-import os, resource, sys
-sys.path.insert(0, {root!r})
-from attnlab.callbacks import AtomicCheckpointIO
-def limited(self, *args, save=AtomicCheckpointIO.save_checkpoint, **kwargs):
-    {limit}
-    return save(self, *args, **kwargs)
-AtomicCheckpointIO.save_checkpoint = limited
-from attnlab.cli import main
-main(sys.argv[1:])
-"""
+    @pytest.fixture
+    def small(self, small):
+        """With a logger that has no thread, which the limits would meet, too."""
+        return [*small, "--trainer.logger=CSVLogger", "--trainer.logger.save_dir=lightning_logs", NAMELESS]
 
-    def fails(self, small: list[str], tmp_path: Path, limit: str) -> str:
-        script = self.SCRIPT.format(root=str(ROOT / "src"), limit=limit)
-        done = subprocess.run(
-            [sys.executable, "-c", script, "fit", *small, "--trainer.max_epochs=2", "--ckpt_path=last"],
-            cwd=tmp_path,
-            capture_output=True,
-            text=True,
-            env={**os.environ, "OMP_NUM_THREADS": "1"},
-        )
-        assert done.returncode == 2, done.stderr[-2000:]
-        return done.stderr
+    @pytest.fixture
+    def fails(self, run, small, monkeypatch):
+        """What is said where checkpoints are written under limits."""
 
-    def test_a_full_disk_leaves_the_previous_checkpoint(self, run, small, tmp_path):
-        assert run("fit", *small).status == 0
+        def call(limits: AbstractContextManager[None]) -> str:
+            save = AtomicCheckpointIO.save_checkpoint
+
+            def limited(*args: object, **kwargs: object) -> None:
+                with limits:
+                    save(*args, **kwargs)
+
+            with monkeypatch.context() as patched:
+                patched.setattr(AtomicCheckpointIO, "save_checkpoint", limited)
+                outcome = run("fit", *small, "--trainer.max_epochs=2", "--ckpt_path=last")
+            assert outcome.status == 2, outcome.err[-2000:]
+            return outcome.err
+
+        return call
+
+    def test_a_full_disk_leaves_the_previous_checkpoint(self, run, trained, small, fails, tmp_path):
+        @contextmanager
+        def small_files():
+            before = resource.getrlimit(resource.RLIMIT_FSIZE)
+            resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, before[1]))
+            try:
+                yield
+            finally:
+                resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+        trained()
         before = checkpoint(tmp_path).read_bytes()
-        message = self.fails(
-            small, tmp_path, "resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, resource.RLIM_INFINITY))"
-        )
+        message = fails(small_files())
         assert "Could not write the checkpoint" in message
         assert "is intact" in message
         assert checkpoint(tmp_path).read_bytes() == before
         assert not list(checkpoint(tmp_path).parent.glob(".*partial"))
         assert run("test", *small, "--ckpt_path=last").status == 0
 
-    def test_a_read_only_folder_leaves_the_previous_checkpoint(self, run, small, tmp_path):
-        assert run("fit", *small).status == 0
-        before = checkpoint(tmp_path).read_bytes()
+    def test_a_read_only_folder_leaves_the_previous_checkpoint(self, trained, fails, tmp_path):
         folder = checkpoint(tmp_path).parent
-        # Root may write anywhere, so the process gives its rights up first.
-        message = self.fails(
-            small,
-            tmp_path,
-            f"os.chmod({str(folder)!r}, 0o555); os.geteuid() or os.seteuid(65534)",
-        )
-        folder.chmod(0o755)
-        assert "Could not write the checkpoint" in message
+
+        @contextmanager
+        def read_only():
+            folder.chmod(0o555)
+            # Root may write anywhere, so it gives its rights up meanwhile.
+            user = os.geteuid()
+            os.seteuid(user or 65534)
+            try:
+                yield
+            finally:
+                os.seteuid(user)
+                folder.chmod(0o755)
+
+        trained()
+        before = checkpoint(tmp_path).read_bytes()
+        assert "Could not write the checkpoint" in fails(read_only())
         assert checkpoint(tmp_path).read_bytes() == before
 
     def test_a_log_folder_that_cannot_be_made(self, run, small, tmp_path):

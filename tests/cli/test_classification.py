@@ -12,9 +12,14 @@ from PIL import Image
 
 import attnlab
 from attnlab.checkpoints import OF_DATA
-from tests.cli.conftest import Outcome, checkpoint, weights_of, write_class_folders
-from tests.cli.test_commands import csv_logger, scalars
-from tests.cli.test_processes import launch, on
+from tests.cli.conftest import (
+    Outcome,
+    checkpoint,
+    csv_logger,
+    scalars,
+    weights_of,
+    write_class_folders,
+)
 
 QUIET = ["--trainer.accelerator=cpu", "--trainer.enable_progress_bar=false"]
 WEIGHTS = Path(__file__).parents[3] / "shared" / "weights" / "mobilenet_v2_imagenet_dequantized.pth"
@@ -70,8 +75,8 @@ class TestOneRun:
         assert [(row["synset"], row["images"]) for row in rows] == [(f"class{k}", "3") for k in range(6)]
         assert run("validate", "--ckpt_path=best", *QUIET).status == 0
 
-    def test_predict_needs_no_data_set(self, run, small, folder, tmp_path):
-        assert run("fit", *small).status == 0
+    def test_predict_needs_no_data_set(self, run, trained, folder, tmp_path):
+        trained()
         folder.rename(tmp_path / "gone")
         for k, size in enumerate([(40, 30), (20, 50), (64, 64)]):
             Image.fromarray(np.full((*size, 3), 60 * k, np.uint8)).save(tmp_path / f"photo{k}.png")
@@ -86,22 +91,22 @@ class TestOneRun:
             assert shares == sorted(shares, reverse=True)
             assert {row[f"class_{rank}"] for rank in (1, 2, 3)} < {f"class{k}" for k in range(6)}
 
-    def test_a_checkpoint_remembers_its_classes(self, run, small, tmp_path):
-        assert run("fit", *small).status == 0
+    def test_a_checkpoint_remembers_its_classes(self, trained, tmp_path):
+        trained()
         content = torch.load(checkpoint(tmp_path), weights_only=True)
         assert content["hyper_parameters"]["_class_path"].endswith(".ClassificationTask")
         assert content[OF_DATA]["classes"] == {f"class{k}": f"class{k}" for k in range(6)}
 
-    def test_other_folders_than_it_was_trained_on(self, run, small, tmp_path):
-        assert run("fit", *small).status == 0
+    def test_other_folders_than_it_was_trained_on(self, run, trained, tmp_path):
+        trained()
         other = write_class_folders(tmp_path / "other", classes=5, train=3, val=2)
         outcome = run("test", "--ckpt_path=last", f"--data.root={other}", *QUIET)
         assert outcome.status == 2
         assert "class5" in outcome.err
 
     @pytest.mark.parametrize("task", ["classification", "captioning"])
-    def test_a_checkpoint_of_before_tasks_were_classes(self, run, small, tmp_path, task):
-        assert run("fit", *small).status == 0
+    def test_a_checkpoint_of_before_tasks_were_classes(self, run, trained, tmp_path, task):
+        trained()
         content = torch.load(checkpoint(tmp_path), weights_only=True)
         content["attnlab"]["task"] = task
         data = content.pop(OF_DATA)
@@ -117,16 +122,16 @@ class TestOneRun:
             assert outcome.status == 2
             assert "is of a captioning task" in outcome.err
 
-    def test_another_task_than_the_checkpoints(self, run, small):
-        assert run("fit", *small).status == 0
+    def test_another_task_than_the_checkpoints(self, run, trained):
+        trained()
         outcome = run("test", "--task=segmentation", "--ckpt_path=last", *QUIET)
         assert outcome.status == 2
         assert "The checkpoint is of a ClassificationTask" in outcome.err
 
 
-def test_another_data_module_starts_from_its_own_defaults(run, small, tmp_path):
+def test_another_data_module_starts_from_its_own_defaults(trained, tmp_path):
     """Not from those of the drawn pictures, which are the task's default data."""
-    assert run("fit", *small).status == 0
+    trained()
     options = torch.load(checkpoint(tmp_path), weights_only=True)[OF_DATA]
     assert options["eval_resize"] == "auto"
 
@@ -211,27 +216,27 @@ class TestRepeatability:
         assert not all(torch.equal(first[key], other[key]) for key in first)
 
     @pytest.mark.parametrize("processes", [2, pytest.param(4, marks=pytest.mark.slow)])
-    def test_scores_are_those_of_one_process(self, run, small, tmp_path, processes):
+    def test_scores_are_those_of_one_process(self, run, launch, trained, small, tmp_path, processes):
         """18 images over two and four processes: uneven shares, and fillers that do not count."""
-        assert run("fit", *small).status == 0
+        trained()
         given = [*small, f"--ckpt_path={checkpoint(tmp_path)}"]
         assert run("test", *given, *csv_logger("one")).status == 0
-        launch(tmp_path, "test", *given, *on(processes), *csv_logger("many"))
+        launch(processes, "test", *given, *csv_logger("many"))
         one, many = scalars(tmp_path / "logs/one"), scalars(tmp_path / "logs/many")
         exact = {key: value for key, value in one.items() if not key.endswith("loss")}
         assert {"test/top1", "test/top5", "test_accuracy/class0"} <= exact.keys()
         assert {key: many[key] for key in exact} == exact
         assert many["test/loss"] == pytest.approx(one["test/loss"], rel=1e-5)
 
-    def test_predictions_of_many_processes_are_in_order(self, run, small, tmp_path):
-        assert run("fit", *small).status == 0
+    def test_predictions_of_many_processes_are_in_order(self, run, launch, trained, small, tmp_path):
+        trained()
         given = [
             *small,
             f"--ckpt_path={checkpoint(tmp_path)}",
             f"--data.predict_images={tmp_path}/pictures/val",
         ]
         assert run("predict", *given, "--predictions.output_dir=one").status == 0
-        launch(tmp_path, "predict", *given, *on(2), "--predictions.output_dir=many")
+        launch(2, "predict", *given, "--predictions.output_dir=many")
         assert len(list((tmp_path / "many").glob("*.csv"))) == 1
         one, many = (list(csv.DictReader((tmp_path / d / "predictions.csv").open())) for d in ("one", "many"))
         assert [row["image"] for row in many] == [row["image"] for row in one]

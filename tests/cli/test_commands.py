@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 from pathlib import Path
 
 import numpy as np
@@ -12,21 +11,7 @@ from PIL import Image
 
 from attnlab.checkpoints import OF_DATA
 from attnlab.tasks import BaseTask, SegmentationTask
-from tests.cli.conftest import checkpoint, weights_of
-
-
-def scalars(folder: Path) -> dict[str, float]:
-    """The last value of each column that a CSVLogger wrote."""
-    (path,) = folder.rglob("metrics.csv")
-    values: dict[str, float] = {}
-    with path.open() as file:
-        for row in csv.DictReader(file):
-            values.update({key: float(value) for key, value in row.items() if value})
-    return values
-
-
-def csv_logger(name: str) -> list[str]:
-    return ["--trainer.logger=CSVLogger", "--trainer.logger.save_dir=logs", f"--trainer.logger.name={name}"]
+from tests.cli.conftest import checkpoint, csv_logger, scalars, weights_of
 
 
 class TestHelp:
@@ -148,8 +133,8 @@ class TestPrecedence:
     """An explicit flag beats the YAML; the YAML beats what the checkpoint remembers."""
 
     @pytest.fixture
-    def trained(self, run, small):
-        assert run("fit", *small, "--model.loss.dice=0.25", "--data.eval_size=40").status == 0
+    def trained(self, trained):
+        trained("--model.loss.dice=0.25", "--data.eval_size=40")
 
     def remembered(self, run, tmp_path, *more: str) -> float:
         """Learning rate of the head after one more epoch."""
@@ -231,8 +216,8 @@ def test_last_is_the_last_epoch_whether_it_was_the_best_or_not(run, small, tmp_p
 
 
 class TestScores:
-    def test_do_not_depend_on_the_batch_size(self, run, small):
-        assert run("fit", *small).status == 0
+    def test_do_not_depend_on_the_batch_size(self, run, trained, small):
+        trained()
         for size in (1, 2, 5):
             more = [f"--data.eval_batch_size={size}", *csv_logger(f"b{size}")]
             assert (
@@ -247,9 +232,9 @@ class TestScores:
                 k: v for k, v in found[0].items() if "loss" not in k
             }
 
-    def test_are_taken_at_full_size_whatever_the_network_saw(self, run, small):
+    def test_are_taken_at_full_size_whatever_the_network_saw(self, run, trained, small):
         """A network that sees images shrunk to 24 pixels is still scored on every pixel of the masks."""
-        assert run("fit", *small).status == 0
+        trained()
         for size in ("null", "24"):
             last = "lightning_logs/version_0/checkpoints/last.ckpt"
             more = [f"--data.eval_size={size}", f"--ckpt_path={last}", *csv_logger(f"s{size}")]

@@ -11,9 +11,7 @@ import torch
 from PIL import Image
 from pycocotools.coco import COCO
 
-from tests.cli.conftest import Outcome, checkpoint
-from tests.cli.test_commands import csv_logger, scalars
-from tests.cli.test_processes import launch, on
+from tests.cli.conftest import Outcome, checkpoint, csv_logger, scalars
 
 QUIET = ["--trainer.accelerator=cpu", "--trainer.enable_progress_bar=false"]
 
@@ -221,14 +219,14 @@ def test_a_split_without_annotations_gives_the_submission(run, small_coco, coco,
     assert {found["image_id"] for found in detections} == set(range(10, 16))
 
 
-def test_two_processes_train_one_network_and_score_as_one(run, small, tmp_path):
+def test_two_processes_train_one_network_and_score_as_one(run, launch, small, tmp_path):
     """Five images over two processes, so that one has a filler."""
     low = "--model.network_options.score_threshold=0"
-    launch(tmp_path, "fit", *small, "--data.batch_size=2", *on(2))
+    launch(2, "fit", *small, "--data.batch_size=2")
     assert torch.load(checkpoint(tmp_path), weights_only=True)["global_step"] == 2  # 8 images, 4 a step
     given = [*small, low, f"--ckpt_path={checkpoint(tmp_path)}"]
     assert run("validate", *given, *csv_logger("one")).status == 0
-    launch(tmp_path, "validate", *given, *on(2), *csv_logger("many"))
+    launch(2, "validate", *given, *csv_logger("many"))
     one, many = scalars(tmp_path / "logs/one"), scalars(tmp_path / "logs/many")
     assert {"val/AP", "val/VOC_AP50"} <= set(one)
     scored = {key: value for key, value in one.items() if key.startswith("val/")}

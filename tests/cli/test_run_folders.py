@@ -56,8 +56,8 @@ def test_rows_of_steps_that_are_made_again_are_dropped(tmp_path):
     assert [row["step"] for row in rows_of(path)] == ["0", "4", "5"]
 
 
-def test_scores_go_into_the_run_of_their_checkpoint(run, small, tmp_path):
-    assert run("fit", *small).status == 0
+def test_scores_go_into_the_run_of_their_checkpoint(run, trained, tmp_path):
+    trained()
     folder = tmp_path / "lightning_logs/version_0"
     before = files_below(folder)
     for command in ("test", "validate", "test"):
@@ -101,8 +101,8 @@ def test_a_csv_logger_of_the_yaml_keeps_its_history_in_a_test(run, small, tmp_pa
     assert [path.name for path in (tmp_path / "logs").iterdir()] == ["version_0"]
 
 
-def test_a_file_of_scores_that_is_none_is_said_before_the_test(run, small, tmp_path):
-    assert run("fit", *small).status == 0
+def test_a_file_of_scores_that_is_none_is_said_before_the_test(run, trained, tmp_path):
+    trained()
     (tmp_path / "lightning_logs/version_0/scores.json").write_text('{"mine": 1}')
     outcome = run("test", "--ckpt_path=best", *QUIET)
     assert outcome.status == 2
@@ -110,8 +110,8 @@ def test_a_file_of_scores_that_is_none_is_said_before_the_test(run, small, tmp_p
     assert (tmp_path / "lightning_logs/version_0/scores.json").read_text() == '{"mine": 1}'
 
 
-def test_predict_and_a_test_of_a_moved_checkpoint_leave_no_run(run, small, tmp_path):
-    assert run("fit", *small).status == 0
+def test_predict_and_a_test_of_a_moved_checkpoint_leave_no_run(run, trained, tmp_path):
+    trained()
     moved = checkpoint(tmp_path).rename(tmp_path / "moved.ckpt")
     Image.new("RGB", (40, 30)).save(tmp_path / "photo.png")
     there = {path.name for path in tmp_path.iterdir()}

@@ -17,8 +17,7 @@ from tensorboard.plugins.hparams.plugin_data_pb2 import HParamsPluginData
 from torch import nn
 
 from attnlab.models import build_segmenter
-from tests.cli.conftest import write_class_folders
-from tests.cli.test_commands import scalars
+from tests.cli.conftest import scalars, write_class_folders
 
 # Runs of seconds on what each task makes itself or finds in class folders.
 OF_EACH_TASK = {

@@ -9,6 +9,8 @@ from attnlab.attention import attach, attention_modules, macs
 from attnlab.models import build_detector, build_segmenter
 from attnlab.models.cost import measure_cost
 
+SMALL = {"min_size": 64, "max_size": 64}
+
 
 class Gate(nn.Module):
     """A 1x1 convolution on the pooled map: C*C multiply-accumulates and parameters."""
@@ -46,11 +48,11 @@ def test_leaves_the_network_as_it_is():
 @pytest.mark.parametrize(
     ("name", "options"),
     [
-        ("retinanet", {"backbone": "resnet18"}),
-        ("fcos", {}),
-        ("ssdlite", {}),
-        ("yolox_nano", {"size": 128}),
-        ("yolof", {}),
+        ("retinanet", {"backbone": "resnet18", **SMALL}),
+        ("fcos", {"backbone": "mobilenet_v2", **SMALL}),
+        ("ssdlite", {"size": 96}),
+        ("yolox_nano", {"size": 64}),
+        ("yolof", {"backbone": "resnet18", **SMALL}),
     ],
 )
 def test_detectors_of_one_stage_are_counted_without_being_run(name, options, monkeypatch):
@@ -65,9 +67,7 @@ def test_detectors_of_one_stage_are_counted_without_being_run(name, options, mon
 
 
 def test_detectors_of_two_stages_are_run():
-    network = build_detector(
-        "faster_rcnn", 3, {"backbone": "resnet18", "min_size": 64, "max_size": 64}
-    ).network
+    network = build_detector("faster_rcnn", 3, {"backbone": "resnet18", **SMALL}).network
     with torch.no_grad(), FlopCounterMode(display=False) as counter:
         network.eval()(torch.zeros(1, 3, 64, 64))
     assert measure_cost(network, [], (64, 64)).macs == counter.get_total_flops() // 2

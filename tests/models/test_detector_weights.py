@@ -181,9 +181,17 @@ class TestOlderFiles:
 
 
 class TestBackbones:
-    @pytest.mark.parametrize("name", ["faster_rcnn", "retinanet", "fcos", "yolof"])
-    @pytest.mark.parametrize("frozen", [True, False])
-    @pytest.mark.parametrize("prefix", ["", "network."])
+    @pytest.mark.parametrize(
+        ("name", "frozen", "prefix"),
+        [
+            ("faster_rcnn", True, ""),
+            ("faster_rcnn", False, "network."),
+            ("retinanet", False, ""),
+            ("fcos", True, "network."),
+            ("yolof", True, "network."),
+            ("yolof", False, ""),
+        ],
+    )
     def test_a_resnet(self, name, frozen, prefix):
         classifier = build_classifier("resnet18", 10).network
         state = other_values(classifier)

@@ -25,10 +25,18 @@ class NetworkTester:
         """The shape that the logits of (B, 3, H, W) images must have."""
         return (len(images), self.classes, *images.shape[-2:])
 
+    @pytest.fixture(scope="class")
+    def first(self) -> dict[object, nn.Module]:
+        """A network of each choice, built once and changed by nobody."""
+        return {}
+
     @pytest.fixture
-    def network(self) -> nn.Module:
-        torch.manual_seed(0)
-        return self.build()
+    def network(self, first: dict[object, nn.Module]) -> nn.Module:
+        """One's own, to be changed."""
+        if (choice := str(getattr(self, "choice", None))) not in first:
+            torch.manual_seed(0)
+            first[choice] = self.build()
+        return copy.deepcopy(first[choice])
 
     @pytest.mark.parametrize("size", [(64, 64), (65, 97), (33, 47), (128, 40)])
     def test_logits_have_their_shape(self, network: nn.Module, size: tuple[int, int]) -> None:

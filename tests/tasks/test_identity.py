@@ -14,7 +14,7 @@ from attnlab.tasks.identity import refuse_another_network
 TASKS: dict[str, tuple[type[BaseTask], dict[str, Any]]] = {
     "classification": (ClassificationTask, {"network": "resnet18"}),
     "timm": (ClassificationTask, {"network": "timm/resnet18", "network_options": {"channels": [8, 8, 8, 8]}}),
-    "segmentation": (SegmentationTask, {"architecture": "DeepLabV3Plus", "encoder": "resnet18"}),
+    "segmentation": (SegmentationTask, {"architecture": "DeepLabV3Plus", "encoder": "tu-test_resnet"}),
     "detection": (DetectionTask, {"network": "yolox_nano", "network_options": {"size": 64}}),
     "two stages": (
         DetectionTask,
@@ -78,24 +78,32 @@ def test_another_function_is_refused(kind: str, options: dict[str, Any], message
         compare(task_of(kind, **options), task_of(kind))
 
 
-@pytest.mark.parametrize("kind", ["classification", "segmentation", "detection"])
+ALIKE = [
+    (SE, AttentionConfig("se", at=["stage"], options={"reduction": 16})),
+    (AttentionConfig("ela_b", at="stage"), AttentionConfig("ELA-B", at="stage", shared=False)),
+    (
+        AttentionConfig("ela_b", at="stage"),
+        AttentionConfig("ela", at="stage", options={"kernel_size": 7, "implementation": "formula"}),
+    ),
+    (AttentionConfig("none"), AttentionConfig("none", at="stage", mode="residual")),
+]
+UNLIKE = [
+    (SE, AttentionConfig("se", at="stage", mode="residual")),
+    (
+        AttentionConfig("ela_b", at="stage"),
+        AttentionConfig("ela_b", at="stage", options={"norm_groups": 32}),
+    ),
+]
+
+
+# One rule for all tasks: all cases in one, and a pair of each kind in the others.
 @pytest.mark.parametrize(
-    ("here", "there", "same"),
+    ("kind", "here", "there", "same"),
     [
-        (SE, AttentionConfig("se", at=["stage"], options={"reduction": 16}), True),
-        (AttentionConfig("ela_b", at="stage"), AttentionConfig("ELA-B", at="stage", shared=False), True),
-        (
-            AttentionConfig("ela_b", at="stage"),
-            AttentionConfig("ela", at="stage", options={"kernel_size": 7, "implementation": "formula"}),
-            True,
-        ),
-        (AttentionConfig("none"), AttentionConfig("none", at="stage", mode="residual"), True),
-        (SE, AttentionConfig("se", at="stage", mode="residual"), False),
-        (
-            AttentionConfig("ela_b", at="stage"),
-            AttentionConfig("ela_b", at="stage", options={"norm_groups": 32}),
-            False,
-        ),
+        *(("classification", *pair, True) for pair in ALIKE),
+        *(("classification", *pair, False) for pair in UNLIKE),
+        *((kind, *ALIKE[2], True) for kind in ("segmentation", "detection")),
+        *((kind, *UNLIKE[1], False) for kind in ("segmentation", "detection")),
     ],
 )
 def test_of_attention_it_is_the_function_that_counts(

@@ -75,6 +75,18 @@ def test_ignored_pixels_get_no_gradient(batch, config):
     assert logits.grad[1].count_nonzero() > 0
 
 
+def test_a_pixel_that_is_certain_breaks_no_gradient():
+    """Its p_t is 1 to the last bit, where a power below 1 has no finite slope."""
+    logits = torch.zeros(1, 4, 1, 2)
+    logits[0, 2, 0, 0] = 200
+    logits.requires_grad_()
+    mask = torch.tensor([[[2, 1]]])
+    config = SegmentationLossConfig(cross_entropy=0.0, focal=1.0, focal_gamma=0.5)
+    SegmentationLoss(config)(logits, mask)["loss"].backward()
+    assert logits.grad.isfinite().all()
+    assert logits.grad[..., 1].count_nonzero() == 4
+
+
 @pytest.mark.parametrize("config", [{"cross_entropy": 0.0}, {"dice": -1.0}])
 def test_weights_that_make_no_sense(config):
     with pytest.raises(AttnlabError, match="at least one of them above 0"):

@@ -65,7 +65,7 @@ MUTATIONS = [
         "tasks/finite.py",
         'torch.isfinite(kept["loss"])',
         '~torch.isnan(kept["loss"])',
-        ("tasks/test_base.py",),
+        ("tasks/test_finite.py",),
     ),
     Mutation(
         "attention/wrapper.py",
@@ -206,9 +206,9 @@ MUTATIONS = [
     ),
     Mutation(
         "tasks/identity.py",
-        '    "stem_stride",\n',
-        "",
-        ("tasks/test_base.py", "tasks/test_classification.py", "tasks/test_segmentation.py"),
+        ', "stem_stride")',
+        ")",
+        ("tasks/test_identity.py",),
     ),
     # views, callbacks, and what is beside them
     Mutation(

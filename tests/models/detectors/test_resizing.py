@@ -71,6 +71,12 @@ def test_the_shorter_side() -> None:
     assert (batch[1, :, 20:] == 0).all()
 
 
+def test_exact_multiples_get_no_padding() -> None:
+    image = torch.rand(3, 64, 96)
+    batch, _, _ = ShortSide(64, 96, divisor=32, **PLAIN)([image])
+    assert torch.equal(batch[0], image)
+
+
 def test_padding_is_zero_after_normalisation() -> None:
     batch, _, _ = ShortSide(60, 100)([torch.rand(3, 60, 90)])
     assert (batch[0, :, 60:] == 0).all()

@@ -30,7 +30,11 @@ class TestDetectors(DetectorTester):
         self.placements = choice[2]
 
     def build(self) -> BuiltNetwork:
-        return build_detector(self.choice[0], self.classes, self.choice[1])
+        built = build_detector(self.choice[0], self.classes, self.choice[1])
+        if self.choice[0] == "faster_rcnn":
+            # Hundreds of boxes for the second stage would prove nothing more, and take most of the time.
+            built.network.rpn._post_nms_top_n = {"training": 40, "testing": 40}
+        return built
 
 
 def on_meta(name: str, classes: int, **options) -> nn.Module:
