@@ -17,15 +17,10 @@ TRITON = "tests/attention/kernels/test_triton.py"
 ELSEWHERE = {
     "analysis/profile_table.py": "tests/analysis/test_profile.py",
     "analysis/tables.py": "tests/analysis/test_attention_table.py and tests/analysis/test_profile.py",
-    "attention/kernels/choice.py": "tests/attention/kernels/test_ela.py",
-    "attention/kernels/strip_gates.py": "tests/attention/kernels/test_ela.py",
-    "attention/kernels/strip_gates_triton.py": TRITON,
-    "attention/kernels/strips_kernels.py": TRITON,
-    "attention/kernels/strips_triton.py": TRITON,
-    "attention/macs.py": "tests/models/test_cost.py",
+    "attention/kernels/gate_kernels.py": TRITON,
+    "attention/kernels/map_kernels.py": TRITON,
+    "attention/kernels/triton_backend.py": TRITON,
     "attention/observe.py": "tests/attention/test_placement.py",
-    "attention/options.py": "tests/attention/test_registry.py",
-    "attention/placements.py": "tests/attention/test_placement.py",
     "attention/testing.py": "it is a tester; tests/attention/test_registered.py runs it on a page's module",
     "callbacks/cost.py": COMMAND_LINE,
     "callbacks/remember.py": COMMAND_LINE,
@@ -53,6 +48,7 @@ ELSEWHERE = {
 
 HELPERS = {
     "attention/exporting.py": "what older versions of torch cannot export",
+    "attention/kernels/definitions.py": "the six functions of a backend, as their formulas",
     "attention/kernels/triton_checks.py": "run as a process of its own",
     "attention/naive.py": "layers written as their definitions",
     "cli/forking.py": "run as a process of its own",
