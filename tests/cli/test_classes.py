@@ -67,7 +67,7 @@ def test_a_checkpoint_says_what_nobody_else_says() -> None:
     }
     assert classes(remembered=remembered) == ("detection", "COCODetection")
     assert classes("--data=YOLODetectionDataModule", remembered=remembered) == ("detection", "YOLODetection")
-    with pytest.raises(AttnlabError, match=r"is of a DetectionTask, and .* ask for a SegmentationTask"):
+    with pytest.raises(AttnlabError, match=r"saved by DetectionTask, but .* ask for SegmentationTask"):
         classes("--model=SegmentationTask", remembered=remembered)
 
 
@@ -77,7 +77,7 @@ def test_a_checkpoint_says_what_nobody_else_says() -> None:
         (["--task=clasification"], "Did you mean 'classification'"),
         (["--model=ClasificationTask"], "Did you mean 'ClassificationTask'"),
         (["--model=no_such_module.Task"], "cannot be imported"),
-        (["--model=attnlab.data.MaskFolderDataModule"], "not a attnlab.tasks.base.BaseTask"),
+        (["--model=attnlab.data.MaskFolderDataModule"], "not a subclass of attnlab.tasks.base.BaseTask"),
         (["--data=MaskFoldersDataModule"], "Did you mean 'MaskFolderDataModule'"),
         (['--config={"task": ["segmentation"]}'], "Unknown task"),
         (["--config=nowhere/at_all.yaml"], "Cannot read the configuration 'nowhere/at_all.yaml'"),

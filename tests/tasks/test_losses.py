@@ -77,5 +77,5 @@ def test_ignored_pixels_get_no_gradient(batch, config):
 
 @pytest.mark.parametrize("config", [{"cross_entropy": 0.0}, {"dice": -1.0}])
 def test_weights_that_make_no_sense(config):
-    with pytest.raises(AttnlabError, match="at least one of them above 0"):
+    with pytest.raises(AttnlabError, match="at least one above 0"):
         SegmentationLoss(SegmentationLossConfig(**config))

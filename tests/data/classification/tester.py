@@ -84,11 +84,11 @@ class ClassificationTester(DataModuleTester):
     @pytest.mark.parametrize(
         ("options", "message"),
         [
-            ({"train_transforms": [], "scale": (0.5, 1.0)}, "scale belongs to the recipe"),
-            ({"train_transforms": [], "flip": 0.5}, "flip belongs to the recipe"),
-            ({"train_transforms": [], "augment": []}, "augment belongs to the recipe"),
+            ({"train_transforms": [], "scale": (0.5, 1.0)}, "scale applies to the default transforms"),
+            ({"train_transforms": [], "flip": 0.5}, "flip applies to the default transforms"),
+            ({"train_transforms": [], "augment": []}, "augment applies to the default transforms"),
             ({"eval_transforms": [], "eval_resize": 64}, "eval_resize and data.eval_transforms"),
-            ({"eval_resize": 31}, "eval_resize is 31, smaller than crop_size, 32"),
+            ({"eval_resize": 31}, "eval_resize 31 is smaller than crop_size 32"),
             ({"eval_resize": "big"}, "eval_resize is 'big'"),
             ({"classes": {}}, "classes is empty"),
             ({"crop_size": 0}, "crop_size is 0"),
