@@ -281,7 +281,7 @@ class TestBadInput:
         ("flag", "message"),
         [
             ("--model.network=resnet19", "resnet18"),
-            ("--model.network=timm/vit_tiny_patch16_224", "no CNN"),
+            ("--model.network=timm/vit_tiny_patch16_224", "not a CNN"),
             ("--model.network_options={chanels: [8, 8, 8, 8]}", "chanels"),
             ("--data.root=nowhere", "nowhere"),
             ("--data.eval_resize=16", "eval_resize"),

@@ -108,7 +108,7 @@ def test_a_file_of_scores_that_is_none_is_said_before_the_test(run, small, tmp_p
     (tmp_path / "lightning_logs/version_0/scores.json").write_text('{"mine": 1}')
     outcome = run("test", "--ckpt_path=best", *QUIET)
     assert outcome.status == 2
-    assert "Move it out of the way" in outcome.err
+    assert "Move or rename it" in outcome.err
     assert (tmp_path / "lightning_logs/version_0/scores.json").read_text() == '{"mine": 1}'
 
 

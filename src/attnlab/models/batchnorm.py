@@ -1,4 +1,4 @@
-"""BatchNorm where the usual rule cannot hold."""
+"""BatchNorm for single values per channel."""
 
 from __future__ import annotations
 
@@ -10,9 +10,8 @@ class SingleValueBatchNorm2d(nn.BatchNorm2d):
     """BatchNorm that falls back on its running statistics when a channel has a single value.
 
     A global pooling branch (DeepLab's ASPP, UPerNet's coarsest pyramid level) normalises 1x1 maps. With one
-    image in the batch a channel then has one value, its variance is not defined, and PyTorch raises. Here
-    such a batch is normalised as in evaluation, with the running mean and variance, and leaves those
-    unchanged. Any larger batch behaves as ever.
+    image in the batch, the variance of a channel is undefined and PyTorch raises. Here such a batch is
+    normalised as in evaluation and leaves the running statistics unchanged. Larger batches behave as usual.
     """
 
     def forward(self, input: Tensor) -> Tensor:
@@ -25,7 +24,7 @@ class SingleValueBatchNorm2d(nn.BatchNorm2d):
 
 
 def allow_single_values(module: nn.Module) -> int:
-    """Give every BatchNorm in a module this rule, in place and with its weights; how many there were."""
+    """Replace every BatchNorm in a module by this one, in place and with its weights; returns how many."""
     layers = [layer for layer in module.modules() if type(layer) is nn.BatchNorm2d]
     for layer in layers:
         layer.__class__ = SingleValueBatchNorm2d
