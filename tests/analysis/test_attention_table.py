@@ -61,8 +61,8 @@ def test_times_are_those_of_the_work() -> None:
     [
         (["--sort", "macro"], "Did you mean macs"),
         (["--sort", "forward", "--no-time"], "needs times"),
-        (["--channels", "0"], "--channels is at least 1, got 0"),
-        (["--rounds", "-1"], "--rounds is at least 0, got -1"),
+        (["--channels", "0"], "--channels must be at least 1, got 0"),
+        (["--rounds", "-1"], "--rounds must be at least 0, got -1"),
     ],
 )
 def test_what_cannot_be_listed_is_an_error(words: list[str], message: str) -> None:

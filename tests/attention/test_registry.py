@@ -141,7 +141,7 @@ def test_help_comes_from_the_docstring_on_one_line() -> None:
     [
         ("no_such_package.Attention", "No module named 'no_such_package'"),
         ("torch.nn.NoSuchClass", "no attribute 'NoSuchClass'"),
-        ("torch.nn.functional.relu", "is no nn.Module class"),
+        ("torch.nn.functional.relu", "must be an nn.Module class"),
         (".x", "Cannot import"),
     ],
 )
@@ -157,7 +157,7 @@ def test_a_preset_that_is_no_option_is_an_error() -> None:
 
 
 def test_a_name_is_given_once_and_has_no_dots() -> None:
-    with pytest.raises(AttnlabError, match="already stands for ELA"):
+    with pytest.raises(AttnlabError, match="already used by ELA"):
         register_attention("ela")(Own)
-    with pytest.raises(AttnlabError, match="no dots"):
+    with pytest.raises(AttnlabError, match="not contain dots"):
         register_attention("a.b")(ELA)

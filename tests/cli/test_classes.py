@@ -80,7 +80,7 @@ def test_a_checkpoint_says_what_nobody_else_says() -> None:
         (["--model=attnlab.data.MaskFolderDataModule"], "not a subclass of attnlab.tasks.base.BaseTask"),
         (["--data=MaskFoldersDataModule"], "Did you mean 'MaskFolderDataModule'"),
         (['--config={"task": ["segmentation"]}'], "Unknown task"),
-        (["--config=nowhere/at_all.yaml"], "Cannot read the configuration 'nowhere/at_all.yaml'"),
+        (["--config=nowhere/at_all.yaml"], "Cannot read the recipe 'nowhere/at_all.yaml'"),
         (["--config=quickstart_segmentatoin"], "Did you mean 'quickstart_segmentation'"),
         (["--config="], "--config takes a YAML file"),
         (["--ckpt_path=nowhere.ckpt"], "No checkpoint at nowhere.ckpt"),

@@ -115,13 +115,13 @@ class TestOneRun:
             assert attnlab.load(tmp_path / "other.ckpt").class_names[5] == "class5"
         else:
             assert outcome.status == 2
-            assert "is of a captioning task" in outcome.err
+            assert "is for the task 'captioning'" in outcome.err
 
     def test_another_task_than_the_checkpoints(self, run, small):
         assert run("fit", *small).status == 0
         outcome = run("test", "--task=segmentation", "--ckpt_path=last", *QUIET)
         assert outcome.status == 2
-        assert "The checkpoint is of a ClassificationTask" in outcome.err
+        assert "The checkpoint was saved by ClassificationTask" in outcome.err
 
 
 def test_another_data_module_starts_from_its_own_defaults(run, small, tmp_path):

@@ -240,6 +240,6 @@ def test_predictions_into_the_folder_of_the_pictures_are_refused(run, tmp_path, 
         f"--predictions.output_dir={tmp_path}",
     )
     assert outcome.status == 2, outcome.out
-    assert "take the place of a picture that is to be read" in outcome.err
+    assert "overwrite an input image" in outcome.err
     assert (tmp_path / name).read_bytes() == before
     assert [path.name for path in tmp_path.iterdir()] == [name]

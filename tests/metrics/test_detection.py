@@ -256,7 +256,7 @@ def test_bad_input_is_named():
         score([(detections, {"image_id": torch.tensor(77)})])
     with pytest.raises(AttnlabError, match="Detections of 2 images cannot be scored on 1 targets"):
         DetectionScores(NAMES).update([detections] * 2, [target])
-    with pytest.raises(AttnlabError, match="Image 77 has 1 boxes with 2 scores or labels"):
+    with pytest.raises(AttnlabError, match="Image 77 has 1 boxes but 2 scores or labels"):
         score([({**detections, "scores": torch.ones(2), "labels": torch.zeros(2)}, target)])
 
 
