@@ -16,7 +16,7 @@ from tests.views.conftest import shares, trainer_of
 
 DATA = SimpleNamespace(
     class_names=["cat", "dog, wild", "cow"],
-    synsets=["n01", "n02", "n03"],
+    class_folders=["n01", "n02", "n03"],
     mean=(0.5, 0.5, 0.5),
     std=(0.25, 0.25, 0.25),
 )

@@ -54,7 +54,7 @@ class RememberData(SaveConfigCallback):
         self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]
     ) -> None:
         """Add the data's options, under Lightning's key, and the training length."""
-        data = _plain(self.config.data)
+        data = _as_builtin(self.config.data)
         module = trainer.datamodule  # type: ignore[attr-defined]
         more = module.remembered() if isinstance(module, DataModule) else {}
         options = {**(data.get("init_args") or {}), **more}
@@ -64,7 +64,7 @@ class RememberData(SaveConfigCallback):
 
     def hparams(self, task: LightningModule) -> dict[str, Any]:
         """What distinguishes this run, under dotted names: seed, network, data, length, versions."""
-        data = _plain(self.config.data)
+        data = _as_builtin(self.config.data)
         options = data.get("init_args") if isinstance(data, dict) else None
         trainer = self.config.trainer.as_dict()
         return flat(
@@ -73,18 +73,18 @@ class RememberData(SaveConfigCallback):
                 "task": getattr(task, "kind", type(task).__name__),
                 **dict(task.hparams),
                 "data": {"class": str(data.get("class_path", "")).rpartition(".")[2], **(options or {})},
-                "trainer": {key: _plain(trainer.get(key)) for key in OF_THE_TRAINER},
+                "trainer": {key: _as_builtin(trainer.get(key)) for key in OF_THE_TRAINER},
                 "version": {name: version(name) for name in ("attnlab", "torch", "torchvision", "lightning")},
             }
         )
 
 
-def _plain(value: Any) -> Any:
+def _as_builtin(value: Any) -> Any:
     """Parsed options as dicts, lists and scalars."""
     if isinstance(value, Namespace):
         value = value.clone().as_dict()
     if isinstance(value, dict):
-        return {key: _plain(item) for key, item in value.items()}
+        return {key: _as_builtin(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
-        return [_plain(item) for item in value]
+        return [_as_builtin(item) for item in value]
     return value if isinstance(value, bool | int | float | str | None) else str(value)

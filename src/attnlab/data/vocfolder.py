@@ -159,16 +159,16 @@ class VOCFolder:
         """
         images = self._there("JPEGImages", IMAGE_SUFFIXES)
         flagged = [_FLAGGED.fullmatch(line) for line in lines]
-        if all(flagged) and not any(_plain(line) in images for line in lines):
-            return [_plain(match[1]) for match in flagged if match]
+        if all(flagged) and not any(_bare_name(line) in images for line in lines):
+            return [_bare_name(match[1]) for match in flagged if match]
         names = []
         for line in lines:
-            paths = None if _plain(line) in images else _TWO_PATHS.fullmatch(line)
-            names.append(_plain(paths[paths.lastgroup or 0] if paths else line))
+            paths = None if _bare_name(line) in images else _TWO_PATHS.fullmatch(line)
+            names.append(_bare_name(paths[paths.lastgroup or 0] if paths else line))
         return names
 
 
-def _plain(name: str) -> str:
+def _bare_name(name: str) -> str:
     """A name without folders and image suffix."""
     path = Path(name.replace("\\", "/"))
     return path.stem if path.suffix.lower() in IMAGE_SUFFIXES else path.name

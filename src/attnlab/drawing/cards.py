@@ -16,7 +16,7 @@ MARGIN, GAP, PADDING, FRAME, NARROWEST = 16, 10, 7, 4, 150
 
 
 @dataclass(frozen=True)
-class Line:
+class CaptionLine:
     """A line of a caption: a text, shortened if too long (a path in its middle), and a figure."""
 
     text: str
@@ -31,13 +31,13 @@ class Card:
     """An image (H, W, 3), its caption, and the frame's colour (``figures.RIGHT`` or ``WRONG``) or None."""
 
     image: Pixels
-    lines: Sequence[Line] = field(default_factory=tuple)
+    lines: Sequence[CaptionLine] = field(default_factory=tuple)
     frame: Colour | None = None
 
 
-def path_line(name: str) -> Line:
+def path_line(name: str) -> CaptionLine:
     """A file's name, small and grey."""
-    return Line(name, colour=GREY, size=10, is_path=True)
+    return CaptionLine(name, colour=GREY, size=10, is_path=True)
 
 
 def sheet(cards: Sequence[Card], title: str, columns: int = 6) -> Pixels:

@@ -104,27 +104,29 @@ def _modules(network: nn.Module) -> list[Any]:
         if module is network:  # libraries note there which options it was built with
             held = {key: value for key, value in held.items() if not isinstance(value, Mapping)}
         buffers = dict(module.named_buffers(recurse=False))
-        found.append((name, numbers.setdefault(module, len(numbers)), type(module), _plain([held, buffers])))
+        found.append(
+            (name, numbers.setdefault(module, len(numbers)), type(module), _by_value([held, buffers]))
+        )
     return found
 
 
-def _plain(value: Any, levels: int = 8) -> Any:
+def _by_value(value: Any, levels: int = 8) -> Any:
     """A value that compares equal if both objects were made in the same way."""
     if levels == 0 or isinstance(value, nn.Module):
         return type(value)
     if isinstance(value, Tensor):
         return value.tolist()
     if isinstance(value, Mapping):
-        return {key: _plain(item, levels - 1) for key, item in value.items()}
+        return {key: _by_value(item, levels - 1) for key, item in value.items()}
     if isinstance(value, list | tuple):
-        return [_plain(item, levels - 1) for item in value]
+        return [_by_value(item, levels - 1) for item in value]
     if isinstance(value, partial):
-        return _plain([value.func, value.args, value.keywords], levels - 1)
+        return _by_value([value.func, value.args, value.keywords], levels - 1)
     if isinstance(value, FunctionType):
         held = [cell.cell_contents for cell in value.__closure__ or ()]
-        return [value.__module__, value.__qualname__, _plain([held, value.__defaults__], levels - 1)]
+        return [value.__module__, value.__qualname__, _by_value([held, value.__defaults__], levels - 1)]
     if hasattr(value, "__dict__") and not isinstance(value, type):
-        return [type(value), _plain(vars(value), levels - 1)]
+        return [type(value), _by_value(vars(value), levels - 1)]
     return value
 
 

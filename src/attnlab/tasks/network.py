@@ -40,7 +40,7 @@ def as_config(cls: type[ConfigT], value: ConfigT | dict[str, Any]) -> ConfigT:
     return cls(**value) if isinstance(value, dict) else value
 
 
-def plain(value: Any) -> Any:
+def as_builtin(value: Any) -> Any:
     """A block of options as plain values, which a checkpoint may hold."""
     return asdict(value) if is_dataclass(value) and not isinstance(value, type) else value
 
@@ -136,7 +136,7 @@ class NetworkModule(LightningModule):
             "channels_last": channels_last,
             "compile": compile,
         }
-        self.save_hyperparameters({name: plain(value) for name, value in hparams.items()}, logger=False)
+        self.save_hyperparameters({name: as_builtin(value) for name, value in hparams.items()}, logger=False)
         self._configured_groups: list[dict[str, Any]] = []
         self._weights_ready = False
         self._compiled = False

@@ -13,7 +13,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from attnlab.drawing.cards import Card, Line, path_line, sheet
+from attnlab.drawing.cards import CaptionLine, Card, path_line, sheet
 from attnlab.drawing.confusion import confusion_picture
 from attnlab.drawing.figures import RIGHT, WRONG
 from attnlab.drawing.pixels import Pixels, denormalise, percent, thumbnail
@@ -56,12 +56,12 @@ class Seen:
     def card(self, names: Sequence[str], with_shares: bool) -> Card:
         """The image with truth and prediction, framed green if they agree, else red."""
         colour = RIGHT if self.guess == self.truth else WRONG
-        guess = Line("-> no prediction", "NaN", colour)
+        guess = CaptionLine("-> no prediction", "NaN", colour)
         if self.guess >= 0:
-            guess = Line(f"-> {names[self.guess]}", percent(self.guess_share), colour)
+            guess = CaptionLine(f"-> {names[self.guess]}", percent(self.guess_share), colour)
         if not with_shares:
-            return Card(self.image, (Line(names[self.truth]), guess), colour)
-        truth = Line(names[self.truth], percent(self.truth_share), RIGHT)
+            return Card(self.image, (CaptionLine(names[self.truth]), guess), colour)
+        truth = CaptionLine(names[self.truth], percent(self.truth_share), RIGHT)
         return Card(self.image, (truth, guess, path_line(self.name)), None)
 
 
@@ -208,12 +208,12 @@ class ClassTable(base.Record):
         """A row for each class."""
         if result is None or not result.images:
             return None
-        rows = class_rows(result.matrix, result.per_class, data.class_names, data.synsets)
+        rows = class_rows(result.matrix, result.per_class, data.class_names, data.class_folders)
         return base.TextFile(f"classes_{stage}.csv", base.csv_text([COLUMNS, *rows]))
 
 
 def class_rows(
-    matrix: Tensor, accuracy: dict[str, float], names: list[str], synsets: list[str]
+    matrix: Tensor, accuracy: dict[str, float], names: list[str], folders: list[str]
 ) -> list[tuple[object, ...]]:
     """A row per class, with the columns `COLUMNS`; unknown values are empty.
 
@@ -221,11 +221,11 @@ def class_rows(
     that have images; there are K names and folders.
     """
     rows: list[tuple[object, ...]] = []
-    for index, (name, synset, counts) in enumerate(zip(names, synsets, matrix.tolist(), strict=True)):
+    for index, (name, folder, counts) in enumerate(zip(names, folders, matrix.tolist(), strict=True)):
         others = [0 if other == index else count for other, count in enumerate(counts)]
         most = max(others, default=0)
         confused = (names[others.index(most)], most) if most else ("", 0)
-        rows.append((index, synset, name, sum(counts), accuracy.get(name, ""), *confused))
+        rows.append((index, folder, name, sum(counts), accuracy.get(name, ""), *confused))
     return rows
 
 
@@ -261,7 +261,7 @@ class ClassificationWriter(base.Writer):
         """Keep the row, and the card of the first images."""
         assert isinstance(prediction, ClassificationPrediction)
         ranked, path = prediction.ranked(self.top), str(prediction.path)
-        cells = [cell for c, p in ranked for cell in (data.class_names[c], data.synsets[c], f"{p:.6g}")]
+        cells = [cell for c, p in ranked for cell in (data.class_names[c], data.class_folders[c], f"{p:.6g}")]
         card = None
         if self.draws(index):
             lines = (*prediction.lines(CAPTIONED)[: self.top], path_line(Path(path).name))

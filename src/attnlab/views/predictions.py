@@ -10,7 +10,7 @@ from PIL import Image
 from torch import Tensor
 
 from attnlab.drawing.boxes import detected, draw_boxes, scaled
-from attnlab.drawing.cards import Card, Line, sheet
+from attnlab.drawing.cards import CaptionLine, Card, sheet
 from attnlab.drawing.figures import GREY, INK
 from attnlab.drawing.masks import overlay_with_legend
 from attnlab.drawing.pixels import Palette, Pixels, as_pixels, fitted_to, percent, thumbnail
@@ -95,10 +95,10 @@ class ClassificationPrediction(Prediction):
         """Name and probability of the likeliest classes, in descending order."""
         return [(self.class_names[index], value) for index, value in self.ranked(count)]
 
-    def lines(self, count: int = 3) -> list[Line]:
+    def lines(self, count: int = 3) -> list[CaptionLine]:
         """A caption: the likeliest classes, the first one dark."""
         return [
-            Line(name, percent(value), GREY if rank else INK)
+            CaptionLine(name, percent(value), GREY if rank else INK)
             for rank, (name, value) in enumerate(self.top(count))
         ]
 

@@ -60,7 +60,7 @@ def write(folder: Path, files: dict[str, bytes]) -> None:
 
 
 def labels(data: ImageNetDataModule, split: str) -> dict[str, str]:
-    return {item.name: data.synsets[item.label] for item in data.items(split)}
+    return {item.name: data.class_folders[item.label] for item in data.items(split)}
 
 
 @pytest.fixture
@@ -91,8 +91,8 @@ def test_from_archives_to_batches(root, few_synsets):
 def test_before_the_archives_are_extracted_there_are_1000_classes(root):
     data = module(root, extract=True)
     assert data.num_classes == len(set(data.class_names)) == 1000
-    assert data.synsets == sorted(data.synsets)
-    assert (data.synsets[0], data.synsets[-1]) == ("n01440764", "n15075141")
+    assert data.class_folders == sorted(data.class_folders)
+    assert (data.class_folders[0], data.class_folders[-1]) == ("n01440764", "n15075141")
     assert not (root / "train").exists()
 
 

@@ -29,7 +29,7 @@ class ClassificationTester(DataModuleTester):
 
     def test_attributes(self):
         data, folders = self.make(), self.folders or self.classes
-        assert data.synsets == folders
+        assert data.class_folders == folders
         assert data.crop_size == 32
         assert data.remembered() == {"classes": dict(zip(folders, self.classes, strict=True))}
 
@@ -57,7 +57,7 @@ class ClassificationTester(DataModuleTester):
         for batch in data.test_dataloader():
             assert set(batch) == {"image", "label", "index", "counted", "name"}
             for image, label, name in zip(batch["image"], batch["label"], batch["name"], strict=True):
-                assert name.split("/")[0] == data.synsets[label]
+                assert name.split("/")[0] == data.class_folders[label]
                 (item,) = (item for item in data.items("test") if item.name == name)
                 with Image.open(item.path) as stored:
                     pixels = torch.from_numpy(np.array(stored)).permute(2, 0, 1)

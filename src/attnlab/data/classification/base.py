@@ -12,7 +12,7 @@ from torch import nn
 from torch.utils.data import Dataset
 
 from attnlab.data.base import DataModule
-from attnlab.data.classification.sets import EvalSet, LabelledPicture, TrainSet, collate
+from attnlab.data.classification.sets import EvalSet, ImageAndLabel, TrainSet, collate
 from attnlab.data.names import absent_classes, alike, check_names, differences, shown_alike
 from attnlab.data.sampling import run_seed
 from attnlab.data.sets import PredictSet
@@ -127,7 +127,7 @@ class ClassificationDataModule(DataModule):
         return list(self._known_classes.values())
 
     @property
-    def synsets(self) -> list[str]:
+    def class_folders(self) -> list[str]:
         """Folders of the classes 0, 1, …."""
         return list(self._known_classes)
 
@@ -145,7 +145,7 @@ class ClassificationDataModule(DataModule):
             )
         super().setup(stage)
 
-    def _look_at_classes(self, items: Sequence[LabelledPicture]) -> None:
+    def _look_at_classes(self, items: Sequence[ImageAndLabel]) -> None:
         """Reject data that cannot be trained on; warn of classes left without images by the check."""
         if self.num_classes == 1:
             raise AttnlabError(

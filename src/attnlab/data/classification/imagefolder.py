@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from attnlab.data.classification.base import ClassificationDataModule
-from attnlab.data.classification.sets import LabelledPicture
+from attnlab.data.classification.sets import ImageAndLabel
 from attnlab.data.folders import files_below, is_picture, listing
 from attnlab.data.images import IMAGE_SUFFIXES
 from attnlab.data.names import SPLIT_NAMES, differences, listed, split_called
@@ -76,7 +76,7 @@ class ImageFolderDataModule(ClassificationDataModule):
                 return shown_names(self._class_folders(split))
         raise self._no_folder("val")
 
-    def items(self, split: str) -> list[LabelledPicture]:
+    def items(self, split: str) -> list[ImageAndLabel]:
         """The images of a split, sorted by class and name.
 
         Raises:
@@ -85,20 +85,20 @@ class ImageFolderDataModule(ClassificationDataModule):
         """
         folder = self.folder(split)
         found = self._class_folders(split)
-        labels = {name: label for label, name in enumerate(self.synsets)}
+        labels = {name: label for label, name in enumerate(self.class_folders)}
         if how := differences(labels, found):
             raise AttnlabError(
                 f"The class folders in '{folder}' are not the {len(labels)} classes of the data set. {how} "
                 "Every split needs the same class folders."
             )
-        items: list[LabelledPicture] = []
+        items: list[ImageAndLabel] = []
         empty: list[str] = []
         for name, label in labels.items():
             files, others = list_pictures(folder / name)
             if not files:
                 empty.append(f"{name} ({others} files of other kinds)" if others else name)
             prefix = f"{folder}{os.sep}{name}{os.sep}"
-            items += [LabelledPicture(f"{name}/{file}", Path(prefix + file), label) for file in files]
+            items += [ImageAndLabel(f"{name}/{file}", Path(prefix + file), label) for file in files]
         if empty:
             raise AttnlabError(
                 f"In '{folder}', {len(empty)} of {len(labels)} class folders contain no images: "

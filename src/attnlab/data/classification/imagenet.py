@@ -21,7 +21,7 @@ from attnlab.data.classification.imagenet_archive import (
     part_of,
     read_devkit,
 )
-from attnlab.data.classification.sets import LabelledPicture
+from attnlab.data.classification.sets import ImageAndLabel
 from attnlab.data.folders import is_picture, listing
 from attnlab.data.names import listed
 from attnlab.errors import AttnlabError
@@ -77,7 +77,7 @@ class ImageNetDataModule(ImageFolderDataModule):
                 return shown_names(sorted(wordnet().label_names()))
         return super().data_classes()
 
-    def items(self, split: str) -> list[LabelledPicture]:
+    def items(self, split: str) -> list[ImageAndLabel]:
         """The images of a split; those of a flat validation folder are sorted by number.
 
         Raises:
@@ -87,7 +87,7 @@ class ImageNetDataModule(ImageFolderDataModule):
         if split == "train" or not self._is_flat(split):
             return super().items(split)
         folder = self.folder(split)
-        labels = {wnid: label for label, wnid in enumerate(self.synsets)}
+        labels = {wnid: label for label, wnid in enumerate(self.class_folders)}
         wnids = {name: self._devkit.wnid(name) for name in listing(folder)[0] if is_picture(name)}
         strange = sorted(set(wnids.values()) - set(labels))
         if strange:
@@ -99,7 +99,7 @@ class ImageNetDataModule(ImageFolderDataModule):
             )
         if len({Path(name).stem for name in wnids}) < len(wnids):
             raise AttnlabError(f"In '{folder}', several images have the same number: keep only one of each.")
-        return [LabelledPicture(name, folder / name, labels[wnid]) for name, wnid in wnids.items()]
+        return [ImageAndLabel(name, folder / name, labels[wnid]) for name, wnid in wnids.items()]
 
     @cached_property
     def _devkit(self) -> Devkit:

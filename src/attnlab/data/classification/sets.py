@@ -18,7 +18,7 @@ from attnlab.data.transforms import RandomResizedCropFlip
 from attnlab.errors import AttnlabError
 
 
-class LabelledPicture(NamedTuple):
+class ImageAndLabel(NamedTuple):
     """An image file and its class.
 
     Attributes:
@@ -40,7 +40,7 @@ class EvalSet(SampleSet):
         transforms: Applied in turn to the image (tv_tensors.Image).
     """
 
-    def __init__(self, items: Sequence[LabelledPicture], transforms: Sequence[nn.Module]) -> None:
+    def __init__(self, items: Sequence[ImageAndLabel], transforms: Sequence[nn.Module]) -> None:
         self.names = PackedStrings(item.name for item in items)
         self.paths = PackedStrings(str(item.path) for item in items)
         self.labels = np.array([item.label for item in items], np.int64)
@@ -68,7 +68,7 @@ class TrainSet(EvalSet):
         seed: The run's seed. A sample's random numbers depend only on it, the epoch and the index.
     """
 
-    def __init__(self, items: Sequence[LabelledPicture], transforms: Sequence[nn.Module], seed: int) -> None:
+    def __init__(self, items: Sequence[ImageAndLabel], transforms: Sequence[nn.Module], seed: int) -> None:
         super().__init__(items, transforms)
         self.seed = seed
 

@@ -21,7 +21,7 @@ OF_OBJECTS = ("boxes", "labels", "area", "iscrowd", "difficult")
 """The attributes of `DetectionItems` with one row per object."""
 
 
-class AnnotatedImage(NamedTuple):
+class ImageAndBoxes(NamedTuple):
     """An image file and its annotation.
 
     Attributes:
@@ -81,7 +81,7 @@ class DetectionItems:
     dropped: dict[int, int] = field(default_factory=dict)
 
     @classmethod
-    def of(cls, images: Iterable[AnnotatedImage], problems: dict[int, str] | None = None) -> DetectionItems:
+    def of(cls, images: Iterable[ImageAndBoxes], problems: dict[int, str] | None = None) -> DetectionItems:
         """Pack images in the data set's order; see `packed`."""
         listed = list(images)
         counts = [len(image.labels) for image in listed]

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 from attnlab.data.detection.base import DetectionDataModule
-from attnlab.data.detection.items import AnnotatedImage, DetectionItems
+from attnlab.data.detection.items import DetectionItems, ImageAndBoxes
 from attnlab.data.download import download_voc, how_to_get_voc, refuse_idle_mirror
 from attnlab.data.names import check_names, listed
 from attnlab.data.voc_xml import VOCAnnotation, read_annotation
@@ -145,7 +145,7 @@ def read_items(
                 found = Counter(entry.name for annotation in annotations for entry in annotation.objects)
                 raise _unknown_class(entry.name, item.annotation, found, class_names, option, given)
     images = [
-        AnnotatedImage(
+        ImageAndBoxes(
             name=item.name,
             path=item.image,
             image_id=position,

@@ -12,7 +12,7 @@ from lightning.pytorch.utilities import rank_zero_warn
 
 from attnlab.data.checks import MANY_FILES, look_at_all
 from attnlab.data.detection.base import DetectionDataModule
-from attnlab.data.detection.items import AnnotatedImage, DetectionItems
+from attnlab.data.detection.items import DetectionItems, ImageAndBoxes
 from attnlab.data.detection.yolo_labels import LabelFormat, YOLOLabels, look_up_labels
 from attnlab.data.detection.yolo_yaml import YOLOYaml, find_yaml, read_data_yaml
 from attnlab.data.names import check_names, differences, listed
@@ -175,7 +175,7 @@ def _items(images: Sequence[Path], looks: Sequence[YOLOLabels]) -> DetectionItem
     top = os.path.commonpath([image.parent for image in images])
     return DetectionItems.of(
         [
-            AnnotatedImage(
+            ImageAndBoxes(
                 name=image.relative_to(top).as_posix(),
                 path=image,
                 image_id=position,

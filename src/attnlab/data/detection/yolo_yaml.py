@@ -124,7 +124,7 @@ class YOLOYaml:
             return [beside]
         if not isinstance(stated, str):
             raise AttnlabError(f"In '{self.path}', 'path' is {stated!r}; it must be the data set's folder.")
-        as_it_stands = _plain(beside / stated.strip())
+        as_it_stands = _simplified(beside / stated.strip())
         guesses = [place for place in self._places(stated, [beside, beside.parent]) if place.is_dir()]
         # After the file's own folder: a copy of the data set must not read the original.
         first = [as_it_stands] if as_it_stands.is_dir() else []
@@ -140,7 +140,7 @@ class YOLOYaml:
         if text.startswith("/") or re.match("[A-Za-z]:/", text):
             yield Path(entry.strip())
         else:
-            yield from (_plain(base / text) for base in bases)
+            yield from (_simplified(base / text) for base in bases)
         parts = re.sub(r"^([A-Za-z]:)?(\.?\.?/)+", "", text).split("/")
         # The split's name is never dropped: train and val would be the same folder.
         most = max((k for k, part in enumerate(parts) if part.lower() in _CALLS), default=len(parts) - 1)
@@ -275,7 +275,7 @@ def _other_calls(entry: str, split: str) -> list[str]:
     ]
 
 
-def _plain(path: Path) -> Path:
+def _simplified(path: Path) -> Path:
     """A path without ``./`` and ``folder/../``, unless the folder is a link."""
     parts: list[str] = []
     for part in path.parts:

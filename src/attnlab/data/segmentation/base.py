@@ -19,7 +19,7 @@ from attnlab.data.sampling import run_seed
 from attnlab.data.segmentation.mask_values import Look, MaskCensus, look_at_pairs, sampled_values
 from attnlab.data.segmentation.sets import (
     EvalSet,
-    LabelledImage,
+    ImageAndMask,
     MaskReader,
     TrainSet,
     collate_padded,
@@ -111,7 +111,7 @@ class SegmentationDataModule(DataModule):
             self.train_transforms = list(train_transforms)
         resize: list[nn.Module] = [] if eval_size is None else [v2.Resize(eval_size, antialias=True)]
         self.eval_transforms = resize if eval_transforms is None else list(eval_transforms)
-        self._looks: dict[LabelledImage, Look] = {}
+        self._looks: dict[ImageAndMask, Look] = {}
 
     @property
     def class_names(self) -> list[str]:
@@ -125,11 +125,11 @@ class SegmentationDataModule(DataModule):
         crop = RandomScaleCrop(crop_size, scale or self.default_scale, (red, green, blue), self.ignore_index)
         return [crop, v2.RandomHorizontalFlip(flip)]
 
-    def paths(self, items: list[LabelledImage]) -> Sequence[Path | str]:
+    def paths(self, items: list[ImageAndMask]) -> Sequence[Path | str]:
         """The image file of each item."""
         return [item.image for item in items]
 
-    def problems(self, split: str, items: list[LabelledImage]) -> dict[int, str]:
+    def problems(self, split: str, items: list[ImageAndMask]) -> dict[int, str]:
         """Problems of images and masks, by position.
 
         Raises:
@@ -159,7 +159,7 @@ class SegmentationDataModule(DataModule):
         """Stack training samples; pad evaluation samples."""
         return collate_train if split == "train" else partial(collate_padded, ignore_index=self.ignore_index)
 
-    def _look_at_values(self, items: list[LabelledImage]) -> None:
+    def _look_at_values(self, items: list[ImageAndMask]) -> None:
         """Check the training masks as a whole."""
         if self.check == "full":
             census = MaskCensus([self._looks[item].values for item in items], self.ignore_index)

@@ -19,7 +19,7 @@ from attnlab.data.segmentation.coded_masks import (
     read_colours,
 )
 from attnlab.data.segmentation.paired_folders import SPLIT, pairs_in, split_folder, validated_on
-from attnlab.data.segmentation.sets import LabelledImage
+from attnlab.data.segmentation.sets import ImageAndMask
 from attnlab.errors import AttnlabError, unknown
 
 _LARGEST = 65535
@@ -126,7 +126,7 @@ class MaskFolderDataModule(SegmentationDataModule):
         colours = {name: list(colour) for name, colour in self._table_to_keep.items()}
         return {"class_names": self.class_names, "colours": colours}
 
-    def items(self, split: str) -> list[LabelledImage]:
+    def items(self, split: str) -> list[ImageAndMask]:
         """The images and masks of a split, sorted by name.
 
         Raises:
@@ -156,7 +156,7 @@ class MaskFolderDataModule(SegmentationDataModule):
         chosen = validated_on([item.name for item in items], self.val_share, self.val_seed)
         return [item for item in items if (item.name in chosen) == (split == "val")]
 
-    def problems(self, split: str, items: list[LabelledImage]) -> dict[int, str]:
+    def problems(self, split: str, items: list[ImageAndMask]) -> dict[int, str]:
         """Problems of images and masks, by position; missing masks whatever ``check`` says.
 
         Raises:
@@ -174,7 +174,7 @@ class MaskFolderDataModule(SegmentationDataModule):
             if not item.mask.is_file()
         }
 
-    def _pairs(self, split: str) -> list[LabelledImage]:
+    def _pairs(self, split: str) -> list[ImageAndMask]:
         images, masks = self._folder("images", split), self._folder("masks", split)
         items, surplus = pairs_in(images, masks, self.image_suffix, self.mask_suffix)
         if surplus:

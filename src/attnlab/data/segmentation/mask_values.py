@@ -13,7 +13,7 @@ from attnlab.data.check_memory import CheckMemory
 from attnlab.data.checks import look_at_all
 from attnlab.data.images import FILE_HINT, read_image, read_mask
 from attnlab.data.names import absent_classes, listed
-from attnlab.data.segmentation.sets import LabelledImage, MaskReader
+from attnlab.data.segmentation.sets import ImageAndMask, MaskReader
 from attnlab.errors import AttnlabError
 
 Values = Mapping[int, int]
@@ -36,7 +36,7 @@ class Look(NamedTuple):
 
 
 def look_at_pairs(
-    items: Sequence[LabelledImage], num_classes: int, ignore_index: int, reader: MaskReader, root: str | Path
+    items: Sequence[ImageAndMask], num_classes: int, ignore_index: int, reader: MaskReader, root: str | Path
 ) -> list[Look]:
     """Decode every image and mask, compare their sizes, and count the masks' values.
 
@@ -58,7 +58,7 @@ def look_at_pairs(
         return list(look_at_all(len(items), look).values())
 
 
-def _counted(item: LabelledImage, reader: MaskReader) -> str:
+def _counted(item: ImageAndMask, reader: MaskReader) -> str:
     """The mask's values with their number of pixels, as stored by `CheckMemory`: ``0:112 15:8``.
 
     Raises:

@@ -9,7 +9,7 @@ from pathlib import Path
 from attnlab.data.folders import files_below, is_picture, names_in
 from attnlab.data.images import IMAGE_SUFFIXES
 from attnlab.data.names import SPLIT_NAMES, listed
-from attnlab.data.segmentation.sets import LabelledImage
+from attnlab.data.segmentation.sets import ImageAndMask
 from attnlab.errors import AttnlabError
 
 SPLIT = "{split}"
@@ -44,7 +44,7 @@ def split_folder(root: Path, pattern: str, split: str, name: str) -> Path | None
 
 def pairs_in(
     images: Path, masks: Path, image_suffix: str, mask_suffix: str
-) -> tuple[list[LabelledImage], list[Path]]:
+) -> tuple[list[ImageAndMask], list[Path]]:
     """The images in a folder, recursively, with their masks in another.
 
     An image and its mask have the same relative path except for the suffix.
@@ -70,7 +70,7 @@ def pairs_in(
         )
     default = mask_suffix if _has_extension(mask_suffix) else f"{mask_suffix}.png"
     items = [
-        LabelledImage(name, image, by_name.get(name, masks / f"{name}{default}"))
+        ImageAndMask(name, image, by_name.get(name, masks / f"{name}{default}"))
         for name, image in sorted(pictures.items())
     ]
     if not any(item.name in by_name for item in items):

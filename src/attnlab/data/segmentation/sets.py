@@ -20,7 +20,7 @@ MaskReader = Callable[[Path], Tensor]
 """Reads a mask file as class indices, (H, W) uint8; must be picklable for loader workers."""
 
 
-class LabelledImage(NamedTuple):
+class ImageAndMask(NamedTuple):
     """An image and its mask.
 
     Attributes:
@@ -44,7 +44,7 @@ class EvalSet(SampleSet):
     """
 
     def __init__(
-        self, items: Sequence[LabelledImage], transforms: Sequence[nn.Module], reader: MaskReader = read_mask
+        self, items: Sequence[ImageAndMask], transforms: Sequence[nn.Module], reader: MaskReader = read_mask
     ) -> None:
         self.items = items
         self.transforms = transforms
@@ -75,7 +75,7 @@ class TrainSet(EvalSet):
     """
 
     def __init__(
-        self, items: Sequence[LabelledImage], transforms: Sequence[nn.Module], reader: MaskReader, seed: int
+        self, items: Sequence[ImageAndMask], transforms: Sequence[nn.Module], reader: MaskReader, seed: int
     ) -> None:
         super().__init__(items, transforms, reader)
         self.seed = seed

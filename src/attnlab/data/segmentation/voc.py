@@ -13,7 +13,7 @@ from attnlab.data.download import download_voc, how_to_get_voc, refuse_idle_mirr
 from attnlab.data.names import listed
 from attnlab.data.segmentation.base import SegmentationDataModule
 from attnlab.data.segmentation.mask_values import MaskCensus, sampled_values
-from attnlab.data.segmentation.sets import LabelledImage
+from attnlab.data.segmentation.sets import ImageAndMask
 from attnlab.data.voc_xml import read_annotation
 from attnlab.data.vocfolder import VOC_CLASSES, VOCFolder, colour_map
 from attnlab.errors import AttnlabError
@@ -85,7 +85,7 @@ class VOCSegmentationDataModule(SegmentationDataModule):
         except AttnlabError:
             download_voc(self.root, self.year, self.mirror)
 
-    def items(self, split: str) -> list[LabelledImage]:
+    def items(self, split: str) -> list[ImageAndMask]:
         """The files of a split.
 
         Raises:
@@ -96,7 +96,7 @@ class VOCSegmentationDataModule(SegmentationDataModule):
         if split == "train":
             items = self._trained_on(folder)
         else:
-            items = labelled_images(folder, self.val_split if split == "val" else self.test_split)
+            items = images_and_masks(folder, self.val_split if split == "val" else self.test_split)
         if not self._classes_given:
             refuse_ones_own(folder, items, self.year, self.ignore_index)
         return items
@@ -104,12 +104,12 @@ class VOCSegmentationDataModule(SegmentationDataModule):
     def _folder(self) -> VOCFolder:
         return VOCFolder.find(self.root, self.year, how_to_get_voc(self.year))
 
-    def _trained_on(self, folder: VOCFolder) -> list[LabelledImage]:
+    def _trained_on(self, folder: VOCFolder) -> list[ImageAndMask]:
         if self.train_split != "train_aug":
-            return labelled_images(folder, self.train_split)
+            return images_and_masks(folder, self.train_split)
         lists = [name for name in _AUG_LISTS if folder.list_file(name).is_file()]
         if lists and (folder.folder / _AUG_MASKS).is_dir():
-            return labelled_images(folder, lists[0], _AUG_MASKS)
+            return images_and_masks(folder, lists[0], _AUG_MASKS)
         raise AttnlabError(
             f"train_aug needs the masks '{folder.folder / _AUG_MASKS}' and the list "
             f"'{folder.list_file(_AUG_LISTS[0])}' (or {_AUG_LISTS[1]}.txt). They come from the Semantic "
@@ -119,12 +119,12 @@ class VOCSegmentationDataModule(SegmentationDataModule):
         )
 
 
-def labelled_images(folder: VOCFolder, split: str, masks: str = "SegmentationClass") -> list[LabelledImage]:
+def images_and_masks(folder: VOCFolder, split: str, masks: str = "SegmentationClass") -> list[ImageAndMask]:
     """The images of a split and their masks, existing or not, in its list's order; see `VOCFolder.names`."""
-    return [LabelledImage(name, folder.image(name), folder.mask(name, masks)) for name in folder.names(split)]
+    return [ImageAndMask(name, folder.image(name), folder.mask(name, masks)) for name in folder.names(split)]
 
 
-def refuse_ones_own(folder: VOCFolder, items: Sequence[LabelledImage], year: str, ignore_index: int) -> None:
+def refuse_ones_own(folder: VOCFolder, items: Sequence[ImageAndMask], year: str, ignore_index: int) -> None:
     """Reject data that is not VOC's if no class names were given.
 
     VOC's images are named by year and number, its masks have its palette, and its annotations, if any, name
@@ -162,7 +162,7 @@ def refuse_ones_own(folder: VOCFolder, items: Sequence[LabelledImage], year: str
     )
 
 
-def _strange(folder: VOCFolder, items: Sequence[LabelledImage], year: str) -> str | None:
+def _strange(folder: VOCFolder, items: Sequence[ImageAndMask], year: str) -> str | None:
     """Evidence that the data is not VOC's, or None."""
     others = [item.name for item in items if not _OFFICIAL_NAMES[year].fullmatch(item.name)]
     if others:

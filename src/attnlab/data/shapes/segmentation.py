@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 from attnlab.data.segmentation.base import SegmentationDataModule
-from attnlab.data.segmentation.sets import LabelledImage
-from attnlab.data.segmentation.voc import labelled_images
+from attnlab.data.segmentation.sets import ImageAndMask
+from attnlab.data.segmentation.voc import images_and_masks
 from attnlab.data.shapes.base import ShapesDataModule
 from attnlab.data.shapes.scenes import SceneOptions
 from attnlab.data.vocfolder import VOCFolder
@@ -32,6 +32,6 @@ class ShapesSegmentationDataModule(ShapesDataModule, SegmentationDataModule):
         names = ["background", *(SceneOptions.forms if forms is None else forms)]
         super().__init__(root, forms=forms, class_names=names, **options)
 
-    def items(self, split: str) -> list[LabelledImage]:
+    def items(self, split: str) -> list[ImageAndMask]:
         """The scenes of a split, once they are drawn; see `found`."""
-        return labelled_images(VOCFolder(self.found()), "val" if split == "test" else split)
+        return images_and_masks(VOCFolder(self.found()), "val" if split == "test" else split)

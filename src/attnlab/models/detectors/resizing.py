@@ -29,7 +29,7 @@ Place = Literal["centre", "top_left"]
 
 
 @dataclass(frozen=True)
-class Placement:
+class ImageInBatch:
     """Scale and position of an image in the batch.
 
     Attributes:
@@ -49,7 +49,7 @@ class Placement:
     width: int
 
     @classmethod
-    def scaled(cls, image: Tensor, scale: float) -> Placement:
+    def scaled(cls, image: Tensor, scale: float) -> ImageInBatch:
         """At the top left, rounded to whole pixels, at least one."""
         height, width = image.shape[-2:]
         new_height, new_width = max(1, round(height * scale)), max(1, round(width * scale))
@@ -104,20 +104,20 @@ class Resizing(nn.Module):
         self.std: Tensor
 
     @abstractmethod
-    def lay_out(self, images: Images) -> tuple[list[Placement], Tensor]:
+    def lay_out(self, images: Images) -> tuple[list[ImageInBatch], Tensor]:
         """The position of each image, and the empty canvas (B,3,H,W), in 0..1."""
 
     def forward(
         self, images: Images, targets: Sequence[Mapping[str, Any]] | None = None
-    ) -> tuple[Tensor, Targets | None, list[Placement]]:
+    ) -> tuple[Tensor, Targets | None, list[ImageInBatch]]:
         """The batch (B,3,H,W), targets with boxes in its pixels, and the position of each image.
 
         Args:
             images: (3,h,w) each, or (B,3,h,w), in 0..1.
             targets: One dict per image; its ``boxes`` are xyxy in the image's pixels.
         """
-        placements, canvas = self.lay_out(images)
-        for image, field, at in zip(images, canvas, placements, strict=True):
+        locations, canvas = self.lay_out(images)
+        for image, field, at in zip(images, canvas, locations, strict=True):
             height, width = at.size
             if tuple(image.shape[-2:]) != (height, width):
                 image = F.interpolate(
@@ -127,12 +127,12 @@ class Resizing(nn.Module):
         # The buffers have the network's dtype, even if the images' differs.
         batch = ((canvas - self.mean) / self.std).to(self.mean.dtype)
         if targets is None:
-            return batch, None, placements
+            return batch, None, locations
         moved = [
             {**target, "boxes": at.forth(target["boxes"])} if "boxes" in target else dict(target)
-            for target, at in zip(targets, placements, strict=True)
+            for target, at in zip(targets, locations, strict=True)
         ]
-        return batch, moved, placements
+        return batch, moved, locations
 
 
 class Letterbox(Resizing):
@@ -176,20 +176,20 @@ class Letterbox(Resizing):
         self.fill = fill
         self.multi_scale = smallest < largest
 
-    def lay_out(self, images: Images) -> tuple[list[Placement], Tensor]:
+    def lay_out(self, images: Images) -> tuple[list[ImageInBatch], Tensor]:
         """A square of ``fill``."""
         side = self.size
         if self.training and self.multi_scale:
             smallest, largest = self.train_sizes
             side = 32 * int(torch.randint(smallest // 32, largest // 32 + 1, ()))
-        placements = []
+        locations = []
         for image in images:
-            at = Placement.scaled(image, side / max(image.shape[-2:]))
+            at = ImageInBatch.scaled(image, side / max(image.shape[-2:]))
             if self.place == "centre":
                 height, width = at.size
                 at = replace(at, left=(side - width) // 2, top=(side - height) // 2)
-            placements.append(at)
-        return placements, images[0].new_full((len(images), 3, side, side), self.fill)
+            locations.append(at)
+        return locations, images[0].new_full((len(images), 3, side, side), self.fill)
 
 
 class ShortSide(Resizing):
@@ -215,16 +215,16 @@ class ShortSide(Resizing):
         self.longest = longest
         self.divisor = divisor
 
-    def lay_out(self, images: Images) -> tuple[list[Placement], Tensor]:
+    def lay_out(self, images: Images) -> tuple[list[ImageInBatch], Tensor]:
         """A rectangle of the mean colour."""
-        placements = []
+        locations = []
         for image in images:
             scale = min(self.short / min(image.shape[-2:]), self.longest / max(image.shape[-2:]))
-            placements.append(Placement.scaled(image, scale))
+            locations.append(ImageInBatch.scaled(image, scale))
         # Rounded up to multiples.
         height, width = (
             -(-max(sides) // self.divisor) * self.divisor
-            for sides in zip(*(at.size for at in placements), strict=True)
+            for sides in zip(*(at.size for at in locations), strict=True)
         )
         canvas = self.mean.to(images[0].dtype).expand(3, height, width).repeat(len(images), 1, 1, 1)
-        return placements, canvas
+        return locations, canvas

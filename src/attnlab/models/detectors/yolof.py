@@ -187,7 +187,7 @@ class YOLOF(nn.Module):
         """
         if self.training and targets is None:
             raise AttnlabError("YOLOF needs targets in training mode.")
-        batch, moved, placements = self.resize(images, targets)
+        batch, moved, locations = self.resize(images, targets)
         encoded = self.neck(self.backbone(batch))
         logits, deltas = self.decoder(encoded)
         height, width = encoded.shape[-2:]
@@ -197,8 +197,8 @@ class YOLOF(nn.Module):
             assert moved is not None
             return self._losses(logits, predicted, anchors, moved)
         return [
-            self._detections(scores, placement.back(boxes))
-            for scores, boxes, placement in zip(logits.sigmoid(), predicted, placements, strict=True)
+            self._detections(scores, location.back(boxes))
+            for scores, boxes, location in zip(logits.sigmoid(), predicted, locations, strict=True)
         ]
 
     def _losses(

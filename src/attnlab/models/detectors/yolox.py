@@ -24,7 +24,7 @@ from torchvision.ops import batched_nms
 
 from attnlab.errors import AttnlabError
 from attnlab.models.detectors.csp_darknet import PAFPN, CSPDarknet
-from attnlab.models.detectors.resizing import Images, Interpolation, Letterbox, Place, Placement
+from attnlab.models.detectors.resizing import ImageInBatch, Images, Interpolation, Letterbox, Place
 from attnlab.models.detectors.simota import CENTRE_RADIUS, Truths, iou, sim_ota
 from attnlab.models.detectors.yolox_head import Predictions, YOLOXHead
 
@@ -155,14 +155,14 @@ class YOLOX(nn.Module):
         """
         if self.training and targets is None:
             raise AttnlabError("YOLOX needs targets in training mode; call eval() for detections.")
-        batch, moved, placements = self.resizing(images, targets if self.training else None)
+        batch, moved, locations = self.resizing(images, targets if self.training else None)
         predictions = self.head(*self.neck(*self.backbone(batch.flip(1) if self.flip_channels else batch)))
         if moved is not None:
             return yolox_losses(predictions, moved, self.l1, self.centre_radius)
-        return self.detections(predictions, placements)
+        return self.detections(predictions, locations)
 
     def detections(
-        self, predictions: Predictions, placements: Sequence[Placement]
+        self, predictions: Predictions, locations: Sequence[ImageInBatch]
     ) -> list[dict[str, Tensor]]:
         """Final detections of a batch's predictions, in the pixels of the images.
 
@@ -173,10 +173,10 @@ class YOLOX(nn.Module):
         scores = predictions.objectness.sigmoid() * logits.sigmoid()
         boxes = predictions.anchors.decode(predictions.offsets)
         found = []
-        for box, score, label, placement in zip(boxes, scores, labels, placements, strict=True):
+        for box, score, label, location in zip(boxes, scores, labels, locations, strict=True):
             likely = (score >= self.score_threshold).nonzero()[:, 0]
             likely = likely[batched_nms(box[likely], score[likely], label[likely], self.nms_threshold)]
-            clipped = placement.back(box[likely])
+            clipped = location.back(box[likely])
             within = (clipped[:, :2] < clipped[:, 2:]).all(dim=1).nonzero()[: self.max_detections, 0]
             kept = likely[within]
             found.append({"boxes": clipped[within], "scores": score[kept], "labels": label[kept]})
