@@ -93,7 +93,7 @@ def test_refused(arguments: list[str], message: str) -> None:
 
 @pytest.mark.parametrize("text", ["a: [1", "- a"])
 def test_a_yaml_that_is_none(yaml_of, text) -> None:
-    with pytest.raises(AttnlabError, match=r"not valid YAML|no keys"):
+    with pytest.raises(AttnlabError, match=r"not valid YAML|no top-level keys"):
         Arguments.read(["fit", f"--config={yaml_of('a.yaml', text)}"])
 
 

@@ -63,7 +63,7 @@ class Variant:
 
 
 def key_values(words: Iterable[str], usage: str) -> dict[str, Any]:
-    """``reduction=8`` -> ``{"reduction": 8}``; a value that is no JSON is text.
+    """``reduction=8`` -> ``{"reduction": 8}``; a value that is not JSON is text.
 
     Raises:
         AttnlabError: For other words; the message starts with the usage.

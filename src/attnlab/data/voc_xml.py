@@ -57,7 +57,7 @@ def parse(data: bytes) -> ElementTree.Element:
 
     Raises:
         ValueError: There is a document type, or elements are nested more than 32 deep.
-        expat.ExpatError: It is no XML.
+        expat.ExpatError: It is not XML.
     """
     builder, depth = ElementTree.TreeBuilder(), 0
     parser = expat.ParserCreate()

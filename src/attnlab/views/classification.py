@@ -133,7 +133,7 @@ class ClassificationGallery(base.Gallery):
         mistakes: Number of misclassified images drawn, those of the whole set with the lowest probability of
             the true class, worst first; 0 draws none.
         confusion: Draw the confusion matrix.
-        every_n_epochs: Draw after every so many validation epochs, and after the last.
+        every_n_epochs: Draw every this many validation epochs, and after the last.
         max_side: Longest side of a drawn image in pixels. Larger images are shrunk, small ones enlarged by an
             integer factor.
 
@@ -236,7 +236,7 @@ class ClassificationWriter(base.Writer):
     from 1, ``class_1`` (the name), ``synset_1`` (the name of the class's folder) and ``probability_1``.
 
     Args:
-        output_dir: Folder to write to; made when missing.
+        output_dir: Folder to write to; created if missing.
         top: Number of classes per image, at least 1; all if there are fewer.
         pictures: Also write a sheet of the first 48 images with their likeliest classes
             (``predictions.png``).

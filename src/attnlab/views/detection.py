@@ -31,7 +31,7 @@ class DetectionGallery(base.PanelGallery):
 
     Args:
         count: Number of images drawn (always the first of the set); 0 draws none.
-        every_n_epochs: Draw after every so many validation epochs, and after the last.
+        every_n_epochs: Draw every this many validation epochs, and after the last.
         max_side: Longest side of a drawn image in pixels, at least 32; images are shrunk or enlarged to it.
         min_score: Detections with a lower score, in 0..1, are not drawn.
 
@@ -71,7 +71,7 @@ class PrecisionCurves(base.Gallery):
 
     Args:
         write: Draw the curves.
-        every_n_epochs: Draw after every so many validation epochs, and after the last.
+        every_n_epochs: Draw every this many validation epochs, and after the last.
 
     Raises:
         AttnlabError: ``every_n_epochs`` is below 1.
@@ -159,7 +159,7 @@ class DetectionWriter(base.Writer):
     ``NAME.jpg`` shows the image with its boxes. Images with the same name in different folders are numbered.
 
     Args:
-        output_dir: Folder to write to; made when missing.
+        output_dir: Folder to write to; created if missing.
         pictures: Also draw each image with its boxes.
         min_score: Detections with a lower score, in 0..1, are not drawn; the file has all detections.
         drawings: Former name of ``pictures``; false turns them off, too.

@@ -47,7 +47,7 @@ class SegmentationWriter(Writer):
     classes over the image. Images with the same name in different folders are numbered.
 
     Args:
-        output_dir: Folder to write to; made when missing.
+        output_dir: Folder to write to; created if missing.
         pictures: Also write overlays.
         overlays: Former name of ``pictures``; false turns them off, too.
     """

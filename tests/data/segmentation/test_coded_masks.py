@@ -153,7 +153,7 @@ class TestMasks:
             MaskFolderDataModule(str(tmp_path), colours="colours.csv")
 
     def test_what_is_no_mask(self, mask, tmp_path):
-        for content, message in ((b"nothing", "no picture"), (b"", "no picture")):
+        for content, message in ((b"nothing", "not an image"), (b"", "not an image")):
             (tmp_path / "x.png").write_bytes(content)
             with pytest.raises(AttnlabError, match=message):
                 reader()(tmp_path / "x.png")
