@@ -33,7 +33,7 @@ from PIL import Image
 from torch import nn
 
 from attnlab.data import DetectionDataModule
-from attnlab.data.detection.items import AnnotatedImage, DetectionItems
+from attnlab.data.detection.items import DetectionItems, ImageAndBoxes
 from attnlab.data.detection.mosaic import MosaicMixup
 from attnlab.data.detection.sets import DetectionSample, TrainSet
 from attnlab.data.detection.transforms import RandomHSV
@@ -57,7 +57,7 @@ def made_images(folder: Path, count: int) -> DetectionItems:
         Image.fromarray(noisy.clip(0, 255).astype(np.uint8)).save(path, quality=90)
         corners = rng.uniform(0, 200, (3, 2))
         boxes = np.concatenate([corners, corners + rng.uniform(20, 170, (3, 2))], 1)
-        images.append(AnnotatedImage(path.stem, path, k, (height, width), boxes, [0, 1, 2]))
+        images.append(ImageAndBoxes(path.stem, path, k, (height, width), boxes, [0, 1, 2]))
     return DetectionItems.of(images)
 
 
@@ -128,7 +128,7 @@ class CountingMosaic(MosaicMixup):
 def decodes(length: int, batch: int, batches: int) -> tuple[float, float]:
     """Images that a batch of mosaics with mixup asks for, and those that are decoded for it."""
     items = DetectionItems.of(
-        AnnotatedImage("", Path("unread.jpg"), k, (32, 48), [[2, 2, 30, 30]], [0]) for k in range(length)
+        ImageAndBoxes("", Path("unread.jpg"), k, (32, 48), [[2, 2, 30, 30]], [0]) for k in range(length)
     )
     mixing = CountingMosaic(32)
     images = Counting(items, [], 0, mixing)

@@ -22,7 +22,7 @@ from PIL import Image
 from attnlab.data import VOCSegmentationDataModule
 from attnlab.data.images import read_image
 from attnlab.data.sampling import TrainSampler
-from attnlab.data.segmentation.sets import LabelledImage
+from attnlab.data.segmentation.sets import ImageAndMask
 
 REAL_DATA = Path(__file__).parents[2] / "shared" / "data"
 
@@ -46,7 +46,7 @@ def made_images(folder: Path, count: int = 64) -> Path:
     return folder
 
 
-def decode(items: list[LabelledImage]) -> None:
+def decode(items: list[ImageAndMask]) -> None:
     for item in items:
         read_image(item.image)
 

@@ -32,7 +32,7 @@ def test_a_file_is_itself_and_what_is_missing_is_said(tmp_path, monkeypatch):
     Path("last").write_bytes(b"x")
     Path("mine.ckpt").write_bytes(b"x")
     assert resolve("mine.ckpt", tmp_path) == Path("mine.ckpt")
-    with pytest.raises(AttnlabError, match=r"no checkpoints/last\.ckpt below .*Train first"):
+    with pytest.raises(AttnlabError, match=r"no checkpoints/last\.ckpt in .*Train first"):
         resolve("last", tmp_path)
     for wanted in ("LAST.ckpt", str(tmp_path)):
         with pytest.raises(AttnlabError, match="takes last, best or the path"):
@@ -44,13 +44,13 @@ def test_the_content_and_no_code_is_read(tmp_path):
     torch.save(content, tmp_path / "a.ckpt")
     assert read(tmp_path / "a.ckpt")["state_dict"]["w"].tolist() == [0, 1, 2]
     torch.save({**content, "more": Path("x")}, tmp_path / "a.ckpt")
-    with pytest.raises(AttnlabError, match=r"a\.ckpt cannot be read"):
+    with pytest.raises(AttnlabError, match=r"Cannot read .*a\.ckpt"):
         read(tmp_path / "a.ckpt")
 
 
 def test_weights_alone_and_half_files_are_no_checkpoints(tmp_path):
     torch.save({"w": torch.zeros(3)}, tmp_path / "w.pth")
-    with pytest.raises(AttnlabError, match=r"pass it as --model\.weights"):
+    with pytest.raises(AttnlabError, match=r"use --model\.weights"):
         read(tmp_path / "w.pth")
     whole = (tmp_path / "w.pth").read_bytes()
     (tmp_path / "w.pth").write_bytes(whole[: len(whole) // 2])

@@ -192,7 +192,7 @@ class TestRefused:
     @pytest.mark.parametrize(
         ("picture", "message"),
         [
-            ("nowhere.jpg", "No such file"),
+            ("nowhere.jpg", "No such image file"),
             (np.zeros((5, 6, 2), np.uint8), r"\(5, 6, 2\)"),
             (np.full((5, 6, 3), 200.0), "0..1"),
             (np.zeros((5, 6, 3), np.int64), "int64"),

@@ -21,10 +21,10 @@ def test_keys_and_letters_of_any_language(tmp_path):
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        (None, r"Cannot read the configuration '.*a\.yaml': No such file"),
+        (None, r"Cannot read the recipe '.*a\.yaml': No such file"),
         (b"a: [1", r"a\.yaml' is not valid YAML: .*line 1"),
         (b"a: \xff", r"a\.yaml' is not valid YAML"),
-        (b"- a\n- b\n", r"a\.yaml' has no keys such as model and data"),
+        (b"- a\n- b\n", r"a\.yaml' has no top-level keys such as model and data"),
         (b"a: !!python/object/apply:os.getcwd []", r"a\.yaml' is not valid YAML"),
     ],
 )

@@ -1,6 +1,6 @@
 """attnlab: what does this attention module do for my CNN, and at what cost?
 
-In one's own code:
+In your own code:
 
     import attnlab
 
@@ -8,7 +8,7 @@ In one's own code:
     net = attnlab.load("lightning_logs/x/version_0/checkpoints/best.ckpt")
     net.predict("photo.jpg").save("out.png")
 
-Names are looked up when they are first used: ``attach`` needs torch alone.
+Names are imported on first use: ``attach`` needs only torch.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Finding and reading checkpoints before anything is built."""
+"""Finding and reading checkpoints."""
 
 from __future__ import annotations
 
@@ -10,38 +10,38 @@ from typing import Any
 from attnlab.errors import AttnlabError
 from attnlab.recipes import TASKS
 
-# These come from the data, whatever a checkpoint remembers of them.
+# These come from the data, whatever a checkpoint holds.
 FROM_DATA = ("class_names", "ignore_index", "num_classes")
 CLASS_PATH, INSTANTIATOR = "_class_path", "_instantiator"
 OF_DATA = "datamodule_hyper_parameters"
 
 
 def resolve(wanted: str, folder: Path) -> Path:
-    """The file that ``--ckpt_path`` means.
+    """The file that ``--ckpt_path`` stands for.
 
     Args:
         wanted: ``last`` or ``best``, of the newest run in ``folder``; or a file's path.
-        folder: Where the runs' folders (``version_0``, ...) lie, at any depth.
+        folder: Folder that contains the runs' folders (``version_0``, ...), at any depth.
 
     Raises:
-        AttnlabError: When there is none, naming the folder that was searched.
+        AttnlabError: There is none; the message names the folder searched.
     """
     if wanted not in ("last", "best"):
         return resolve_file(Path(wanted), "--ckpt_path takes last, best or the path of a .ckpt file.")
     found = sorted(folder.rglob(f"checkpoints/{wanted}.ckpt"), key=lambda path: path.stat().st_mtime)
     if not found:
         raise AttnlabError(
-            f"There is no '{wanted}' checkpoint: no checkpoints/{wanted}.ckpt below {folder.absolute()}. "
-            "Train first (python main.py fit ...), or give the path of a checkpoint: --ckpt_path FILE."
+            f"There is no '{wanted}' checkpoint: found no checkpoints/{wanted}.ckpt in {folder.absolute()}. "
+            "Train first (python main.py fit ...), or give a checkpoint's path: --ckpt_path FILE."
         )
     return found[-1]
 
 
-def resolve_file(path: Path, hint: str = "fit writes them to checkpoints/ in a run's folder.") -> Path:
-    """A checkpoint's path, if there is one.
+def resolve_file(path: Path, hint: str = "fit saves them in checkpoints/ in the run's folder.") -> Path:
+    """A checkpoint's path, if it exists.
 
     Raises:
-        AttnlabError: There is none; the message ends with the hint.
+        AttnlabError: It does not exist; the message ends with the hint.
     """
     if not path.is_file():
         raise AttnlabError(f"No checkpoint at {path}. {hint}")
@@ -49,10 +49,10 @@ def resolve_file(path: Path, hint: str = "fit writes them to checkpoints/ in a r
 
 
 def read(path: Path) -> dict[str, Any]:
-    """A checkpoint's content, read with ``weights_only=True``: no code in it is run.
+    """A checkpoint's content, read with ``weights_only=True``, so no code in it is run.
 
     Raises:
-        AttnlabError: The file is cut short, or is not the checkpoint of a task.
+        AttnlabError: The file is truncated, or not a task's checkpoint.
     """
     import torch
 
@@ -60,28 +60,28 @@ def read(path: Path) -> dict[str, Any]:
         content = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
     except (RuntimeError, EOFError, OSError, ValueError, KeyError, pickle.UnpicklingError) as error:
         raise AttnlabError(
-            f"{path} cannot be read as a checkpoint; it is truncated or something else: "
+            f"Cannot read {path} as a checkpoint; it is truncated or another kind of file: "
             f"{str(error).strip().splitlines()[0]}"
         ) from error
     if not isinstance(content, dict) or not {"state_dict", "hyper_parameters"} <= content.keys():
         raise AttnlabError(
-            f"{path} is no checkpoint of attnlab: it lacks the network's options. If it holds pretrained "
-            "backbone weights, pass it as --model.weights instead."
+            f"{path} is not an attnlab checkpoint: it lacks the network's options. For pretrained weights, "
+            "use --model.weights instead."
         )
     return content
 
 
 def remembered(content: Mapping[str, Any]) -> dict[str, Any]:
-    """What a checkpoint says of network and data, as a recipe: ``model`` and, where it is known, ``data``.
+    """A checkpoint's network and data as a recipe: ``model`` and, if known, ``data``.
 
-    What a checkpoint may name is asked for here and nowhere else. Those of before tasks were classes are
-    understood: they held the task's short name, and their data's block.
+    Also reads checkpoints from before tasks were classes, which hold the task's short name and the data's
+    block.
 
     Args:
-        content: As `read` gives it.
+        content: From `read`.
 
     Raises:
-        AttnlabError: It is of a task that is not known here.
+        AttnlabError: Its task is unknown.
     """
     own = content.get("attnlab", {})
     options = {k: v for k, v in content["hyper_parameters"].items() if k != INSTANTIATOR}
@@ -90,7 +90,7 @@ def remembered(content: Mapping[str, Any]) -> dict[str, Any]:
         kind = own.get("task", "segmentation")
         if kind not in TASKS:
             raise AttnlabError(
-                f"The checkpoint is of a {kind} task, which this version of attnlab does not have."
+                f"The checkpoint is for the task '{kind}', which this version of attnlab does not have."
             )
         task = f"attnlab.tasks.{TASKS[kind]}"
     recipe: dict[str, Any] = {"model": {"class_path": task, "init_args": options}}

@@ -1,4 +1,4 @@
-"""The one error type that a user is meant to read, and the near matches it offers."""
+"""The error for invalid input, with suggestions."""
 
 from __future__ import annotations
 
@@ -8,22 +8,22 @@ from difflib import get_close_matches
 
 
 class AttnlabError(Exception):
-    """Input that cannot work: the message says what is wrong, where, and what to do about it.
+    """Invalid input: the message says what is wrong, where, and what to do.
 
     The command line prints the message without a traceback and exits with status 2.
     """
 
 
 def known_name(name: str, choices: Iterable[str]) -> str:
-    """The choice that a name means, however it is written: ``ELA-B`` is ``ela_b``, ``DeepLabV3+`` the Plus.
+    """The choice that a name means, in any spelling: ``ELA-B`` means ``ela_b``.
 
     Args:
         name: The name as the user wrote it.
         choices: All valid names.
 
     Returns:
-        The one choice that is the name but for capital letters, hyphens, underscores, spaces and a plus sign;
-        the name itself where it is a choice, or where none or several are.
+        The only choice equal to the name apart from case, hyphens, underscores, spaces and a plus sign; the
+        name itself if it is a choice, or if none or several match.
     """
     known = list(choices)
     if name in known:
@@ -40,10 +40,10 @@ def unknown(kind: str, name: str, choices: Iterable[str], hint: str = "") -> Att
     """An error for a name that is not among the choices, nearest ones first.
 
     Args:
-        kind: What the name stands for, e.g. ``"attention"``.
+        kind: The kind of thing named, e.g. ``"attention"``.
         name: The name as the user wrote it.
         choices: All valid names.
-        hint: A last sentence that says where to look further.
+        hint: A last sentence with advice.
 
     Returns:
         The error, to be raised by the caller.

@@ -1,4 +1,4 @@
-"""A trained network in one's own code: from a checkpoint and a picture to the result, whatever the task."""
+"""Using a trained network in your own code, for any task."""
 
 from __future__ import annotations
 
@@ -25,17 +25,17 @@ from attnlab.views.predictions import Prediction
 
 Picture = str | Path | Image.Image | np.ndarray[Any, Any] | Tensor
 
-# Of a checkpoint's data, what is for training alone: a network in use needs none of it.
+# Data options of a checkpoint that only training needs.
 FOR_TRAINING = ("train_transforms", "augment", "mosaic", "download", "mirror", "predict_images")
 TRUSTED = ("attnlab.data.", "torchvision.transforms.v2.")
 
 
 class Loaded:
-    """A trained network with what it needs to be used: `attnlab.load` gives one.
+    """A trained network ready for prediction, as returned by `attnlab.load`.
 
     Attributes:
         task: The LightningModule, in evaluation mode.
-        data: The data module, which brings pictures to the form that the network was evaluated in.
+        data: The data module, which preprocesses images as in evaluation.
     """
 
     def __init__(self, task: BaseTask, module: DataModule) -> None:
@@ -44,7 +44,7 @@ class Loaded:
 
     @property
     def network(self) -> nn.Module:
-        """The plain network, attention attached."""
+        """The network with attention."""
         return self.task.network
 
     @property
@@ -53,24 +53,24 @@ class Loaded:
         return list(self.task.class_names)
 
     def to(self, device: str | torch.device) -> Loaded:
-        """Bring the network to a device; returns itself."""
+        """Move the network to a device; returns itself."""
         self.task.to(device)
         self.task.lay_out(self.task.device.type)
         return self
 
     def predict(self, pictures: Picture | Sequence[Picture]) -> Any:
-        """Use the network on pictures, as ``main.py predict`` does, number by number.
+        """Predict on images, with the same results as ``main.py predict``.
 
         Args:
-            pictures: A picture, or a list of them: a file's path, a PIL image, an array (H, W, 3) or (H, W),
-                or a tensor (3, H, W), of uint8 or of floats in 0..1. Of any size; a folder or a pattern such
-                as ``"shots/*.jpg"`` stands for a list, and so does a tensor (B, 3, H, W).
+            pictures: An image of any size or a list of them: a file path, a PIL image, an array (H, W, 3) or
+                (H, W), or a tensor (3, H, W), of uint8 or of floats in 0..1. A folder, a pattern such as
+                ``"shots/*.jpg"`` or a tensor (B, 3, H, W) counts as a list.
 
         Returns:
-            A `Prediction` of the task; of a list, a list of them, in its order.
+            A `Prediction` of the task; for a list, a list of them in its order.
 
         Raises:
-            AttnlabError: A picture cannot be read, or is no picture.
+            AttnlabError: An image cannot be read, or is not an image.
         """
         if isinstance(pictures, Tensor) and pictures.ndim == 4:
             pictures = list(pictures)
@@ -86,7 +86,7 @@ class Loaded:
         return results[0] if single else results
 
     def _predict(self, paths: list[Path]) -> dict[str, Any]:
-        """What the task says of each file, by its path; each is looked at once."""
+        """The predictions by file path; each file is used once."""
         self.data.predict_images = list(dict.fromkeys(map(str, paths)))
         self.data.datasets.pop("predict", None)
         self.data.setup("predict")
@@ -111,20 +111,20 @@ class Loaded:
 def load(checkpoint: str | Path, device: str | torch.device = "cpu", trust: bool = False) -> Loaded:
     """Load a trained network from a checkpoint of any task.
 
-    The checkpoint says which network it is of, which classes there are and how pictures are brought to size;
-    neither a YAML nor a data set is needed, and nothing is downloaded.
+    The checkpoint holds the network's options, the classes and the preprocessing; neither a YAML nor a data
+    set is needed, and nothing is downloaded.
 
     Args:
-        checkpoint: A ``.ckpt`` file that ``fit`` has written.
-        device: Where the network goes.
-        trust: Let the checkpoint name classes that are neither attnlab's nor transforms of torchvision: an
-            attention module or a data module of your own. Importing them runs their code.
+        checkpoint: A ``.ckpt`` file written by ``fit``.
+        device: The network's device.
+        trust: Allow classes that are neither attnlab's nor torchvision transforms, such as your own attention
+            or data module. Importing them runs their code.
 
     Returns:
-        The network, to be asked with ``predict``.
+        The network, for use with ``predict``.
 
     Raises:
-        AttnlabError: The file is missing, cut short or no checkpoint of attnlab, or names code that is not
+        AttnlabError: The file is missing, truncated or not an attnlab checkpoint, or names code that is not
             trusted.
 
     Examples:
@@ -148,7 +148,7 @@ def load(checkpoint: str | Path, device: str | torch.device = "cpu", trust: bool
 
 
 def _data_of(path: Path, block: Mapping[str, Any], trust: bool) -> DataModule:
-    """The data module that a checkpoint names, for prediction alone."""
+    """A checkpoint's data module, for prediction only."""
     cls = _class(path, data, str(block["class_path"]), trust)
     options = {k: v for k, v in (block.get("init_args") or {}).items() if k not in FOR_TRAINING}
     if options.get("eval_transforms"):
@@ -162,7 +162,7 @@ def _data_of(path: Path, block: Mapping[str, Any], trust: bool) -> DataModule:
 
 
 def _class(path: Path, home: ModuleType, class_path: str, trust: bool) -> type:
-    """A class that a checkpoint names: attnlab's own, or any where its code is trusted."""
+    """A class named in a checkpoint: attnlab's own, or any if trusted."""
     name = class_path.rpartition(".")[2]
     if class_path.startswith(f"{home.__name__}.") and name in home.__all__:
         return getattr(home, name)
@@ -180,7 +180,7 @@ def _transform(path: Path, block: Any, trust: bool) -> nn.Module:
         raise _not_trusted(path, class_path)
     module = _imported(class_path)(**options)
     if not isinstance(module, nn.Module):
-        raise AttnlabError(f"{path} names {class_path} as a transform, which is none.")
+        raise AttnlabError(f"{path} uses {class_path} as a transform, but it is not one.")
     return module
 
 
@@ -189,19 +189,19 @@ def _imported(class_path: str) -> Any:
     try:
         return getattr(import_module(module), name)
     except (ImportError, AttributeError, ValueError) as error:
-        raise AttnlabError(f"Cannot import '{class_path}', which the checkpoint names: {error}.") from error
+        raise AttnlabError(f"Cannot import '{class_path}', which the checkpoint needs: {error}.") from error
 
 
 def _not_trusted(path: Path, what: str) -> AttnlabError:
     return AttnlabError(
-        f"{path} names '{what}', which is not attnlab's: loading it would run that code. If you know whose "
-        "it is: attnlab.load(..., trust=True)."
+        f"{path} uses '{what}', which is not part of attnlab: loading it would run its code. If you trust "
+        "it, use attnlab.load(..., trust=True)."
     )
 
 
 @contextmanager
 def _as_files(pictures: Sequence[Picture]) -> Iterator[list[tuple[Path, bool]]]:
-    """Each picture's file, and whether it is one's own: what was handed over is written without loss."""
+    """Each image's file, and whether it is the user's; images given in memory are saved losslessly."""
     with tempfile.TemporaryDirectory(prefix="attnlab-") as folder:
         files = []
         for number, picture in enumerate(pictures):
@@ -215,9 +215,9 @@ def _as_files(pictures: Sequence[Picture]) -> Iterator[list[tuple[Path, bool]]]:
 
 
 def _image(picture: Any, number: int) -> Image.Image:
-    """A PIL image of a picture that is held in memory."""
+    """An image in memory as a PIL image."""
     if isinstance(picture, Image.Image):
-        # A PNG has no other modes; read_image knows these.
+        # PNG has no other modes; read_image handles these.
         fits = picture.mode in ("1", "L", "LA", "I;16", "P", "RGB", "RGBA")
         return picture if fits else picture.convert("RGB")
     values = picture.detach().cpu().numpy() if isinstance(picture, Tensor) else picture
@@ -225,22 +225,24 @@ def _image(picture: Any, number: int) -> Image.Image:
         values = values.transpose(1, 2, 0)
     if not isinstance(values, np.ndarray):
         raise AttnlabError(
-            f"Picture {number} is a {type(picture).__name__}: give a path, a PIL image, an array or a tensor."
+            f"Image {number} is a {type(picture).__name__}: give a path, a PIL image, an array or a tensor."
         )
     if values.ndim == 3 and values.shape[2] == 1:
         values = values[..., 0]
     if values.ndim not in (2, 3) or (values.ndim == 3 and values.shape[2] not in (3, 4)) or 0 in values.shape:
         raise AttnlabError(
-            f"Picture {number} has the shape {tuple(picture.shape)}: arrays are (H, W, 3) or (H, W), tensors "
-            "(3, H, W)."
+            f"Image {number} has the shape {tuple(picture.shape)}: arrays must be (H, W, 3) or (H, W), "
+            "tensors (3, H, W)."
         )
     if np.issubdtype(values.dtype, np.floating):
         if not (np.isfinite(values).all() and values.min() >= 0 and values.max() <= 1):
             raise AttnlabError(
-                f"Picture {number} holds floats from {values.min():g} to {values.max():g}: they must lie in "
-                "0..1, not normalised; whole numbers in 0..255 are uint8."
+                f"Image {number} has floats from {values.min():g} to {values.max():g}: floats must be in "
+                "0..1 and not normalised; for 0..255 use uint8."
             )
         values = (values * 255).round().astype(np.uint8)
     if values.dtype != np.uint8:
-        raise AttnlabError(f"Picture {number} is of {values.dtype}: pictures are uint8, or floats in 0..1.")
+        raise AttnlabError(
+            f"Image {number} has dtype {values.dtype}: images must be uint8, or floats in 0..1."
+        )
     return Image.fromarray(np.ascontiguousarray(values))

@@ -1,4 +1,4 @@
-"""Recipes: YAML files of trainings, found by path or by name, and read in today's form."""
+"""Recipes: YAML files of runs, found by path or name."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import yaml
 
 from attnlab.errors import AttnlabError, unknown
 
-# What a recipe's `task` was, before it named a class, and what `--task` still means.
+# Classes of the short task names, for `--task` and for recipes from before tasks were classes.
 TASKS = {
     "classification": "ClassificationTask",
     "detection": "DetectionTask",
@@ -19,22 +19,22 @@ CLASS_KEYS = {"class_path", "init_args", "dict_kwargs"}
 
 
 def shipped() -> dict[str, Path]:
-    """The recipes that come with attnlab, by name."""
+    """The recipes shipped with attnlab, by name."""
     package = Path(__file__).parent
-    # In a wheel they lie in the package; in a clone, where people look for them.
+    # In a wheel they are in the package; in a clone, in configs/.
     folder = package / "configs" if (package / "configs").is_dir() else package.parents[1] / "configs"
     return {path.stem: path for path in sorted(folder.glob("*.yaml"))}
 
 
 def find(name: str) -> Path:
-    """The file that a word means: a path, or the name of a recipe that comes with attnlab.
+    """The file of a recipe, given by path or by the name of a shipped one.
 
     Args:
-        name: ``my/own.yaml``, ``quickstart_segmentation``, or ``configs/quickstart_segmentation.yaml`` where
-            no such file is.
+        name: ``my/own.yaml``, ``quickstart_segmentation``, or ``configs/quickstart_segmentation.yaml`` even
+            without such a file.
 
     Raises:
-        AttnlabError: There is neither.
+        AttnlabError: There is no such recipe.
     """
     path, known = Path(name), shipped()
     if path.is_file():
@@ -48,42 +48,41 @@ def find(name: str) -> Path:
 
 
 def read_yaml(path: str | Path) -> dict[str, Any]:
-    """The content of a configuration; an empty file has none.
+    """The content of a recipe, possibly empty.
 
     Raises:
-        AttnlabError: The file cannot be read, is no YAML, or has no keys at its top.
+        AttnlabError: The file cannot be read, is not YAML, or has no top-level keys.
     """
     try:
         content = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
     except OSError as error:
-        raise AttnlabError(f"Cannot read the configuration '{path}': {error.strerror or error}.") from error
+        raise AttnlabError(f"Cannot read the recipe '{path}': {error.strerror or error}.") from error
     except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise AttnlabError(f"The configuration '{path}' is not valid YAML: {error}") from error
+        raise AttnlabError(f"The recipe '{path}' is not valid YAML: {error}") from error
     if content is None:
         return {}
     if not isinstance(content, dict):
-        raise AttnlabError(f"The configuration '{path}' has no keys such as model and data at its top.")
+        raise AttnlabError(f"The recipe '{path}' has no top-level keys such as model and data.")
     return content
 
 
 def read_recipe(name: str) -> dict[str, Any]:
-    """A recipe by path or name, in today's form: ``model`` and ``data`` are class_path and init_args.
+    """A recipe by path or name, in the current format: ``model`` and ``data`` have class_path and init_args.
 
     Raises:
-        AttnlabError: It cannot be found or read, or names a task that there is not.
+        AttnlabError: It cannot be found or read, or its task is unknown.
     """
     return in_todays_form(read_yaml(find(name)))
 
 
 def in_todays_form(content: dict[str, Any]) -> dict[str, Any]:
-    """A recipe's content with its former keys replaced.
+    """A recipe's content in the current format.
 
-    Before ``model`` named a class, ``task`` said which it was, and the options stood in ``model`` itself.
-    A block of attention or optimizer that names one starts from its defaults, so other recipes below it
-    leave no options behind.
+    Formerly ``task`` gave the class, and ``model`` held its options directly. An attention or optimizer block
+    with a name starts from defaults, so options of earlier recipes do not leak into it.
 
     Raises:
-        AttnlabError: For a task that there is not.
+        AttnlabError: The task is unknown.
     """
     content = dict(content)
     task, model = content.pop("task", None), content.get("model")
@@ -107,7 +106,7 @@ def task_named(task: object) -> str:
     """The class of a task by its short name.
 
     Raises:
-        AttnlabError: For a name that there is not.
+        AttnlabError: The name is unknown.
     """
     if not isinstance(task, str) or task.lower() not in TASKS:
         raise unknown("task", str(task), TASKS)

@@ -1,4 +1,4 @@
-"""How long a training is, where nobody says so."""
+"""The length of training."""
 
 from __future__ import annotations
 
@@ -6,11 +6,11 @@ from collections.abc import Mapping
 from typing import Any
 
 DEFAULT_EPOCHS = 20
-"""Passes over the training images where no length is given. Lightning's own are a thousand."""
+"""Default number of epochs. Lightning's is a thousand."""
 
 
 def is_given(trainer: Mapping[str, Any]) -> bool:
-    """Whether the Trainer's options say how long to train: in epochs, in steps, by the clock, or as a trial.
+    """Whether the Trainer's options give a length: epochs, steps, time, or a trial run.
 
     Args:
         trainer: The options of Lightning's Trainer.
@@ -25,6 +25,6 @@ def is_given(trainer: Mapping[str, Any]) -> bool:
 
 
 def remembered(trainer: Mapping[str, Any]) -> dict[str, int]:
-    """The length of a run, for its checkpoints: what a resumed run takes where it is given no other."""
+    """The length of a run, for its checkpoints; the default of a resumed run."""
     given = {key: trainer.get(key) for key in ("max_epochs", "max_steps")}
     return {key: value for key, value in given.items() if isinstance(value, int)}

@@ -1,4 +1,4 @@
-"""Whose folder is whose: ``fit`` makes one a run; ``test`` and ``validate`` write into their checkpoint's."""
+"""Run folders: ``fit`` makes one per run; ``test`` and ``validate`` write into their checkpoint's."""
 
 from __future__ import annotations
 
@@ -17,24 +17,24 @@ from attnlab.errors import AttnlabError
 from attnlab.recipes import read_yaml
 
 CONFIG = "config.yaml"
-# These two keep all of a run in one folder that they can be told; others have a server of their own.
+# These two write a run to one configurable folder; others have their own server.
 _LOGGERS_OF_FOLDERS = (TensorBoardLogger.__name__, "ScoresFirst", CSVLogger.__name__)
 
 
 def of_checkpoint(checkpoint: Path) -> Path | None:
-    """The folder of the run that has written a checkpoint; None where it lies elsewhere now."""
+    """The folder of the run that wrote a checkpoint; None if the checkpoint was moved."""
     folder = checkpoint.absolute().parent
     if folder.name != "checkpoints" or not (folder.parent / CONFIG).is_file():
         return None
-    # As it was given, where that names it: Lightning compares the folders of a resumed run as text.
+    # As given, if possible: Lightning compares the folders of a resumed run as text.
     given = checkpoint.parent.parent
     return given if given.name not in ("", "..") else folder.parent
 
 
 def folder_of(trainer: Trainer) -> Path | None:
-    """A run's folder, whether it is there yet or not: its first logger's, which checkpoints lie below.
+    """A run's folder, existing or not: its first logger's, which contains the checkpoints.
 
-    For the first process alone. None without a logger.
+    Only for the first process. None without a logger.
     """
     logger = trainer.logger
     if logger is None:
@@ -46,7 +46,7 @@ def folder_of(trainer: Trainer) -> Path | None:
 
 
 def point_loggers(logger: Any, folder: Path) -> None:
-    """Let loggers write into a run's folder, so far as they write into folders.
+    """Make loggers write into a run's folder, if they write into folders.
 
     Args:
         logger: ``trainer.logger`` as parsed: one, a list of them, or none. Changed in place.
@@ -59,7 +59,7 @@ def point_loggers(logger: Any, folder: Path) -> None:
 
 
 def put_scores_first(logger: Any, class_path: str) -> None:
-    """Let a logger of that class take the place of Lightning's own for TensorBoard.
+    """Replace Lightning's TensorBoard logger by another class.
 
     Args:
         logger: ``trainer.logger`` as parsed: one, a list of them, or none. Changed in place.
@@ -71,11 +71,11 @@ def put_scores_first(logger: Any, class_path: str) -> None:
 
 
 def keep_csv_history(trainer: Trainer, steps: int | None = None) -> None:
-    """Let CSV loggers append to the files that they find in the run's folder, which they would delete.
+    """Make CSV loggers append to existing files in the run's folder, which they would delete.
 
     Args:
         trainer: Not started yet.
-        steps: Rows of later optimizer steps are left out: those will be made once more. None keeps all.
+        steps: Rows of later optimizer steps are dropped, as they will be repeated. None keeps all.
     """
     if not trainer.is_global_zero:
         return
@@ -104,7 +104,7 @@ def keep_csv_history(trainer: Trainer, steps: int | None = None) -> None:
 
 
 def _without_rows_after(path: Path, steps: int | None) -> list[str]:
-    """Drop the rows of later steps from a file of metrics; its columns."""
+    """Drop the rows of later steps from a file of metrics; returns its columns."""
     with path.open(newline="", encoding="utf-8") as file:
         reader = csv.DictReader(file)
         rows, columns = list(reader), list(reader.fieldnames or [])
@@ -120,7 +120,7 @@ def _without_rows_after(path: Path, steps: int | None) -> list[str]:
 
 
 class NewFolder:
-    """A run's folder that is not there before the run, so that it can be taken back.
+    """A new run folder, which can be removed again.
 
     Args:
         trainer: Not started yet.
@@ -128,14 +128,14 @@ class NewFolder:
 
     def __init__(self, trainer: Trainer) -> None:
         folder = folder_of(trainer) if trainer.is_global_zero and _names_its_folder(trainer) else None
-        # From the folder itself up to the first one that is there.
+        # From the folder itself up to the first existing one.
         parents = [] if folder is None else [folder.absolute(), *folder.absolute().parents]
         self._made = [path for path in parents if not path.exists()]
 
     def take_back(self) -> None:
-        """Remove the folder, and those above it that were made for it and hold nothing else.
+        """Remove the folder, and parents created for it that are empty.
 
-        Two runs that are started at once may be given one folder: what another has begun there stays.
+        Runs started at the same time may share a folder: another run's files are kept.
         """
         if not self._made:
             return
@@ -150,19 +150,19 @@ class NewFolder:
 
 
 def _names_its_folder(trainer: Trainer) -> bool:
-    """Whether the folder can be asked for before the run starts, without starting another program."""
+    """Whether the folder can be asked for before the run, without side effects."""
     return isinstance(trainer.logger, TensorBoardLogger | CSVLogger)
 
 
 def free_name(path: Path, text: str) -> Path | None:
-    """Where a text can be written without replacing another: the path, or a numbered one beside it.
+    """A path to write a text to without replacing another: the given one, or a numbered one beside it.
 
     Args:
-        path: The name that is wanted.
-        text: What is to be written.
+        path: The preferred path.
+        text: The text to write.
 
     Returns:
-        A path that is free; None where the text is there already.
+        A free path; None if the text is already there.
     """
     candidate, number = path, 1
     while candidate.exists():

@@ -20,7 +20,7 @@ def test_list_names_every_module_with_its_paper_and_its_cost(capsys: pytest.Capt
     text = capsys.readouterr().out
     assert all(name in text for name in list_attentions())
     assert "arxiv.org/abs/2403.01123" in text
-    assert "element-wise operations count as zero" in text
+    assert "element-wise operations are not counted" in text
     assert "forward, ms" in text
 
 
@@ -61,8 +61,8 @@ def test_times_are_those_of_the_work() -> None:
     [
         (["--sort", "macro"], "Did you mean macs"),
         (["--sort", "forward", "--no-time"], "needs times"),
-        (["--channels", "0"], "--channels is at least 1, got 0"),
-        (["--rounds", "-1"], "--rounds is at least 0, got -1"),
+        (["--channels", "0"], "--channels must be at least 1, got 0"),
+        (["--rounds", "-1"], "--rounds must be at least 0, got -1"),
     ],
 )
 def test_what_cannot_be_listed_is_an_error(words: list[str], message: str) -> None:
@@ -72,7 +72,7 @@ def test_what_cannot_be_listed_is_an_error(words: list[str], message: str) -> No
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="needs a machine without CUDA")
 def test_times_on_a_missing_gpu_are_an_error() -> None:
-    with pytest.raises(AttnlabError, match="sees no CUDA device"):
+    with pytest.raises(AttnlabError, match="finds no CUDA device"):
         run(["attention", "list", "--device", "cuda"])
 
 

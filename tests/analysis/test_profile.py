@@ -255,20 +255,20 @@ def test_counts_alone(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Non
     ("words", "message"),
     [
         ("", "needs a network"),
-        ("--attention se torchvision/resnet18", "Write networks before --attention"),
+        ("--attention se torchvision/resnet18", "Put networks before --attention"),
         ("timm/test_resnet --attention see", "Did you mean 'se'"),
         ("timm/test_resnet --attention se:reduction", "takes NAME:KEY=VALUE"),
         ("timm/test_resnet --attention se:", "takes NAME:KEY=VALUE"),
         ("timm/test_resnet --attention se:reductio=4", "Did you mean 'reduction'"),
         ("timm/test_resnet --attention se --at nowhere", "Unknown placement or module"),
         ("timm/test_resnet --mode rezro", "Did you mean 'rezero'"),
-        ("timm/test_resnet --size 0", "--size is at least 1, got 0"),
-        ("timm/test_resnet --batch -1", "--batch is at least 1, got -1"),
-        ("timm/test_resnet --rounds 0", "--rounds is at least 1"),
-        ("timm/test_resnet --threads 0", "--threads is at least 1"),
-        ("timm/test_resnet --classes 0", "--classes is at least 1"),
+        ("timm/test_resnet --size 0", "--size must be at least 1, got 0"),
+        ("timm/test_resnet --batch -1", "--batch must be at least 1, got -1"),
+        ("timm/test_resnet --rounds 0", "--rounds must be at least 1"),
+        ("timm/test_resnet --threads 0", "--threads must be at least 1"),
+        ("timm/test_resnet --classes 0", "--classes must be at least 1"),
         ("timm/test_resnet --no-time --csv /nowhere/x.csv", "Cannot write /nowhere/x.csv"),
-        ("--config nowhere.yaml", "Cannot read the configuration 'nowhere.yaml'"),
+        ("--config nowhere.yaml", "Cannot read the recipe 'nowhere.yaml'"),
         (
             "torchvision/resnet18 --attention se --size 32 --batch 1",
             "cannot take a training step with a batch of 1",
@@ -294,7 +294,7 @@ def test_one_bad_network_stops_before_the_good_ones_are_timed(monkeypatch: pytes
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a CUDA device")
 def test_a_missing_gpu_is_an_error_unless_nothing_is_timed(capsys: pytest.CaptureFixture[str]) -> None:
-    with pytest.raises(AttnlabError, match="sees no CUDA device"):
+    with pytest.raises(AttnlabError, match="finds no CUDA device"):
         profile_command("timm/test_resnet --device cuda")
     profile_command("timm/test_resnet --device cuda --no-time --size 64 --attention eca")
     assert "Counted, not timed" in capsys.readouterr().out

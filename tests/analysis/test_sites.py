@@ -86,7 +86,7 @@ def test_a_summary_says_too_what_is_on_an_input() -> None:
         ("--option kernel_size=x", "takes int, got 'x'"),
         ("--at aspp", "finds nothing in ResNet"),
         ("--mode rezro", "Did you mean 'rezero'"),
-        ("--size 0", "--size is at least 1, got 0"),
+        ("--size 0", "--size must be at least 1, got 0"),
     ],
 )
 def test_words_that_cannot_work_are_errors(words: str, message: str) -> None:

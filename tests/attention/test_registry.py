@@ -91,7 +91,7 @@ def test_an_option_without_default_has_to_be_given(own: str) -> None:
     [
         ("no_such_package.Attention", "No module named 'no_such_package'"),
         ("torch.nn.NoSuchClass", "no attribute 'NoSuchClass'"),
-        ("torch.nn.functional.relu", "is no nn.Module class"),
+        ("torch.nn.functional.relu", "must be an nn.Module class"),
         (".x", "Cannot import"),
     ],
 )
@@ -107,7 +107,7 @@ def test_a_preset_that_is_no_option_is_an_error() -> None:
 
 
 def test_a_name_is_given_once_and_has_no_dots() -> None:
-    with pytest.raises(AttnlabError, match="already stands for ELA"):
+    with pytest.raises(AttnlabError, match="already used by ELA"):
         register_attention("ela")(Own)
-    with pytest.raises(AttnlabError, match="no dots"):
+    with pytest.raises(AttnlabError, match="not contain dots"):
         register_attention("a.b")(ELA)

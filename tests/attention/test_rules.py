@@ -17,9 +17,9 @@ def test_largest_divisor(number: int, at_most: int, expected: int) -> None:
 
 @pytest.mark.parametrize(("number", "at_most"), [(0, 4), (4, 0), (4, -1)])
 def test_numbers_below_one_are_errors(number: int, at_most: int) -> None:
-    with pytest.raises(AttnlabError, match="start at 1"):
+    with pytest.raises(AttnlabError, match="at least 1"):
         largest_divisor(number, at_most)
-    with pytest.raises(AttnlabError, match="start at 1"):
+    with pytest.raises(AttnlabError, match="at least 1"):
         reduced_width(number, at_most)
 
 

@@ -53,6 +53,6 @@ def test_other_processes_and_validations_of_fit_write_nothing(callback, tmp_path
 @pytest.mark.parametrize("content", ["{", '{"a": 1}', "3", "\x00"])
 def test_somebody_elses_file_is_refused_before_the_run_and_left(callback, tmp_path, content):
     (tmp_path / "scores.json").write_text(content)
-    with pytest.raises(AttnlabError, match=r"scores\.json' holds no list of scores"):
+    with pytest.raises(AttnlabError, match=r"scores\.json' is not a list of scores"):
         callback.setup(None, None, "test")
     assert (tmp_path / "scores.json").read_text() == content

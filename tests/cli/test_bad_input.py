@@ -171,13 +171,13 @@ class TestCheckpoints:
         path.write_bytes(path.read_bytes()[:-5000])
         outcome = run("test", *small, f"--ckpt_path={path}")
         assert outcome.status == 2
-        assert "cannot be read as a checkpoint" in outcome.err
+        assert "as a checkpoint" in outcome.err
 
     def test_something_else(self, run, small, tmp_path):
         torch.save({"weight": torch.zeros(3)}, tmp_path / "weights.pth")
         outcome = run("test", *small, "--ckpt_path=weights.pth")
         assert outcome.status == 2
-        assert "no checkpoint of attnlab" in outcome.err
+        assert "not an attnlab checkpoint" in outcome.err
         assert "--model.weights" in outcome.err
 
     @pytest.mark.parametrize(
@@ -293,7 +293,7 @@ def test_a_weights_file_that_is_missing_is_said_before_data_are_made(run, tmp_pa
 def test_data_of_another_task_are_refused_before_they_are_looked_at(run, tmp_path, task, data, other):
     outcome = run("fit", f"--task={task}", f"--data={data}", f"--data.root={tmp_path / 'nowhere'}")
     assert outcome.status == 2, outcome.out + outcome.err
-    assert f"--task {other}" in outcome.err
+    assert f"or the {other} task" in outcome.err
     assert "Traceback" not in outcome.err
     assert not (tmp_path / "nowhere").exists()
 

@@ -67,7 +67,7 @@ def test_a_checkpoint_says_what_nobody_else_says() -> None:
     }
     assert classes(remembered=remembered) == ("detection", "COCODetection")
     assert classes("--data=YOLODetectionDataModule", remembered=remembered) == ("detection", "YOLODetection")
-    with pytest.raises(AttnlabError, match=r"is of a DetectionTask, and .* ask for a SegmentationTask"):
+    with pytest.raises(AttnlabError, match=r"saved by DetectionTask, but .* ask for SegmentationTask"):
         classes("--model=SegmentationTask", remembered=remembered)
 
 
@@ -77,10 +77,10 @@ def test_a_checkpoint_says_what_nobody_else_says() -> None:
         (["--task=clasification"], "Did you mean 'classification'"),
         (["--model=ClasificationTask"], "Did you mean 'ClassificationTask'"),
         (["--model=no_such_module.Task"], "cannot be imported"),
-        (["--model=attnlab.data.MaskFolderDataModule"], "not a attnlab.tasks.base.BaseTask"),
+        (["--model=attnlab.data.MaskFolderDataModule"], "not a subclass of attnlab.tasks.base.BaseTask"),
         (["--data=MaskFoldersDataModule"], "Did you mean 'MaskFolderDataModule'"),
         (['--config={"task": ["segmentation"]}'], "Unknown task"),
-        (["--config=nowhere/at_all.yaml"], "Cannot read the configuration 'nowhere/at_all.yaml'"),
+        (["--config=nowhere/at_all.yaml"], "Cannot read the recipe 'nowhere/at_all.yaml'"),
         (["--config=quickstart_segmentatoin"], "Did you mean 'quickstart_segmentation'"),
         (["--config="], "--config takes a YAML file"),
         (["--ckpt_path=nowhere.ckpt"], "No checkpoint at nowhere.ckpt"),
@@ -93,7 +93,7 @@ def test_refused(arguments: list[str], message: str) -> None:
 
 @pytest.mark.parametrize("text", ["a: [1", "- a"])
 def test_a_yaml_that_is_none(yaml_of, text) -> None:
-    with pytest.raises(AttnlabError, match=r"not valid YAML|no keys"):
+    with pytest.raises(AttnlabError, match=r"not valid YAML|no top-level keys"):
         Arguments.read(["fit", f"--config={yaml_of('a.yaml', text)}"])
 
 

@@ -120,13 +120,13 @@ class TestOneRun:
             assert attnlab.load(tmp_path / "other.ckpt").class_names[5] == "class5"
         else:
             assert outcome.status == 2
-            assert "is of a captioning task" in outcome.err
+            assert "is for the task 'captioning'" in outcome.err
 
     def test_another_task_than_the_checkpoints(self, run, trained):
         trained()
         outcome = run("test", "--task=segmentation", "--ckpt_path=last", *QUIET)
         assert outcome.status == 2
-        assert "The checkpoint is of a ClassificationTask" in outcome.err
+        assert "The checkpoint was saved by ClassificationTask" in outcome.err
 
 
 def test_another_data_module_starts_from_its_own_defaults(trained, tmp_path):
@@ -286,7 +286,7 @@ class TestBadInput:
         ("flag", "message"),
         [
             ("--model.network=resnet19", "resnet18"),
-            ("--model.network=timm/vit_tiny_patch16_224", "no CNN"),
+            ("--model.network=timm/vit_tiny_patch16_224", "not a CNN"),
             ("--model.network_options={chanels: [8, 8, 8, 8]}", "chanels"),
             ("--data.root=nowhere", "nowhere"),
             ("--data.eval_resize=16", "eval_resize"),

@@ -35,7 +35,7 @@ else:
         (["fitt"], 2, "Did you mean 'fit'"),
         (["attention", "lst"], 2, "Did you mean list"),
         (["profile", "--atention", "se"], 2, "Did you mean --attention"),
-        (["fit", "--config", "nowhere.yaml"], 2, "Cannot read the configuration 'nowhere.yaml'"),
+        (["fit", "--config", "nowhere.yaml"], 2, "Cannot read the recipe 'nowhere.yaml'"),
         (["fit", "--config=broken.yaml"], 2, "'broken.yaml' is not valid YAML"),
         (["fit", "--config=quickstart"], 2, "or 'quickstart_segmentation'"),
         (["fit", "--config=old.yaml"], 2, "Did you mean 'classification'"),

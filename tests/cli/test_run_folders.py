@@ -106,7 +106,7 @@ def test_a_file_of_scores_that_is_none_is_said_before_the_test(run, trained, tmp
     (tmp_path / "lightning_logs/version_0/scores.json").write_text('{"mine": 1}')
     outcome = run("test", "--ckpt_path=best", *QUIET)
     assert outcome.status == 2
-    assert "Move it out of the way" in outcome.err
+    assert "Move or rename it" in outcome.err
     assert (tmp_path / "lightning_logs/version_0/scores.json").read_text() == '{"mine": 1}'
 
 
@@ -238,6 +238,6 @@ def test_predictions_into_the_folder_of_the_pictures_are_refused(run, tmp_path, 
         f"--predictions.output_dir={tmp_path}",
     )
     assert outcome.status == 2, outcome.out
-    assert "take the place of a picture that is to be read" in outcome.err
+    assert "overwrite an input image" in outcome.err
     assert (tmp_path / name).read_bytes() == before
     assert [path.name for path in tmp_path.iterdir()] == [name]

@@ -105,7 +105,7 @@ class TestAnother:
         config = parsed("fit", "--config=recipe.yaml", "--data=MaskFolderDataModule")
         options = config.data.init_args
         assert (options.batch_size, options.crop_size, options.root) == (5, 64, "data")
-        said = "Left out, as another class is named: root of ShapesSegmentationDataModule"
+        said = "Ignored, because another class is used: root of ShapesSegmentationDataModule"
         assert said in caplog.text
 
     def test_over_a_checkpoint(self, run, small, parsed, monkeypatch, tmp_path):
@@ -153,7 +153,7 @@ class TestRefused:
             ("--model.attention.mode=replac", "takes replace, residual, rezero, got replac"),
             ("--model.freeze_backbone_epochs=two", "--model.freeze_backbone_epochs takes int, got two"),
             ("--trainer.max_epochs=many", "--trainer.max_epochs takes int, null, got many"),
-            ("--model.class_names=[a,b]", "give --data.class_names instead of --model.class_names"),
+            ("--model.class_names=[a,b]", "set --data.class_names instead of --model.class_names"),
             ("--model.ignore_index=3", "ignore_index comes from the data"),
         ],
     )

@@ -107,6 +107,6 @@ def test_masks_are_counted_once(voc_folder, decoded):
     assert all(sum(look.values.values()) > 0 for look in looks[1].values())
     assert len(decoded) == len(set(decoded)) == 8
     # What is right depends on the number of classes: remembered values are judged anew.
-    with pytest.raises(Exception, match="holds the values 1"):
+    with pytest.raises(Exception, match="has the values 1"):
         VOCSegmentationDataModule(str(voc_folder), class_names=["ground"]).setup("fit")
     assert len(decoded) == 8

@@ -52,7 +52,7 @@ def test_files_that_are_not_whole_are_found(tmp_path, depth, suffix):
     assert list(found) == list(range(1, len(paths)))
     for position, text in found.items():
         assert str(paths[position]) in text
-        assert "Fetch the file again" not in text  # Said once, under the list.
+        assert "Get the file again" not in text  # Said once, under the list.
 
 
 def test_quick_does_not_decode_what_full_does(tmp_path):

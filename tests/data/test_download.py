@@ -138,5 +138,5 @@ def test_interrupted_unpacking_never_looks_complete(release, tmp_path, monkeypat
 
 def test_a_folder_that_is_there_is_not_touched(release, tmp_path):
     (tmp_path / "VOCdevkit/VOC2012").mkdir(parents=True)
-    with pytest.raises(AttnlabError, match="not complete"):
+    with pytest.raises(AttnlabError, match="is incomplete"):
         download_voc(tmp_path, "2012", release)

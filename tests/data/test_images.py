@@ -100,7 +100,7 @@ def test_files_cut_short_are_named(tmp_path, suffix, keep):
     Image.fromarray(COLOURS).save(path)
     data = path.read_bytes()
     path.write_bytes(data[: int(len(data) * keep)])
-    with pytest.raises(AttnlabError, match=rf"cut\.{suffix}.*Fetch the file again"):
+    with pytest.raises(AttnlabError, match=rf"cut\.{suffix}.*Get the file again"):
         read_image(path)
 
 
@@ -114,7 +114,7 @@ def test_missing_files_and_pictures_without_range_are_named(tmp_path):
     with pytest.raises(AttnlabError, match=r"Cannot open .*nothing\.jpg"):
         read_image(tmp_path / "nothing.jpg")
     Image.fromarray(GREY.astype(np.float32)).save(tmp_path / "depth.tif")
-    with pytest.raises(AttnlabError, match=r"depth\.tif.*no fixed range"):
+    with pytest.raises(AttnlabError, match=r"depth\.tif.*without a fixed range"):
         read_image(tmp_path / "depth.tif")
 
 

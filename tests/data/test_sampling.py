@@ -163,5 +163,5 @@ class TestAspectGroups:
             assert set(alone[start : start + 8]) == {*first[half], *second[half]}
 
     def test_ratios_that_are_not_the_data_sets_are_refused(self):
-        with pytest.raises(AttnlabError, match="of 2 images were given for a data set of 3"):
+        with pytest.raises(AttnlabError, match="of 2 images for a data set of 3"):
             AspectGroupedSampler(range(3), batch_size=2, aspects=[1.0, 2.0])

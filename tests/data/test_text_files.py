@@ -30,10 +30,10 @@ def test_utf_8_or_what_the_mark_says(data):
 @pytest.mark.parametrize(
     ("data", "message"),
     [
-        (b"a\nb\xfcte\n", r"'a\.txt' is no text in UTF-8: line 2 holds the byte 0xfc"),
+        (b"a\nb\xfcte\n", r"'a\.txt' is not text in UTF-8: line 2 has the byte 0xfc"),
         (TEXT.encode("utf-16-le"), r"a\.txt'.*Save it as UTF-8"),
         ("ab".encode("utf-16-le"), "zero bytes"),
-        (codecs.BOM_UTF16_LE + b"abc", r"a\.txt' is no text in UTF-16"),
+        (codecs.BOM_UTF16_LE + b"abc", r"a\.txt' is not text in UTF-16"),
     ],
 )
 def test_what_is_neither_is_refused(data, message):

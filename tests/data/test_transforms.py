@@ -166,5 +166,5 @@ def test_resize_and_centre_crop_are_torchvisions(height, width, resize):
 def test_a_centre_crop_is_not_padded():
     with pytest.raises(AttnlabError, match="60 x 50 pixels is smaller than the crop of 51 x 51"):
         ResizeCentreCrop(None, 51)(photo(50, 60))
-    with pytest.raises(AttnlabError, match="eval_resize is 50, smaller than crop_size, 51"):
+    with pytest.raises(AttnlabError, match="eval_resize 50 is smaller than crop_size 51"):
         ResizeCentreCrop(50, 51)

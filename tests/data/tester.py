@@ -177,7 +177,9 @@ class DataModuleTester:
         items = data.items
         monkeypatch.setattr(data, "items", lambda split: items("train"))
         count = len(items("train"))
-        with pytest.warns(UserWarning, match=f"{count} of the {count} 'val' images are trained on too"):
+        with pytest.warns(
+            UserWarning, match=f"{count} of the {count} 'val' images are also in the training split"
+        ):
             data.setup("fit")
 
     def test_batches_of_training(self):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from attnlab.drawing.cards import Card, Line, path_line, sheet
+from attnlab.drawing.cards import CaptionLine, Card, path_line, sheet
 from attnlab.drawing.figures import RIGHT, WRONG
 
 
@@ -17,7 +17,7 @@ def box(page, colour):
 
 def test_cards_are_read_from_left_to_right_with_frames_around_their_pictures():
     colours = [(value, 0, 200) for value in (10, 20, 33, 44)]
-    cards = [Card(np.tile(np.array(c, np.uint8), (40, 50, 1)), [Line("name")], WRONG) for c in colours]
+    cards = [Card(np.tile(np.array(c, np.uint8), (40, 50, 1)), [CaptionLine("name")], WRONG) for c in colours]
     page = sheet(cards, "four", columns=3)
     places = [box(page, colour) for colour in colours]
     assert all((bottom - top, right - left) == (40, 50) for top, left, bottom, right in places)
@@ -31,7 +31,7 @@ def test_cards_are_read_from_left_to_right_with_frames_around_their_pictures():
 @pytest.mark.parametrize("size", [(40, 50), (10, 300)])
 def test_long_captions_and_titles_leave_the_margin_white(size):
     name = "a very long class name that no card has room for"
-    lines = (Line(name, "99.9%", RIGHT), path_line(f"n01440764/{name}.JPEG"))
+    lines = (CaptionLine(name, "99.9%", RIGHT), path_line(f"n01440764/{name}.JPEG"))
     page = sheet([Card(np.zeros((*size, 3), np.uint8), lines)] * 2, "a title longer than two cards " * 3)
     for edge in (page[:12], page[-12:], page[:, :12], page[:, -12:]):
         assert (edge == 255).all()

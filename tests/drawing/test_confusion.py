@@ -78,7 +78,7 @@ def test_percentages_are_those_of_the_row_in_its_cell(figure_of):
     confusion_picture(np.array([[997, 3, 0], [0, 0, 0], [1, 2, 1]]), ["a", "b", "c"])
     cells = {text.get_position()[::-1]: text.get_text() for text in figure_of[0].axes[0].texts}
     assert cells == {(0, 0): "100", (0, 1): "<1", (2, 0): "25", (2, 1): "50", (2, 2): "25"}
-    assert figure_of[0].get_suptitle() == "3 classes: 1004 images, 99% right"
+    assert figure_of[0].get_suptitle() == "3 classes: 1004 images, 99% correct"
 
 
 def luminance(colour):

@@ -37,7 +37,7 @@ def fonts(monkeypatch):
 )
 def test_letters_without_a_font_become_boxes_with_one_warning(fonts, name, package):
     fonts([])
-    with pytest.warns(UserWarning, match="No font has") as caught:
+    with pytest.warns(UserWarning, match="No font for") as caught:
         assert readable(f"{name} A") == f"{MISSING * len(name)} A"
     assert package in str(caught[0].message)
     assert all(letter in str(caught[0].message) for letter in name)

@@ -143,7 +143,7 @@ def test_a_panels_scores_are_those_of_its_picture(monkeypatch):
         ious.append(both / (((truth == k) | (guess == k)) & known).sum())
     share = ((truth == guess) & known).sum() / known.sum()
     segmentation_panel(torch.from_numpy(GREY).permute(2, 0, 1), truth, guess, "a", NAMES, PALETTE, 120)
-    assert seen == [f"{100 * share:.0f}% of pixels right, mIoU {100 * np.mean(ious):.0f}%"]
+    assert seen == [f"{100 * share:.0f}% of pixels correct, mIoU {100 * np.mean(ious):.0f}%"]
 
 
 def test_a_picture_of_which_nothing_is_scored_has_no_scores(monkeypatch):
@@ -151,4 +151,4 @@ def test_a_picture_of_which_nothing_is_scored_has_no_scores(monkeypatch):
     monkeypatch.setattr(masks, "panel", lambda name, note, cells, key: seen.append(note))
     nothing = np.full((40, 60), 255, np.uint8)
     segmentation_panel(torch.from_numpy(GREY).permute(2, 0, 1), nothing, classes(), "a", NAMES, PALETTE, 120)
-    assert seen == ["NaN of pixels right, mIoU NaN"]
+    assert seen == ["NaN of pixels correct, mIoU NaN"]

@@ -254,9 +254,9 @@ def test_bad_input_is_named():
         score([one([0, 0, 9, 9]), ({**detections, "labels": torch.tensor([-1])}, target)])
     with pytest.raises(AttnlabError, match="Image 77 has no annotations"):
         score([(detections, {"image_id": torch.tensor(77)})])
-    with pytest.raises(AttnlabError, match="2 detections cannot be scored on 1 targets"):
+    with pytest.raises(AttnlabError, match="Detections of 2 images cannot be scored on 1 targets"):
         DetectionScores(NAMES).update([detections] * 2, [target])
-    with pytest.raises(AttnlabError, match="Image 77 has 1 boxes with 2 scores or labels"):
+    with pytest.raises(AttnlabError, match="Image 77 has 1 boxes but 2 scores or labels"):
         score([({**detections, "scores": torch.ones(2), "labels": torch.zeros(2)}, target)])
 
 

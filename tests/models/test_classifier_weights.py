@@ -62,7 +62,7 @@ def test_a_classifier_of_other_classes_starts_anew(published):
     assert report.reason == "20 classes here, 10 in the file"
     assert report.loaded == len(published) - 2
     assert report.unused == report.restarted == ["fc.weight", "fc.bias"]
-    assert f"{report.reason}, so these start anew: fc.weight, fc.bias" in str(report)
+    assert f"{report.reason}, so these are newly initialised: fc.weight, fc.bias" in str(report)
     assert "\n" not in str(report)
 
 
@@ -148,7 +148,7 @@ def test_a_stem_for_small_images_says_what_to_do(published, attention):
     network = built.network
     if attention:
         attach(network, "cbam", at="conv1")
-    with pytest.raises(AttnlabError, match=r"the stem.*--model.stem_stride away.*--model.weights none"):
+    with pytest.raises(AttnlabError, match=r"the stem.*--model.stem_stride out.*--model.weights none"):
         load_weights(built, published)
 
 
@@ -166,7 +166,7 @@ class TestLibrary:
 
         monkeypatch.setattr(torch.hub, "load_state_dict_from_url", fail)
         monkeypatch.setattr(torchvision.models._api, "load_state_dict_from_url", fail)
-        with pytest.raises(AttnlabError, match=r"Could not fetch .*'resnet18'.*no route.*FILE.*none"):
+        with pytest.raises(AttnlabError, match=r"Could not download .*'resnet18'.*no route.*FILE.*none"):
             library_classifier_weights("resnet18")
 
     def test_offline_timm(self, monkeypatch):
@@ -174,7 +174,7 @@ class TestLibrary:
             raise OSError("no route to host")
 
         monkeypatch.setattr(timm, "create_model", fail)
-        with pytest.raises(AttnlabError, match=r"Could not fetch .*timm.*'resnet10t'.*no route"):
+        with pytest.raises(AttnlabError, match=r"Could not download .*timm.*'resnet10t'.*no route"):
             library_classifier_weights("resnet10t")
 
     def test_none_published(self):

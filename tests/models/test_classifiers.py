@@ -157,7 +157,7 @@ class TestConvolutional:
 
     @pytest.mark.parametrize("name", OTHERS)
     def test_others_are_refused(self, name):
-        with pytest.raises(AttnlabError, match=r"is no CNN.*resnet18"):
+        with pytest.raises(AttnlabError, match=r"is not a CNN.*resnet18"):
             on_meta(name)
 
     def test_the_rule_by_hand(self):
@@ -257,7 +257,9 @@ class TestStem:
 
     def test_branches_beside_the_first_convolution(self):
         """RepVGG's stem adds a 3x3 and a 1x1 convolution, both of stride 2."""
-        with pytest.raises(AttnlabError, match=r"stem of timm/repvgg_a0 cannot get stride 1: other layers"):
+        with pytest.raises(
+            AttnlabError, match=r"stem of timm/repvgg_a0 cannot have stride 1: layers parallel"
+        ):
             on_meta("timm/repvgg_a0", stem_stride=1)
 
     def test_four_changes_nothing(self):
@@ -283,11 +285,11 @@ class TestStem:
             (
                 "resnet18",
                 3,
-                r"convolution of stride 2 \(conv1\) and a pooling of stride 2; .* takes 1, 2 or 4",
+                r"convolution of stride 2 \(conv1\) and a pooling of stride 2; .* must be 1, 2 or 4",
             ),
-            ("mobilenet_v2", 4, r"3x3 convolution of stride 2 \(features.0.0\); .* takes 1 or 2"),
-            ("convnext_tiny", 1, r"4x4 convolution of stride 4 \(features.0.0\); .* takes 4 "),
-            ("vgg11", 2, r"3x3 convolution of stride 1 \(features.0\); .* takes 1 "),
+            ("mobilenet_v2", 4, r"3x3 convolution of stride 2 \(features.0.0\); .* must be 1 or 2"),
+            ("convnext_tiny", 1, r"4x4 convolution of stride 4 \(features.0.0\); .* must be 4 "),
+            ("vgg11", 2, r"3x3 convolution of stride 1 \(features.0\); .* must be 1 "),
         ],
     )
     def test_what_a_stem_cannot_have(self, name, stride, message):

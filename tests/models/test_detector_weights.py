@@ -98,7 +98,7 @@ class TestWholeDetectors:
         load_weights(attended, state)
         assert loaded_keys(attended.network, state) == set(state)
         plain = build("fcos")
-        with pytest.raises(AttnlabError, match="the state dict given has weights of attention modules that"):
+        with pytest.raises(AttnlabError, match="the given state dict has weights of attention modules that"):
             load_weights(plain, state)
 
     def test_attention_that_is_shared(self):
@@ -138,14 +138,14 @@ class TestWholeDetectors:
         state = other_values(built.network)
         change(state)
         with pytest.raises(
-            AttnlabError, match=f"The weights of the state dict given do not fit the network.*{message}"
+            AttnlabError, match=f"The weights of the given state dict do not fit the network.*{message}"
         ):
             load_weights(built, state)
         assert loaded_keys(built.network, before) == set(before)
 
     def test_neither_detector_nor_backbone(self):
         built = build("yolof")
-        with pytest.raises(AttnlabError, match=r"neither of YOLOF nor of its backbone: its keys are a\.b"):
+        with pytest.raises(AttnlabError, match=r"neither YOLOF nor its backbone: its keys are a\.b"):
             load_weights(built, {"a.b": torch.ones(1)})
 
 
@@ -253,7 +253,7 @@ class TestBackbones:
 
 class TestLibrary:
     def test_without_published_weights(self):
-        with pytest.raises(AttnlabError, match="Nobody publishes ImageNet weights of yolox_nano's") as error:
+        with pytest.raises(AttnlabError, match="no published ImageNet weights for yolox_nano's") as error:
             build_detector("yolox_nano", 3, {"size": 416}).imagenet()
         assert "https://github.com/Megvii-BaseDetection/YOLOX/releases" in str(error.value)
         with pytest.raises(AttnlabError, match="Set reduced_tail of ssdlite to false"):

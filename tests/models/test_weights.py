@@ -117,7 +117,7 @@ class TestReading:
 
     def test_no_tensors(self, tmp_path):
         torch.save({"epoch": 3}, tmp_path / "a.pth")
-        with pytest.raises(AttnlabError, match="holds no tensors"):
+        with pytest.raises(AttnlabError, match="contains no named tensors"):
             read_state_dict(tmp_path / "a.pth")
 
     def test_code_in_a_file_is_not_run(self, tmp_path):

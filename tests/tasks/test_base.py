@@ -101,7 +101,7 @@ def test_a_loss_that_is_no_number_stops_every_task_and_names_the_images(kind, dr
     with pytest.raises(AttnlabError) as caught:
         trainer_of(tmp_path, Broken(1)).fit(task, datamodule=data)
     message = str(caught.value)
-    assert re.search(r"no number any more in epoch 0, step 1: .*\w+ nan", message)
+    assert re.search(r"not finite in epoch 0, step 1: .*\w+ nan", message)
     assert any(name in message for name in names_in(data.dataset("train")))
     assert "--model.optimizer.lr" in message
 
@@ -299,5 +299,5 @@ def test_data_of_another_task_are_refused(drawn):
     task = ClassificationTask("resnet18", num_classes=5)
     trainer = L.Trainer(max_steps=1, accelerator="cpu", logger=False, enable_checkpointing=False)
     data = ShapesDetectionDataModule(str(drawn / "another"), **SMALL)
-    with pytest.raises(AttnlabError, match="data for detection, and the task is classification"):
+    with pytest.raises(AttnlabError, match="data for detection, but the task is classification"):
         trainer.fit(task, datamodule=data)

@@ -89,5 +89,5 @@ def test_a_pixel_that_is_certain_breaks_no_gradient():
 
 @pytest.mark.parametrize("config", [{"cross_entropy": 0.0}, {"dice": -1.0}])
 def test_weights_that_make_no_sense(config):
-    with pytest.raises(AttnlabError, match="at least one of them above 0"):
+    with pytest.raises(AttnlabError, match="at least one above 0"):
         SegmentationLoss(SegmentationLossConfig(**config))

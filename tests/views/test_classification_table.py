@@ -27,7 +27,7 @@ def test_the_table_of_a_classifier_is_written(tmp_path: Path) -> None:
         state=SimpleNamespace(fn=TrainerFn.TESTING),
         logger=SimpleNamespace(log_dir=str(tmp_path)),
         is_global_zero=True,
-        datamodule=SimpleNamespace(class_names=["cat", "cow"], synsets=["n1", "n2"]),
+        datamodule=SimpleNamespace(class_names=["cat", "cow"], class_folders=["n1", "n2"]),
     )
     result = SimpleNamespace(images=4, matrix=torch.tensor([[3, 1], [0, 0]]), per_class={"cat": 0.75})
     Records(ClassTable()).on_test_end(trainer, SimpleNamespace(results={"test": result}))  # type: ignore[arg-type]

@@ -16,7 +16,7 @@ from tests.views.conftest import shares, trainer_of
 
 DATA = SimpleNamespace(
     class_names=["cat", "dog, wild", "cow"],
-    synsets=["n01", "n02", "n03"],
+    class_folders=["n01", "n02", "n03"],
     mean=(0.5, 0.5, 0.5),
     std=(0.25, 0.25, 0.25),
 )
@@ -121,14 +121,14 @@ def test_the_sheet_holds_the_first_48(tmp_path, predict, capsys):
     few, more = (Image.open(tmp_path / name / "predictions.png") for name in ("few", "more"))
     assert few.size == more.size
     assert len(rows_of(tmp_path / "more")) == 61
-    assert capsys.readouterr().out.count("the first 48 pictures in") == 2
+    assert capsys.readouterr().out.count("the first 48 images in") == 2
     predict(tmp_path / "none", pictures=False)
     assert names_in(tmp_path / "none") == {"predictions.csv"}
 
 
 def test_what_somebody_else_has_written_stays(tmp_path, predict):
     (tmp_path / "predictions.csv").write_text("mine")
-    with pytest.raises(AttnlabError, match="attnlab has not written"):
+    with pytest.raises(AttnlabError, match="attnlab did not write"):
         predict(tmp_path, count=2)
     assert (tmp_path / "predictions.csv").read_text() == "mine"
     assert len(list(tmp_path.iterdir())) == 1

@@ -181,7 +181,7 @@ def test_numbers_that_json_does_not_have_are_left_out_and_told(tmp_path, capsys)
     assert [row["score"] for row in rows] == [
         pytest.approx(float(found["scores"][k]), abs=1e-6) for k in (1, 3)
     ]
-    assert "2 detections in 1 images (2 more with infinite" in capsys.readouterr().out
+    assert "2 detections in 1 images (2 with NaN" in capsys.readouterr().out
 
 
 def test_it_keeps_little():

@@ -1,4 +1,4 @@
-"""Predictions never take the place of a picture that is read, of each other, or of somebody else's file."""
+"""Predictions never overwrite an input image that is read, of each other, or of somebody else's file."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def test_no_two_files_are_called_alike(tmp_path, inputs):
 @pytest.mark.parametrize("name", ["a.png", "a.PNG"])
 def test_a_picture_that_is_read_stays(tmp_path, name):
     (tmp_path / name).write_bytes(b"mine")
-    with pytest.raises(AttnlabError, match="take the place of a picture") as caught:
+    with pytest.raises(AttnlabError, match="overwrite an input image") as caught:
         plan(tmp_path, tmp_path / name)
     assert "--predictions.output_dir" in str(caught.value)
     assert [path.name for path in tmp_path.iterdir()] == [name]
@@ -55,13 +55,13 @@ def test_also_through_a_link(tmp_path):
     (tmp_path / "photos").mkdir()
     (tmp_path / "photos/a.png").write_bytes(b"mine")
     (tmp_path / "link").symlink_to(tmp_path / "photos", target_is_directory=True)
-    with pytest.raises(AttnlabError, match="take the place of a picture"):
+    with pytest.raises(AttnlabError, match="overwrite an input image"):
         plan(tmp_path / "link", tmp_path / "photos/a.png")
 
 
 def test_a_table_does_not_take_the_place_of_a_picture(tmp_path):
     (tmp_path / "predictions.png").write_bytes(b"mine")
-    with pytest.raises(AttnlabError, match="take the place of a picture"):
+    with pytest.raises(AttnlabError, match="overwrite an input image"):
         plan(
             tmp_path, tmp_path / "predictions.png", suffixes=(), files=("predictions.csv", "predictions.png")
         )
@@ -73,7 +73,7 @@ def test_somebody_elses_file_stays_and_ones_own_may_be_replaced(tmp_path):
         (tmp_path / name).write_text("of the first run")
     plan(tmp_path, "in/a.jpg", "in/b.jpg", files=("predictions.json",))
     (tmp_path / "c.png").write_text("mine")
-    with pytest.raises(AttnlabError, match=r"holds c\.png, which attnlab has not written"):
+    with pytest.raises(AttnlabError, match=r"contains c\.png, which attnlab did not write"):
         plan(tmp_path, "in/a.jpg", "in/c.jpg")
     # Nothing was begun, so what is attnlab's is known as before.
     plan(tmp_path, "in/a.jpg", files=("predictions.json",))
@@ -82,7 +82,7 @@ def test_somebody_elses_file_stays_and_ones_own_may_be_replaced(tmp_path):
 
 def test_a_link_that_leads_nowhere_is_somebody_elses(tmp_path):
     (tmp_path / "a.png").symlink_to(tmp_path / "gone.png")
-    with pytest.raises(AttnlabError, match="has not written"):
+    with pytest.raises(AttnlabError, match="did not write"):
         plan(tmp_path, "in/a.jpg")
 
 
@@ -90,7 +90,7 @@ def test_a_list_of_ones_own_files_that_is_broken_makes_them_somebody_elses(tmp_p
     plan(tmp_path, "in/a.jpg")
     (tmp_path / "a.png").write_text("x")
     (tmp_path / ".attnlab_outputs.json").write_text("{")
-    with pytest.raises(AttnlabError, match="has not written"):
+    with pytest.raises(AttnlabError, match="did not write"):
         plan(tmp_path, "in/a.jpg")
 
 

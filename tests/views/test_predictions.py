@@ -23,7 +23,7 @@ def test_a_class() -> None:
 def test_a_mask() -> None:
     mask = torch.tensor([[0, 0, 0, 2, 0]] * 4, dtype=torch.uint8)
     found = SegmentationPrediction(IMAGE, None, NAMES, mask, PALETTE)
-    assert repr(found) == "<SegmentationPrediction of a picture: ant 80%, cat 20%>"
+    assert repr(found) == "<SegmentationPrediction of an image: ant 80%, cat 20%>"
 
 
 def test_boxes() -> None:

@@ -178,7 +178,7 @@ OVERLAYS = {name.replace(".png", "_overlay.png") for name in MASKS}
 def test_masks_hold_classes_in_the_images_size_and_show_their_colours(tmp_path, predict, capsys):
     predict(tmp_path)
     assert {path.name for path in tmp_path.iterdir()} == MASKS | OVERLAYS | {OWN}
-    assert capsys.readouterr().out == f"5 images predicted; masks and overlays lie in {tmp_path}/\n"
+    assert capsys.readouterr().out == f"5 images predicted; masks and overlays are in {tmp_path}/\n"
     for position, name in enumerate(("z", "a", "z_2", "k", "b")):
         mask = Image.open(tmp_path / f"{name}.png")
         assert mask.mode == "P"
@@ -211,7 +211,7 @@ def test_processes_write_the_files_of_one(tmp_path, predict, count):
 
 def test_the_first_process_speaks_for_all(tmp_path, predict, capsys):
     predict(tmp_path, 2)
-    assert capsys.readouterr().out == f"5 images predicted; masks and overlays lie in {tmp_path}/\n"
+    assert capsys.readouterr().out == f"5 images predicted; masks and overlays are in {tmp_path}/\n"
 
 
 @pytest.mark.parametrize(
@@ -221,7 +221,7 @@ def test_overlays_can_be_left_out_also_by_their_former_name(tmp_path, predict, c
     """The last as a YAML of a former version and a flag of this one say it."""
     predict(tmp_path, **options)
     assert {path.name for path in tmp_path.iterdir()} == MASKS | {OWN}
-    assert capsys.readouterr().out == f"5 images predicted; masks lie in {tmp_path}/\n"
+    assert capsys.readouterr().out == f"5 images predicted; masks are in {tmp_path}/\n"
 
 
 def test_images_that_are_read_are_never_written_over(tmp_path, predict):

@@ -1,4 +1,4 @@
-"""What attention modules there are and what each costs: ``attention list`` and ``attention show``."""
+"""Tables of the attention modules and their cost: ``attention list`` and ``attention show``."""
 
 from __future__ import annotations
 
@@ -25,8 +25,8 @@ from attnlab.attention.macs import count_macs
 from attnlab.errors import AttnlabError, unknown
 
 COUNTS = (
-    "MACs are those of convolutions and matrix products; element-wise operations count as zero. Kept: what "
-    "autograd holds for the backward pass, the map that goes in among it where a module needs it again."
+    "MACs cover convolutions and matrix products; element-wise operations are not counted. Kept: memory "
+    "that autograd holds for the backward pass, including the input map if the module needs it again."
 )
 # Elements of a map that is computed rather than only shaped.
 SMALL_MAP = 2**20
@@ -34,17 +34,17 @@ SMALL_MAP = 2**20
 
 @dataclass(frozen=True)
 class Trial:
-    """The map on which modules are tried, and how they are timed.
+    """The feature map on which modules are measured, and how they are timed.
 
     Attributes:
         channels: Channels of the map.
         size: Height and width of the map.
-        batch: Maps in a batch; MACs are those of one map, memory and times those of the batch.
-        rounds: Rounds that are timed; 0 takes no times.
-        device: Where they are timed.
+        batch: Batch size; MACs are per map, memory and times per batch.
+        rounds: Timed rounds; 0 skips timing.
+        device: Device to time on.
 
     Raises:
-        AttnlabError: For a number that is too small, or a device that is not there.
+        AttnlabError: A number is too small, or the device does not exist.
     """
 
     channels: int = 64
@@ -65,16 +65,16 @@ class Trial:
 
 @dataclass(frozen=True)
 class AttentionRow:
-    """One attention module, at its default options.
+    """One attention module with default options.
 
     Attributes:
         spec: The module's registry entry.
         parameters: Its parameters.
-        macs: Its multiply-accumulates on one map.
-        kept_bytes: Bytes that autograd holds for the backward pass of the batch, the input among them where
-            the module needs it again.
+        macs: Its MACs on one map.
+        kept_bytes: Bytes that autograd holds for the batch's backward pass, including the input if the module
+            needs it again.
         forward: Milliseconds of a forward pass without gradients; None if it was not timed.
-        backward: Milliseconds of a backward pass in training; likewise.
+        backward: Milliseconds of a backward pass in training, or None.
     """
 
     spec: AttentionSpec
@@ -85,7 +85,7 @@ class AttentionRow:
     backward: float | None = None
 
     def cells(self) -> list[str]:
-        """The figures as they are shown."""
+        """The figures as text."""
         times = [f"{taken:.2f}" for taken in (self.forward, self.backward) if taken is not None]
         return [f"{self.parameters:,d}", f"{self.macs:,d}", f"{self.kept_bytes / 2**20:.2f}", *times]
 
@@ -102,16 +102,16 @@ SORTS: dict[str, Callable[[AttentionRow], Any]] = {
 
 
 def attention_rows(trial: Trial, sort: str = "name") -> list[AttentionRow]:
-    """All registered modules with their cost, in the order of one of `SORTS`, smallest first.
+    """All registered modules with their cost, sorted by one of `SORTS`, ascending.
 
     Raises:
-        AttnlabError: For an unknown sort, a sort by times that are not taken, or a width that a module cannot
-            take.
+        AttnlabError: Unknown sort column, sorting by time without timing, or a number of channels that a
+            module cannot take.
     """
     if sort not in SORTS:
         raise unknown("sort", sort, SORTS)
     if sort in ("forward", "backward") and not trial.rounds:
-        raise AttnlabError(f"--sort {sort} needs times; leave --no-time out, or sort by another column.")
+        raise AttnlabError(f"--sort {sort} needs times: leave --no-time out, or sort by another column.")
     # Threads of so short operations would mostly wait for each other.
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
@@ -135,13 +135,13 @@ def attention_table(rows: list[AttentionRow], trial: Trial) -> RenderableType:
         )
         for row in rows
     ]
-    title = f"Attention modules at their default options; cost on {_words(trial)}"
+    title = f"Attention modules with default options; cost on {_words(trial)}"
     table = terminal_table(["name", "year", "paper", *_head(trial)], cells, title, names=3)
     return Group(table, *(Text(note, style="dim") for note in _notes(trial)))
 
 
 def attention_markdown(rows: list[AttentionRow], trial: Trial) -> str:
-    """The rows as a Markdown table, with the papers' titles, and what it was measured on."""
+    """The rows as a Markdown table with the papers' titles, and the measuring conditions."""
     cells = []
     for row in rows:
         spec = row.spec
@@ -152,10 +152,10 @@ def attention_markdown(rows: list[AttentionRow], trial: Trial) -> str:
 
 
 def attention_page(name: str) -> RenderableType:
-    """One module in full: paper, formula, options, and the YAML and flags that use it, for the terminal.
+    """One module for the terminal: paper, formula, options, and the YAML and flags that use it.
 
     Raises:
-        AttnlabError: If there is no such module, by a registered name or an import path.
+        AttnlabError: There is no module of this registered name or import path.
     """
     spec = get_attention(name)
     options = spec.options()
@@ -165,7 +165,7 @@ def attention_page(name: str) -> RenderableType:
     for option in options:
         default = "to be given" if option.required else repr(option.default)
         table.add_row(option.name, option.type_name, default, option.help)
-    # The formula is what the module's file says after its title, or what the class says.
+    # The formula is the module file's docstring without its title, or the class's.
     text = inspect.getdoc(inspect.getmodule(spec.module)) or inspect.getdoc(spec.module) or ""
     formula = text.partition("\n")[2] if spec.title else text
     keys = f"name: {spec.name}", "at: auto", "mode: replace", "options: {}"
@@ -193,9 +193,9 @@ def _head(trial: Trial) -> list[str]:
 
 def _notes(trial: Trial) -> list[str]:
     times = (
-        f"Times: medians of {trial.rounds} rounds in which all modules take turns, {trial.device}, "
-        f"{torch.get_num_threads()} thread(s), PyTorch {torch.__version__}, float32, contiguous. They are "
-        "this machine's: compare within one table."
+        f"Times: medians of {trial.rounds} interleaved rounds, {trial.device}, {torch.get_num_threads()} "
+        f"thread(s), PyTorch {torch.__version__}, float32, contiguous. They depend on the machine: compare "
+        "only within a table."
     )
     return [COUNTS, times] if trial.rounds else [COUNTS]
 
@@ -207,14 +207,14 @@ def _row(name: str, trial: Trial) -> AttentionRow:
     # What PyTorch loads for its first operation on meta takes longer than computing small maps.
     device = "cpu" if math.prod(trial.shape) <= SMALL_MAP else "meta"
     macs = count_macs(module, 1, *trial.shape[1:], device=device)
-    # A leaf of the graph, as the map is in a network: autograd may keep it for the modules before, too.
+    # A leaf of the graph, as in a network, where preceding modules may keep it, too.
     x = torch.empty(trial.shape, device=device, requires_grad=True)
     kept = saved_bytes(copy.deepcopy(module).to(device).train(), x)
     return AttentionRow(spec, parameters, macs, kept)
 
 
 def _with_times(rows: list[AttentionRow], trial: Trial) -> list[AttentionRow]:
-    """The rows with medians over rounds in which all modules take turns."""
+    """The rows with medians over rounds that interleave all modules."""
     x = torch.randn(trial.shape, generator=torch.Generator().manual_seed(0)).to(trial.device).requires_grad_()
     modules = {row.spec.name: row.spec.build(trial.channels).to(trial.device).train() for row in rows}
     backward: dict[str, list[float]] = {name: [] for name in modules}
@@ -230,7 +230,7 @@ def _with_times(rows: list[AttentionRow], trial: Trial) -> list[AttentionRow]:
         x.grad = None
 
     def medians(times: dict[str, list[float]]) -> dict[str, float]:
-        # The first rounds do not count.
+        # Warm-up rounds.
         return {name: 1000 * median(taken[-trial.rounds :]) for name, taken in times.items()}
 
     paired_rounds({name: partial(step, name) for name in modules}, trial.rounds)

@@ -1,4 +1,4 @@
-"""What is measured of modules as of networks: time, in paired rounds, and memory for the backward pass."""
+"""Measures time, in paired rounds, and memory for the backward pass."""
 
 from __future__ import annotations
 
@@ -17,23 +17,23 @@ Device = Literal["cpu", "cuda"]
 
 
 def check_device(device: str, timed: bool) -> None:
-    """Refuse, by an AttnlabError, a device that is unknown, or missing where times are taken on it."""
+    """Raise an AttnlabError for an unknown device, or one to time on that is missing."""
     if device not in get_args(Device):
         raise unknown("device", device, get_args(Device))
     if timed and device == "cuda" and not torch.cuda.is_available():
-        raise AttnlabError("This PyTorch sees no CUDA device; use --device cpu, or --no-time for counts.")
+        raise AttnlabError("This PyTorch finds no CUDA device: use --device cpu, or --no-time for counts.")
 
 
 def saved_bytes(network: nn.Module, *inputs: Any) -> int:
-    """Bytes that autograd holds when a forward pass in training has ended.
+    """Bytes that autograd holds after a forward pass in training.
 
-    Storages are counted, each once: tensors that are views of one map, or several layers that keep the same
-    map, take its memory one time. Parameters and buffers are left out; they are there anyway. So are the
-    gradients, the workspaces of operations, and what is freed before the pass ends: the peak is higher.
+    Each storage counts once, even if several views or layers keep it. Parameters, buffers, gradients,
+    workspaces of operations, and what is freed before the end of the pass are not counted: the peak is
+    higher.
 
     Args:
         network: In training mode, on the device of the inputs.
-        *inputs: What it takes. On ``meta`` nothing is computed and the bytes are the same.
+        *inputs: Its inputs. On ``meta`` nothing is computed, with the same result.
     """
     held: WeakSet[_Saved] = WeakSet()
 
@@ -47,7 +47,7 @@ def saved_bytes(network: nn.Module, *inputs: Any) -> int:
     own = {StorageWeakRef(t.untyped_storage()) for t in (*network.parameters(), *network.buffers())}
     storages = (saved.tensor.untyped_storage() for saved in held)
     sizes = {StorageWeakRef(storage): storage.nbytes() for storage in storages}
-    del output  # until here it kept the graph, and so what the graph holds
+    del output  # kept until here: it keeps the graph alive
     return sum(size for storage, size in sizes.items() if storage not in own)
 
 
@@ -58,14 +58,14 @@ def paired_rounds(
     clock: Callable[[], float] = time.perf_counter,
     plan: Callable[[float], int] | None = None,
 ) -> dict[str, list[float]]:
-    """Time every work once a round, in an order that turns round from one round to the next.
+    """Time every work once per round, in an order that rotates from round to round.
 
     Args:
         works: The works by name.
-        rounds: Rounds that count.
-        warmup: Rounds before them that do not.
-        clock: Seconds from any start.
-        plan: Told the seconds of the last round that does not count, it says how many will.
+        rounds: Timed rounds.
+        warmup: Warm-up rounds.
+        clock: A clock in seconds.
+        plan: Returns the number of timed rounds, given the seconds of the last warm-up round.
     """
     times: dict[str, list[float]] = {name: [] for name in works}
     number, began = -warmup, clock()
@@ -84,21 +84,21 @@ def paired_rounds(
 
 
 def forward_pass(network: nn.Module, images: Any, device: Device) -> None:
-    """One without gradients, to its end also on a GPU."""
+    """A forward pass without gradients, synchronised on a GPU."""
     with torch.no_grad():
         network(images)
     finish(device)
 
 
 def finish(device: Device) -> None:
-    """Wait for a GPU, if the work was on one."""
+    """Synchronise, if the work was on a GPU."""
     if device == "cuda":
         torch.cuda.synchronize()
 
 
 class _Saved:
-    """What autograd keeps in a tensor's place; it lives as long as the graph needs the tensor."""
+    """What autograd keeps in place of a tensor, alive as long as the graph needs it."""
 
     def __init__(self, tensor: Tensor) -> None:
-        # An output that kept its own graph would keep itself: a ring that is never freed.
+        # An output that keeps its own graph would be a reference cycle that is never freed.
         self.tensor = tensor.detach()

@@ -1,6 +1,7 @@
 """What each attention module costs in a network: parameters, MACs, memory for the backward pass, time.
 
-Counts come from the ``meta`` device; in timed rounds the networks take turns, so that load meets all alike.
+Counts come from the ``meta`` device; timed rounds interleave the networks, so that other load affects all
+equally.
 """
 
 from __future__ import annotations
@@ -26,27 +27,26 @@ from attnlab.models import BuiltNetwork
 
 Say = Callable[[str], None]
 LEAST_ROUNDS = 2
-# Objects in each image that a detector is trained on.
+# Objects per image for a detector's training step.
 OBJECTS = 8
 
 
 @dataclass(frozen=True)
 class Setup:
-    """How networks are measured.
+    """Settings of a profile.
 
     Attributes:
-        size: Height and width of the images, in pixels; by default 224, and in detectors their own.
-        batch: Images in a batch.
-        rounds: Rounds that are timed; with ``seconds`` the most that are.
-        seconds: What the timed rounds of one network may take together; it gets as many of ``rounds`` as fit,
-            and two at least. None times them all.
-        device: Where they are timed.
-        channels_last: Lay images and weights out with the channels innermost.
-        threads: Threads of one operation on the CPU; None leaves PyTorch's number.
-        timed: Whether times are taken at all.
+        size: Height and width of the images, in pixels; by default 224, or a detector's own.
+        batch: Batch size.
+        rounds: Timed rounds; with ``seconds``, at most this many.
+        seconds: Time budget of one network's timed rounds, of which at least two are run. None: no limit.
+        device: Device to time on.
+        channels_last: Use channels_last memory format for images and weights.
+        threads: CPU threads per operation; None keeps PyTorch's number.
+        timed: Whether to time at all.
 
     Raises:
-        AttnlabError: For numbers below 1, or a device that is not there.
+        AttnlabError: A number is below 1, or the device does not exist.
     """
 
     size: int | None = None
@@ -61,7 +61,7 @@ class Setup:
     def __post_init__(self) -> None:
         check_least(self, size=1, batch=1, rounds=1, threads=1)
         if self.seconds is not None and not self.seconds > 0:
-            raise AttnlabError(f"--seconds is above 0, got {self.seconds}.")
+            raise AttnlabError(f"--seconds must be above 0, got {self.seconds}.")
         check_device(self.device, self.timed)
 
 
@@ -72,9 +72,9 @@ class Row:
     Attributes:
         attention: The variant's label.
         parameters: Parameters of the network, attention included.
-        macs: Multiply-accumulates on one image.
-        saved_bytes: Bytes held for the backward pass, per image; of a detector, those of one image.
-        forward: Seconds per image of a forward pass in evaluation, by round; empty if it was not timed.
+        macs: MACs on one image.
+        saved_bytes: Bytes held for the backward pass, per image; for a detector, of a single image.
+        forward: Seconds per image of a forward pass in evaluation, by round; empty if not timed.
         step: Seconds per image of a forward and a backward pass in training, by round.
     """
 
@@ -93,8 +93,8 @@ class Profile:
     Attributes:
         subject: The network.
         size: Height and width of the images, in pixels.
-        sites: Where the attention is, the same for all; empty if there is none.
-        rows: One an attention; the first is the network without.
+        sites: Sites of attention, the same for all; empty without attention.
+        rows: One per attention; the first is the network without.
         detects: Whether it is a detector.
     """
 
@@ -106,11 +106,11 @@ class Profile:
 
 
 def profile(subjects: Sequence[Subject], setup: Setup, say: Say = lambda text: None) -> list[Profile]:
-    """Count all networks, then time them, and say what is done at present.
+    """Count all networks, then time them, reporting progress.
 
     Raises:
-        AttnlabError: If a network does not run, or no site is found; before anything is timed, unless the
-            network fails with values or memory runs out.
+        AttnlabError: A network does not run, or no site is found; raised before timing unless the network
+            fails on real values or memory runs out.
     """
     profiles = [count(subject, setup, say) for subject in subjects]
     if not setup.timed:
@@ -120,7 +120,7 @@ def profile(subjects: Sequence[Subject], setup: Setup, say: Say = lambda text: N
 
 
 def rounds_within(setup: Setup, share: float, say: Say, what: str) -> Callable[[float], int]:
-    """How many rounds are timed in a share, 0..1, of the seconds, once it is known what one takes."""
+    """The number of rounds that fit in a share, 0..1, of the seconds, given the time of one."""
 
     def plan(seconds: float) -> int:
         rounds = setup.rounds
@@ -136,7 +136,7 @@ def count(subject: Subject, setup: Setup, say: Say = lambda text: None) -> Profi
     """Parameters, MACs and memory for the backward pass of one network, without times.
 
     Raises:
-        AttnlabError: If the network does not run, or no site is found.
+        AttnlabError: The network does not run, or no site is found.
     """
     say(f"counting {subject.name}")
     sites: Sequence[Site] = ()
@@ -145,7 +145,8 @@ def count(subject: Subject, setup: Setup, say: Say = lambda text: None) -> Profi
         torch.default_generator.manual_seed(0)
         built = subject.build("meta")
         size = size_for(built, setup.size)
-        # What a detector learns depends on values, which meta tensors have not; many images may be too many.
+        # A detector's losses depend on values, which meta tensors lack; a whole batch may need too much
+        # memory.
         device, images = ("meta", setup.batch) if built.first_label is None else ("cpu", 1)
         batch = _on(example_batch(built, images, size), device)
         for number, variant in enumerate(subject.compared, 1):
@@ -161,7 +162,7 @@ def count(subject: Subject, setup: Setup, say: Say = lambda text: None) -> Profi
 
 
 def example_batch(built: BuiltNetwork, batch: int, size: tuple[int, int]) -> tuple[Any, ...]:
-    """What a network takes in training: images (B, 3, H, W); a detector a list of them, and random boxes."""
+    """A training input: images (B, 3, H, W); for a detector, a list of images and random boxes."""
     generator = torch.Generator().manual_seed(0)
     height, width = size
     if built.first_label is None:
@@ -180,13 +181,13 @@ def ratios(over: Sequence[float], under: Sequence[float]) -> tuple[float, float,
 
 
 def add_times(subject: Subject, setup: Setup, counted: Profile, say: Say = lambda text: None) -> Profile:
-    """Time one network, which was counted, with each attention; all share the network's own weights.
+    """Time a counted network with each attention; all share the network's weights.
 
     Raises:
-        AttnlabError: If the memory does not suffice, or the network does not run.
+        AttnlabError: Out of memory, or the network does not run.
     """
     layout = torch.channels_last if setup.channels_last else torch.contiguous_format
-    say(f"timing {subject.name}: {len(counted.rows)} variants, a first round that does not count")
+    say(f"timing {subject.name}: {len(counted.rows)} variants, warm-up round")
     try:
         with _threads(setup.threads):
             built = subject.build("cpu")
@@ -204,7 +205,7 @@ def add_times(subject: Subject, setup: Setup, counted: Profile, say: Say = lambd
             for what, share, training, work in works:
                 calls = {k: partial(work, network.train(training)) for k, network in networks.items()}
                 plan = rounds_within(setup, share, say, f"{subject.name}, {what}")
-                # A GPU's libraries choose their kernels, and fill their caches, in the first few calls.
+                # GPU libraries choose kernels and fill caches in the first calls.
                 warmup = 3 if setup.device == "cuda" else 1
                 times.append(paired_rounds(calls, setup.rounds, warmup, plan=plan))
     except RuntimeError as error:
@@ -222,7 +223,7 @@ def add_times(subject: Subject, setup: Setup, counted: Profile, say: Say = lambd
 def _attended(
     base: nn.Module, subject: Subject, variant: Variant, size: tuple[int, int]
 ) -> tuple[nn.Module, Sequence[Site]]:
-    """A copy with attention; all other tensors are the base's own, so that many copies take little memory."""
+    """A copy with attention that shares all other tensors with the base, to save memory."""
     shared: dict[int, Any] = {id(tensor): tensor for tensor in (*base.parameters(), *base.buffers())}
     network = copy.deepcopy(base, shared)
     kept: dict[str, Any] = {"shared": subject.shared, "example": torch.zeros(1, 3, *size)}
@@ -232,11 +233,11 @@ def _attended(
 def _saved(name: str, network: nn.Module, batch: tuple[Any, ...]) -> int:
     try:
         return saved_bytes(network, *batch)
-    except Exception as error:  # any network's own error
+    except Exception as error:  # any error of the network
         images = batch[0]
         raise AttnlabError(
-            f"{name} cannot take a training step with a batch of {_words(len(images), images[0].shape[1:])}: "
-            f"{error} Another --batch or --size may do."
+            f"{name} cannot take a training step with a batch of "
+            f"{_words(len(images), images[0].shape[1:])}: {error} Try another --batch or --size."
         ) from error
 
 
@@ -254,7 +255,7 @@ def _on(value: Any, device: str, layout: torch.memory_format = torch.contiguous_
 
 
 def _step(network: nn.Module, batch: tuple[Any, ...], device: Device) -> None:
-    """Forward and backward: a detector's losses, or one that gives every output a gradient of its own."""
+    """Forward and backward pass: with a detector's losses, or a loss that gives every output a gradient."""
     found = network(*batch)
     losses = (
         list(found.values())

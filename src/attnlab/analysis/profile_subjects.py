@@ -1,4 +1,4 @@
-"""What ``profile`` measures: attentions with options, in networks of libraries and of configurations."""
+"""The networks and attention modules that ``profile`` measures."""
 
 from __future__ import annotations
 
@@ -35,8 +35,8 @@ class Variant:
     """One attention module with options.
 
     Attributes:
-        label: What the table calls it: the words of the user, e.g. ``se:reduction=32``.
-        name: A name of the registry, or an import path.
+        label: Its label in the table, as typed, e.g. ``se:reduction=32``.
+        name: A registered name, or an import path.
         options: Its options.
     """
 
@@ -46,15 +46,15 @@ class Variant:
 
     @classmethod
     def parse(cls, text: str) -> Variant:
-        """Read ``NAME`` or ``NAME:KEY=VALUE[,KEY=VALUE]``; a value that is no JSON is text.
+        """Read ``NAME`` or ``NAME:KEY=VALUE[,KEY=VALUE]``; a value that is not JSON is text.
 
         Raises:
-            AttnlabError: For an unknown attention or option, or words that are no KEY=VALUE.
+            AttnlabError: Unknown attention or option, or a word that is not KEY=VALUE.
         """
         name, colon, rest = text.partition(":")
         if "/" in name:
             raise AttnlabError(
-                f"--attention names attentions, got '{text}'. Write networks before --attention."
+                f"--attention takes attention modules, got '{text}'. Put networks before --attention."
             )
         usage = f"'{text}': --attention takes NAME:KEY=VALUE[,KEY=VALUE], e.g. se:reduction=32"
         options = key_values(rest.split(",") if colon else (), usage)
@@ -63,10 +63,10 @@ class Variant:
 
 
 def key_values(words: Iterable[str], usage: str) -> dict[str, Any]:
-    """``reduction=8`` -> ``{"reduction": 8}``; a value that is no JSON is text.
+    """``reduction=8`` -> ``{"reduction": 8}``; a value that is not JSON is text.
 
     Raises:
-        AttnlabError: For other words; it begins with the usage.
+        AttnlabError: For other words; the message starts with the usage.
     """
     options: dict[str, Any] = {}
     for word in words:
@@ -81,12 +81,12 @@ def key_values(words: Iterable[str], usage: str) -> dict[str, Any]:
 
 @dataclass(frozen=True)
 class Subject:
-    """A network to profile, and what goes into it.
+    """A network to profile, and its attention modules.
 
     Attributes:
-        name: What the table calls it.
-        build: Builds it without attention, on the device named; one that cannot be built on ``meta`` may
-            come back on the CPU.
+        name: Its name in the table.
+        build: Builds it without attention on a device; a network that cannot be built on ``meta`` may be on
+            the CPU.
         variants: The attentions.
         at: Placement, as for `attnlab.attention.attach`.
         mode: Mode, as for `attnlab.attention.attach`.
@@ -102,7 +102,7 @@ class Subject:
 
     @property
     def compared(self) -> list[Variant]:
-        """No attention first, and every variant once."""
+        """The network without attention, then each variant once."""
         every = (Variant("none", "none", {}), *self.variants)
         return list({variant.label: variant for variant in every}.values())
 
@@ -115,19 +115,19 @@ def read_subjects(
     mode: Mode | None = None,
     num_classes: int | None = None,
 ) -> list[Subject]:
-    """The words of the command line, read and checked as far as that needs no network.
+    """Parse and check the command line, as far as possible without a network.
 
     Args:
         networks: Names as for `attnlab.analysis.sites.build_network`.
-        configs: YAML files of trainings. What is None below is as they say.
-        attentions: As for `Variant.parse`; ``all`` stands for every registered one, and None, in networks,
-            for those that the paper compares.
-        at: Placement; in networks None is ``auto``.
-        mode: Mode; in networks None is ``replace``.
-        num_classes: Number of classes; None is the default of each network.
+        configs: Recipes. Arguments below that are None are taken from them.
+        attentions: As for `Variant.parse`; ``all`` means every registered one, and None, for networks, those
+            compared in the paper.
+        at: Placement; for networks None means ``auto``.
+        mode: Mode; for networks None means ``replace``.
+        num_classes: Number of classes; None means each network's default.
 
     Raises:
-        AttnlabError: If there is nothing to profile, or one of the words cannot work.
+        AttnlabError: There is nothing to profile, or an argument is invalid.
     """
     if attentions is not None and "all" in attentions:
         registered = list_attentions()
@@ -136,7 +136,7 @@ def read_subjects(
     if not networks and not configs:
         raise AttnlabError("profile needs a network, e.g. torchvision/resnet18, or --config FILE.")
     if num_classes is not None and num_classes < 1:
-        raise AttnlabError(f"--classes is at least 1, got {num_classes}.")
+        raise AttnlabError(f"--classes must be at least 1, got {num_classes}.")
     if mode is not None:
         mode = cast(Mode, known_name(mode, MODES))
         if mode not in MODES:
@@ -151,7 +151,7 @@ def read_subjects(
 def library_subject(
     name: str, variants: Sequence[Variant], at: str | Sequence[str], mode: Mode, num_classes: int | None
 ) -> Subject:
-    """A network by its name; without a number of classes, 21 for ``smp`` and else the library's own."""
+    """A network by name; the default number of classes is 21 for ``smp``, else the library's."""
     if num_classes is None and name.startswith("smp/"):
         num_classes = DEFAULT_CLASSES["segmentation"]
     return Subject(name, lambda device: build_network(name, num_classes, device), variants, at, mode)
@@ -164,13 +164,13 @@ def config_subject(
     mode: Mode | None = None,
     num_classes: int | None = None,
 ) -> Subject:
-    """The network of a training's YAML, and its attention beside none.
+    """The network of a recipe, with its attention and without.
 
-    Attentions, placement and mode that are given take the place of the YAML's. Without a number of classes
-    there are 1000 in classification, 21 in segmentation and 80 in detection.
+    Given attentions, placement and mode replace the recipe's. The default number of classes is 1000 for
+    classification, 21 for segmentation and 80 for detection.
 
     Raises:
-        AttnlabError: If the file cannot be read, or names what is not there.
+        AttnlabError: The file cannot be read, or names something unknown.
     """
     task, model = task_and_model(read_recipe(path), path)
     attention = _block(model, "attention", path, "model.")
@@ -188,7 +188,7 @@ def config_subject(
         names
     )
     for key in model:
-        # What makes no network is no matter here; what is meant to, and does not, would leave a default.
+        # Other keys do not matter here; a misspelled one would silently leave a default.
         if key in others or (key not in names and get_close_matches(key, names, cutoff=0.75)):
             raise unknown(f"key of model in {path}", key, names)
     own = {key: model[key] for key in names if key in model}
@@ -197,7 +197,7 @@ def config_subject(
         own["network_options"] = _of_one_size(options)
     for key in ("network", "architecture", "encoder"):
         if not isinstance(own.get(key, ""), str):
-            raise AttnlabError(f"model.{key} of {path} is no name but {own[key]!r}.")
+            raise AttnlabError(f"model.{key} in {path} must be a name, got {own[key]!r}.")
 
     def build(device: str) -> BuiltNetwork:
         meta = device == "meta" and task != "detection"
@@ -208,10 +208,10 @@ def config_subject(
 
 
 def task_and_model(content: Mapping[str, Any], path: str) -> tuple[str, dict[str, Any]]:
-    """The task of a configuration, and the options of its model.
+    """The task of a recipe, and its model's options.
 
     Raises:
-        AttnlabError: If it names a class that is none of attnlab's tasks, or the model is no block.
+        AttnlabError: Its task is not one of attnlab's, or its model is not a block.
     """
     model = content.get("model")
     named = str((model.get("class_path") if isinstance(model, dict) else model) or "SegmentationTask")
@@ -222,7 +222,7 @@ def task_and_model(content: Mapping[str, Any], path: str) -> tuple[str, dict[str
 
 
 def _of_one_size(options: Mapping[str, Any]) -> dict[str, Any]:
-    """A detector's options, where training is at the size of evaluation, so that its steps are alike."""
+    """A detector's options with training at the evaluation size, so that all steps are alike."""
     kept = {key: value for key, value in options.items() if key != "train_sizes"}
     if isinstance(sizes := kept.get("min_size"), list) and sizes:
         kept["min_size"] = sizes[-1]
@@ -230,10 +230,10 @@ def _of_one_size(options: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _block(content: Mapping[str, Any], key: str, path: str, prefix: str = "") -> dict[str, Any]:
-    """A mapping within a configuration; a missing one is empty, a written-out class gives its arguments."""
+    """A block of a recipe; empty if missing, the arguments of a class with class_path."""
     block = content.get(key) or {}
     if isinstance(block, dict):
         block = block.get("init_args", block)
     if not isinstance(block, dict):
-        raise AttnlabError(f"{prefix}{key} of {path} holds no keys but {block!r}.")
+        raise AttnlabError(f"{prefix}{key} in {path} must be a block of keys, got {block!r}.")
     return block

@@ -18,20 +18,21 @@ from attnlab.analysis.sites import DEFAULT_SIZE, place
 from attnlab.analysis.tables import markdown_table, terminal_table
 
 COUNTS = (
-    "MACs: convolutions, linear layers and matrix products of one image; element-wise operations count as "
-    "zero. Saved: what autograd holds for the backward pass, per image, without parameters."
+    "MACs: convolutions, linear layers and matrix products per image; element-wise operations are not "
+    "counted. Saved: memory that autograd holds for the backward pass, per image, without parameters."
 )
-DETECTORS = (
-    "Detectors: images of the size to which they bring images, with random boxes; saved is of one image."
+DETECTORS = "Detectors: images of the detector's own size, with random boxes; saved is for a single image."
+TIMES = (
+    "Times: median over rounds. To none: ratio to the network without attention, median over rounds "
+    "(smallest to largest)."
 )
-TIMES = "Times: median of the rounds; to none: median of the rounds' ratios, smallest to largest."
 
 
 class Conditions:
-    """Where and how profiles were made.
+    """The conditions of a profile.
 
     Args:
-        setup: What was asked for.
+        setup: The settings.
         command: The command line.
     """
 
@@ -41,7 +42,7 @@ class Conditions:
         self.hardware = torch.cuda.get_device_name() if on_gpu else _processor()
         self.threads = setup.threads or torch.get_num_threads()
         self.memory_format = "channels_last" if setup.channels_last else "contiguous"
-        # Of images and weights; on a GPU, convolutions may compute in another precision.
+        # Dtype of images and weights; on a GPU, convolutions may use another precision.
         tf32 = on_gpu and torch.backends.cudnn.allow_tf32
         self.dtype = "float32 (convolutions in TF32)" if tf32 else "float32"
         self.note = f"{COUNTS} {TIMES}" if setup.timed else COUNTS
@@ -58,7 +59,7 @@ class Conditions:
 
 
 def profile_table(profiles: Sequence[Profile], conditions: Conditions) -> RenderableType:
-    """A table for each network, and the conditions, for the terminal."""
+    """A table per network and the conditions, for the terminal."""
     parts: list[RenderableType] = []
     for profile in profiles:
         cells = [_cells(profile, row) for row in profile.rows]
@@ -68,7 +69,7 @@ def profile_table(profiles: Sequence[Profile], conditions: Conditions) -> Render
 
 
 def profile_markdown(profiles: Sequence[Profile], conditions: Conditions) -> str:
-    """The command, a table for each network, and the conditions."""
+    """The command, a table per network, and the conditions."""
     parts = [f"```bash\n{conditions.command}\n```"]
     for profile in profiles:
         cells = [_cells(profile, row) for row in profile.rows]
@@ -77,7 +78,7 @@ def profile_markdown(profiles: Sequence[Profile], conditions: Conditions) -> str
 
 
 def profile_csv(profiles: Sequence[Profile], conditions: Conditions) -> str:
-    """One line a network and attention; raw figures, units in the header, empty where nothing was timed."""
+    """One row per network and attention; raw figures, units in the header, empty if not timed."""
     setup, timed = conditions.setup, conditions.setup.timed
     lines = [
         {
@@ -160,7 +161,7 @@ def _cells(profile: Profile, row: Row) -> list[str]:
 
 
 def _small(value: float, digits: int) -> str:
-    """A figure of so many digits; one that these would make zero has its first digit, zero is 0."""
+    """A figure with a number of digits; a non-zero figure keeps at least its first digit."""
     if abs(value) * 10**digits < 0.5:
         return f"{value:.1g}"
     return f"{value:.{digits}f}"
@@ -179,7 +180,7 @@ def _timings(name: str, times: Sequence[float], base: Sequence[float]) -> dict[s
 
 
 def _processor() -> str:
-    """The CPU's name; Linux tells it in a file only."""
+    """The CPU's name; on Linux it is only in a file."""
     try:
         for line in Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines():
             if line.startswith("model name"):

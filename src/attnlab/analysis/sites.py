@@ -22,7 +22,7 @@ from attnlab.models.built import without_values
 
 LIBRARIES = ("torchvision", "timm", "smp", "detection")
 
-# Height and width of an image, in pixels, where neither the command nor the network says it.
+# Default height and width of an image, in pixels.
 DEFAULT_SIZE = 224
 
 
@@ -34,8 +34,8 @@ class SiteReport:
         network: The network's name, e.g. ``timm/regnety_004``.
         sites: The sites.
         parameters: Parameters without attention.
-        macs: Multiply-accumulates without attention, on one image.
-        macs_with: Multiply-accumulates with attention.
+        macs: MACs without attention, on one image.
+        macs_with: MACs with attention.
     """
 
     network: str
@@ -53,19 +53,19 @@ class SiteReport:
 def build_network(
     name: str, num_classes: int | None = None, device: Literal["meta", "cpu"] = "meta"
 ) -> BuiltNetwork:
-    """A network without pretrained weights, as the tasks build it.
+    """Build a network without pretrained weights, as the tasks do.
 
     Args:
         name: ``torchvision/resnet18``, ``timm/regnety_004``, ``smp/DeepLabV3Plus:resnet18`` (architecture and
             encoder of segmentation-models-pytorch), or ``detection/yolox_nano``; without a library,
-            torchvision's network of the name, else timm's. ``torchvision/`` has its segmentation networks,
-            too, which no task trains.
-        num_classes: Number of classes; None is its library's default, of a detector 80.
-        device: ``meta``, which takes no memory, where the network allows that; ``cpu`` for random weights.
-            Detectors have them always: part of what they do depends on values.
+            torchvision's network of this name, else timm's. ``torchvision/`` also has segmentation networks,
+            which no task trains.
+        num_classes: Number of classes; None means the library's default, or 80 for a detector.
+        device: ``meta``, without memory, if the network allows it; ``cpu`` for random weights. Detectors
+            always have weights, as part of them depends on values.
 
     Raises:
-        AttnlabError: If the library has no such network, or the network takes no number of classes.
+        AttnlabError: The library has no such network, or the network takes no number of classes.
     """
     library, slash, network = name.partition("/")
     if slash and library not in LIBRARIES:
@@ -87,17 +87,17 @@ def build_network(
 
 
 def size_for(built: BuiltNetwork, size: int | None) -> tuple[int, int]:
-    """Height and width of the images that a network is measured on: squares, or a detector's own.
+    """Height and width of the images to measure a network on: square, or a detector's own.
 
     Raises:
-        AttnlabError: A size is given for a network that has one of its own.
+        AttnlabError: A size is given for a detector.
     """
     if built.example_size is None:
         return (size or DEFAULT_SIZE, size or DEFAULT_SIZE)
     if size is not None:
         raise AttnlabError(
-            "--size is for classifiers and segmenters: a detector resizes its images. Leave it out, or "
-            "write the size into the network_options of a recipe (--config)."
+            "--size is for classifiers and segmenters: a detector resizes its images. Leave it out, or set "
+            "the size in the network_options of a recipe (--config)."
         )
     return built.example_size
 
@@ -113,10 +113,10 @@ def report_sites(
     """Attach attention to a network, by `build_network` and `attnlab.attention.attach`, and count.
 
     Raises:
-        AttnlabError: If the network is unknown, nothing matches, or it cannot run with such an image.
+        AttnlabError: The network is unknown, nothing matches, or it cannot run on such an image.
     """
     if size is not None and size < 1:
-        raise AttnlabError(f"--size is at least 1, got {size}.")
+        raise AttnlabError(f"--size must be at least 1, got {size}.")
     built = build_network(name)
     network, image = built.network, size_for(built, size)
     parameters = sum(parameter.numel() for parameter in network.parameters())
@@ -126,10 +126,10 @@ def report_sites(
 
 
 def macs_of(name: str, network: nn.Module, size: tuple[int, int]) -> int:
-    """Multiply-accumulates of a network on one image of (1, 3, *size).
+    """MACs of a network on one image (1, 3, *size).
 
     Raises:
-        AttnlabError: If it does not run; the message has the network's name.
+        AttnlabError: It does not run; the message has the network's name.
     """
     try:
         return count_macs(network, 1, 3, *size)
@@ -150,21 +150,21 @@ def sites_table(report: SiteReport, attention: str) -> RenderableType:
     rows = [(place(site), str(site.channels), f"{site.parameters:,d}") for site in report.sites]
     totals = Text(
         f"{len(report.sites)} sites. Parameters {report.parameters / 1e6:.3f} M -> "
-        f"{report.parameters_with / 1e6:.3f} M ({_more(report.parameters, report.parameters_with)}). "
-        f"MACs {report.macs / 1e9:.3f} G -> {report.macs_with / 1e9:.3f} G "
-        f"({_more(report.macs, report.macs_with)}); element-wise operations count as zero."
+        f"{report.parameters_with / 1e6:.3f} M ({_more(report.parameters, report.parameters_with)}). MACs "
+        f"{report.macs / 1e9:.3f} G -> {report.macs_with / 1e9:.3f} G "
+        f"({_more(report.macs, report.macs_with)}); element-wise operations are not counted."
     )
     title = f"{attention} in {report.network}"
     return Group(terminal_table(["site", "channels", "parameters"], rows, title), totals)
 
 
 def summary_table(reports: Sequence[SiteReport], attention: str) -> RenderableType:
-    """Several networks, one a row, for the terminal."""
+    """Several networks, one per row, for the terminal."""
     return terminal_table(_HEAD, map(_summary, reports), f"{attention} in {len(reports)} networks", names=2)
 
 
 def summary_markdown(reports: Sequence[SiteReport]) -> str:
-    """Several networks, one a row, in Markdown."""
+    """Several networks, one per row, in Markdown."""
     return markdown_table(_HEAD, map(_summary, reports), names=2)
 
 

@@ -20,11 +20,11 @@ def terminal_table(
     """A table for the terminal.
 
     Args:
-        head: What stands above each column; it may have two lines.
+        head: The column headings, of one or two lines.
         rows: The cells.
-        title: What stands above the table.
-        names: How many of the columns, from the left, hold names; the others hold figures.
-        wrap: Where the width does not suffice, the names of the first column wrap. Figures stay whole.
+        title: The table's title.
+        names: Number of columns, from the left, with names; the others have figures.
+        wrap: Wrap the first column's names if the table is too wide. Figures are never wrapped.
     """
     table = Table(title=title)
     for number, words in enumerate(head):
@@ -45,14 +45,14 @@ def markdown_table(head: Sequence[str], rows: Iterable[Sequence[str]], names: in
 
 
 def make_console() -> Console:
-    """A console that is wide enough for the tables where the output goes to a file or a pipe."""
+    """A console, wide enough for the tables if the output goes to a file or pipe."""
     console = Console()
     return console if console.is_terminal else Console(width=160)
 
 
 def check_least(options: object, **least: int) -> None:
-    """Refuse options that are below a number, by an AttnlabError; None is no number."""
+    """Raise an AttnlabError for options below a number; None is allowed."""
     for name, number in least.items():
         value = getattr(options, name)
         if value is not None and value < number:
-            raise AttnlabError(f"--{name} is at least {number}, got {value}.")
+            raise AttnlabError(f"--{name} must be at least {number}, got {value}.")

@@ -1,7 +1,7 @@
 """The options of an attention module, read from its signature and its docstring.
 
-A module's constructor is the one place where an option is written: its name, type and default come from the
-signature, its help from the ``Args:`` of the class's Google docstring.
+Name, type and default come from the constructor's signature, help from ``Args:`` in the class's Google
+docstring.
 """
 
 from __future__ import annotations
@@ -22,8 +22,8 @@ class Option:
 
     Attributes:
         name: Keyword of the constructor.
-        annotation: Its type; ``Any`` if it has none.
-        default: Its default; ``inspect.Parameter.empty`` if it has to be given.
+        annotation: Its type; ``Any`` if not annotated.
+        default: Its default; ``inspect.Parameter.empty`` if it is required.
         help: Its entry in the docstring's ``Args:``, on one line.
     """
 
@@ -34,7 +34,7 @@ class Option:
 
     @property
     def type_name(self) -> str:
-        """The type as one writes it: ``int | None``, ``'bn' | 'gn'``."""
+        """The type as text: ``int | None``, ``'bn' | 'gn'``."""
         return _type_name(self.annotation)
 
     @property
@@ -51,7 +51,7 @@ def read_options(module: type, presets: Mapping[str, Any] | None = None) -> list
 
     Args:
         module: A class built as ``module(channels, **options)``.
-        presets: Defaults that take the place of the signature's.
+        presets: Defaults that replace the signature's.
 
     Returns:
         The options in the constructor's order.
@@ -73,15 +73,15 @@ def read_options(module: type, presets: Mapping[str, Any] | None = None) -> list
 
 
 def check_options(owner: str, options: Sequence[Option], values: Mapping[str, Any]) -> None:
-    """Check given values against the options.
+    """Check values against the options.
 
     Args:
         owner: Whose options they are, e.g. ``"attention 'cbam'"``.
-        options: All options there are.
-        values: The values given, by option name.
+        options: All options.
+        values: Values by option name.
 
     Raises:
-        AttnlabError: For an unknown option (with the near ones), a missing one, or a value of the wrong type.
+        AttnlabError: An unknown option (similar ones are named), a missing one, or a value of the wrong type.
     """
     by_name = {option.name: option for option in options}
     described = f"Options of {owner}: {'; '.join(map(str, options)) or 'none'}."
@@ -101,7 +101,7 @@ def check_options(owner: str, options: Sequence[Option], values: Mapping[str, An
 
 
 def _accepts(annotation: Any, value: Any) -> bool:
-    """Whether a value that comes from YAML or Python fits an annotation; unusual annotations accept all."""
+    """Whether a value from YAML or Python fits an annotation; unusual annotations accept all."""
     origin = get_origin(annotation)
     if origin is Literal:
         return any(value == choice and type(value) is type(choice) for choice in get_args(annotation))

@@ -22,13 +22,13 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Site:
-    """A place that got attention.
+    """A module that got attention.
 
     Attributes:
-        name: Name of the module, as in the state dict.
-        channels: Channels of the map there.
-        parameters: Parameters added there; 0 where the site shares the attention of an earlier one.
-        before: The attention is on the module's input, not on its output.
+        name: Name of the module in the state dict.
+        channels: Channels of its map.
+        parameters: Parameters added; 0 if it shares the attention of an earlier site.
+        before: Whether attention is on the module's input instead of its output.
     """
 
     name: str
@@ -50,32 +50,31 @@ def attach(
 ) -> list[Site]:
     """Put attention into a network, in place.
 
-    Each site is replaced, in its parent, by an `Attended` that calls the
-    site and then the attention. The channels come from one run of the network on the ``meta`` device. Attach
-    before ``torch.compile`` and before a distributed wrapper; weights load before or after. An error leaves
-    the network as it was.
+    Each site is replaced, in its parent, by an `Attended` that calls the site and then the attention.
+    Channels are found by one run of the network on the ``meta`` device. Attach before ``torch.compile`` and
+    distributed wrappers; weights can be loaded before or after. After an error the network is unchanged.
 
     Args:
         network: The network.
-        attention: A name of the registry, an import path, or a function of the channels that builds a
-            module. ``none`` inserts nothing.
+        attention: A registered name, an import path, or a function that builds a module for a number of
+            channels. ``none`` inserts nothing.
         at: A named placement (`list_placements`); or a module's name, in which ``*``
             stands for any text, dots included; or ``re:`` and a regular expression for whole names; or a list
             of these.
-        mode: ``replace``: y = A(x). ``residual``: y = x + A(x). ``rezero``: y = x + a(A(x) - x) with a learnt
-            a = 0, so that the network's outputs are at first unchanged.
-        options: Options of the attention. They can be given as keywords, too, as to `build_attention`.
-        shared: One attention for all sites of the same channels (true), or one for each site (false). None
-            leaves it to the placement: only ``yolox.neck`` shares.
-        example: What the network takes, if it is not one 224 x 224 image: a tensor, or a tuple of arguments.
-        **more_options: Further options of the attention; every one is checked by name and type.
+        mode: ``replace``: y = A(x). ``residual``: y = x + A(x). ``rezero``: y = x + a(A(x) - x) with a
+            learned from 0, so that outputs are unchanged at first.
+        options: Options of the attention; can also be given as keywords, as in `build_attention`.
+        shared: One attention for all sites with the same channels (true), or one per site (false). None: as
+            the placement defines; only ``yolox.neck`` shares.
+        example: The network's input, if not one 224 x 224 image: a tensor, or a tuple of arguments.
+        **more_options: Further options of the attention; checked by name and type.
 
     Returns:
         The sites, in the order of the placement.
 
     Raises:
-        AttnlabError: If nothing matches; if a site is called with different channels, gives no (B,C,H,W) map,
-            is never called or has attention already; for unknown names and options; if the network fails.
+        AttnlabError: Nothing matches; a site is called with different channels, does not output a (B,C,H,W)
+            map, is never called or already has attention; a name or option is unknown; or the network fails.
 
     Examples:
         >>> attach(torchvision.models.resnet18(), "ela_b", at="resnet.block", mode="rezero")
@@ -110,7 +109,7 @@ def attach(
 
 
 def describe(sites: Sequence[Site]) -> str:
-    """The sites, one a line: name, channels, parameters."""
+    """The sites, one per line: name, channels, parameters."""
     width = max((len(site.name) for site in sites), default=0)
     return "\n".join(
         f"  {site.name:{width}}  {site.channels:5d} channels  {site.parameters:8,d} parameters"
@@ -122,7 +121,7 @@ def describe(sites: Sequence[Site]) -> str:
 def _builder(
     attention: str | Callable[..., nn.Module], options: Mapping[str, Any]
 ) -> Callable[[int], nn.Module]:
-    """The function of the channels that builds the attention; options are checked here, before any work."""
+    """The function that builds the attention for a number of channels; options are checked first."""
     if not isinstance(attention, str):
         return lambda channels: attention(channels, **options)
     spec = get_attention(attention)
@@ -131,7 +130,7 @@ def _builder(
 
 
 def _find(network: nn.Module, patterns: Sequence[str], example: Any) -> dict[Target, int]:
-    """The places and their channels, from a run on ``meta`` or, if that ends too early, from a real one."""
+    """The sites and their channels, from a run on ``meta`` or, if that fails too early, a real one."""
     observation = observe(network, example)
     if observation.error is not None:
         try:
@@ -140,9 +139,9 @@ def _find(network: nn.Module, patterns: Sequence[str], example: Any) -> dict[Tar
             observation = observe(network, example, for_real=True)
         if observation.error is not None:
             raise AttnlabError(
-                f"{type(network).__name__} must run once, so that its maps can be seen, and fails on "
+                f"{type(network).__name__} must run once to find its feature maps, but fails on "
                 f"{'one 224 x 224 image' if example is None else 'the example given'}: {observation.error} "
-                "Give attach(..., example=...) what the network takes."
+                "Pass a valid input: attach(..., example=...)."
             ) from observation.error
     return _channels(observation, patterns)
 
@@ -152,16 +151,14 @@ def _channels(observation: Observation, patterns: Sequence[str]) -> dict[Target,
     names = [target.name for target in targets]
     twice = sorted({name for name in names if names.count(name) > 1})
     if twice:
-        raise AttnlabError(
-            f"'at' names the input and the output of {', '.join(twice)}; choose one of the two."
-        )
+        raise AttnlabError(f"'at' selects both input and output of {', '.join(twice)}; choose one.")
     if not targets:
-        raise AttnlabError("'at' is empty: it names no placement and no module.")
+        raise AttnlabError("'at' is empty: name a placement or a module.")
     return {target: _channels_at(observation, target) for target in targets}
 
 
 def _targets(observation: Observation, pattern: str) -> list[Target]:
-    """The targets of one placement, name or pattern; never empty."""
+    """The targets of one placement, name or pattern; not empty."""
     placements, names = list_placements(), [name for name in observation.modules if name]
     if pattern not in names:
         pattern = known_name(pattern, placements)
@@ -171,15 +168,15 @@ def _targets(observation: Observation, pattern: str) -> list[Target]:
             other = [name for name in placements if name != "auto" and find_targets(name, observation)]
             raise AttnlabError(
                 f"The placement '{pattern}' finds nothing in {_class(observation)}. It means: "
-                f"{placements[pattern]} Placements that find something: {', '.join(other) or 'none'}. "
-                f"Modules: {', '.join(names[:40])}{', …' if len(names) > 40 else ''}."
+                f"{placements[pattern]} Placements that match: {', '.join(other) or 'none'}. Modules: "
+                f"{', '.join(names[:40])}{', …' if len(names) > 40 else ''}."
             )
         return targets
     if pattern.startswith("re:"):
         try:
             matches = re.compile(pattern.removeprefix("re:")).fullmatch
         except re.error as error:
-            raise AttnlabError(f"'{pattern}' is no regular expression: {error}.") from error
+            raise AttnlabError(f"'{pattern}' is not a valid regular expression: {error}.") from error
         found = [name for name in names if matches(name)]
     else:
         found = [name for name in names if fnmatchcase(name, pattern)]
@@ -195,10 +192,10 @@ def _channels_at(observation: Observation, target: Target) -> int:
     module, calls = observation.modules[target.name], observation.of(target.name)
     site = f"The site '{target.name}' ({type(module).__name__})"
     if isinstance(module, Attended):
-        raise AttnlabError(f"{site} has attention already: {type(module.attention).__name__}.")
+        raise AttnlabError(f"{site} already has attention: {type(module.attention).__name__}.")
     if not calls:
         raise AttnlabError(
-            f"{site} is never called by {_class(observation)}, so attention there would do nothing."
+            f"{site} is never called by {_class(observation)}, so attention there would have no effect."
         )
     maps = {call.input if target.before else call.output for call in calls}
     for shape in maps:
@@ -209,8 +206,8 @@ def _channels_at(observation: Observation, target: Target) -> int:
     channels = {shape[1] for shape in maps if isinstance(shape, tuple)}
     if len(channels) > 1:
         raise AttnlabError(
-            f"{site} is called with maps of {', '.join(map(str, sorted(channels)))} channels; "
-            "one attention has one number of channels. Choose modules that are called with one."
+            f"{site} is called with maps of {', '.join(map(str, sorted(channels)))} channels; an attention "
+            "module needs a fixed number. Choose modules with one."
         )
     return channels.pop()
 

@@ -84,7 +84,7 @@ def find_targets(name: str, observation: Observation) -> list[Target]:
 
 @register_placement("auto")
 def auto(observation: Observation) -> list[Target]:
-    """The network family's usual place: resnet.block, mobilenetv2.depthwise or yolox.neck, else stage."""
+    """The usual one for a network: resnet.block, mobilenetv2.depthwise, yolox.neck or else stage."""
     return next((targets for name in AUTO if (targets := find_targets(name, observation))), [])
 
 
@@ -93,7 +93,7 @@ def resnet_block(observation: Observation) -> list[Target]:
     """After the last normalisation of each residual block, before the addition.
 
     A residual block is a module with ``conv1`` and ``downsample``; its last normalisation is ``bn3``, else
-    ``bn2``. A squeeze-and-excitation of the network's own (SENet's) comes after the new attention.
+    ``bn2``. A squeeze-and-excitation of the network itself (SENet) follows the new attention.
     """
     return [
         Target(f"{name}.bn{last}")
@@ -108,7 +108,7 @@ def resnet_block(observation: Observation) -> list[Target]:
 def resnet_conv2(observation: Observation) -> list[Target]:
     """In each bottleneck block, after the 3x3 convolution, its normalisation and its activation.
 
-    torchvision calls one ReLU three times a block, so the place is the input of ``conv3``.
+    torchvision calls one ReLU three times per block, so the site is the input of ``conv3``.
     """
     return [
         Target(f"{name}.conv3", before=True)
@@ -121,7 +121,7 @@ def resnet_conv2(observation: Observation) -> list[Target]:
 def mobilenetv2_depthwise(observation: Observation) -> list[Target]:
     """After the depthwise convolution's activation in each inverted residual block that expands its channels.
 
-    Blocks that have an attention already (MobileNetV3's, EfficientNet's) are another family.
+    Blocks that already have attention (MobileNetV3, EfficientNet) are excluded.
     """
     blocks = observation.modules.items()
     if any(_has(block, "conv_dw", "se") and not isinstance(block.se, nn.Identity) for _, block in blocks):
@@ -153,10 +153,10 @@ def stage(observation: Observation) -> list[Target]:
     """The output of each stage of the backbone, from stride 4 on.
 
     The backbone is ``encoder``, ``backbone.body`` or ``backbone`` of a task's network, else the network. Its
-    trunk is what it calls itself, seen through containers: lists of maps, and modules of more than one
-    resolution. Modules there with a stage's name (``layer1``, ``s1``, ``stages.0``) are the stages, also if
-    dilation gives several of them one resolution. Otherwise a stage is all of one resolution, up to the
-    last module that has a convolution larger than 1x1, so that the head of a MobileNet is left out.
+    trunk is the modules it calls directly; containers (lists of maps, modules with several resolutions) are
+    opened. Modules with a stage's name (``layer1``, ``s1``, ``stages.0``) are the stages, even if dilation
+    gives several the same resolution. Otherwise a stage is everything at one resolution, up to the last
+    module with a convolution larger than 1x1, which leaves out the head of a MobileNet.
     """
     backbone = _backbone(observation)
     if backbone is None or backbone.input is None:
@@ -173,7 +173,7 @@ def stage(observation: Observation) -> list[Target]:
 
 
 def _backbone(observation: Observation) -> Call | None:
-    """The finished call of the backbone, looked for inside a module that only wraps another."""
+    """The backbone's finished call, also inside modules that only wrap another."""
     call = observation.calls[0] if observation.calls else None
     while call is not None:
         for child in ("encoder", "backbone.body", "backbone"):
@@ -189,12 +189,12 @@ def _backbone(observation: Observation) -> Call | None:
 
 
 def _trunk(observation: Observation, calls: list[Call]) -> list[Call]:
-    """The calls in order, containers replaced by what they call."""
+    """The calls in order, containers replaced by their own calls."""
     trunk: list[Call] = []
     for call in calls:
         children = observation.within(call)
         sizes = {child.map_size for child in children} - {None, (1, 1)}
-        # A block may halve the map once; a plain sequence that does so holds two stages.
+        # A block may halve the map once; a plain sequence that does so contains two stages.
         many = 1 if isinstance(call.module, nn.Sequential) else 2
         is_container = call.map_size is None or len(sizes) > many
         trunk += _trunk(observation, children) if is_container else [call]
@@ -202,7 +202,7 @@ def _trunk(observation: Observation, calls: list[Call]) -> list[Call]:
 
 
 def _last_of_stage(calls: list[Call]) -> Call | None:
-    """The last call with a convolution above 1x1; if it is bare, its normalisation and activation with it."""
+    """The last call with a convolution larger than 1x1, with its normalisation and activation."""
     last, bare = None, False
     for call in calls:
         kernels = [max(m.kernel_size) for m in call.module.modules() if isinstance(m, nn.Conv2d)]
@@ -223,7 +223,7 @@ def aspp(observation: Observation) -> list[Target]:
 
 @register_placement("decoder")
 def decoder(observation: Observation) -> list[Target]:
-    """The output of ``decoder`` in networks that have a ``segmentation_head`` beside it."""
+    """The output of ``decoder`` in networks that also have a ``segmentation_head``."""
     return [
         Target(f"{name}.decoder".removeprefix("."))
         for name, module in observation.modules.items()
@@ -233,9 +233,9 @@ def decoder(observation: Observation) -> list[Target]:
 
 @register_placement("fpn")
 def fpn(observation: Observation) -> list[Target]:
-    """Each map that a feature pyramid gives to the heads: of torchvision's FPN, or of YOLOX's PAFPN.
+    """Each map from a feature pyramid to the heads: torchvision's FPN, or YOLOX's PAFPN.
 
-    The extra, coarser maps that torchvision's detectors pool or convolve from the last one are left out.
+    The extra, coarser maps of torchvision's detectors are left out.
     """
     return [
         Target(f"{name}.{maps}.{level}".removeprefix("."))
@@ -248,10 +248,10 @@ def fpn(observation: Observation) -> list[Target]:
 
 @register_placement("yolox.neck")
 def yolox_neck(observation: Observation) -> list[Target]:
-    """YOLOX's neck: on the three backbone maps and after each concatenation; one module a channel count.
+    """YOLOX's neck: on the three backbone maps and after each concatenation; one module per channel count.
 
-    ELA's authors' placement (their released YOLOX code): the finest map has a module of its own, and each of
-    the other two channel counts shares one between its backbone map and its two concatenations.
+    The placement of ELA's authors (their YOLOX code): the finest map has its own module; the other two
+    channel counts each share one between the backbone map and two concatenations.
     """
     return [
         Target(f"{name}.{part}.{place}".removeprefix("."), shared=True)

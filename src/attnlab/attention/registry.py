@@ -1,8 +1,7 @@
 """Attention modules by name.
 
-Each module's file registers its class under one or more names; ``attention/__init__.py`` imports those files
-one by one, so the list of names is what is written there and nothing else. A name with dots is an import path
-and needs no registration.
+Each file in ``attention/modules`` registers its class under one or more names; importing that package imports
+every file. A name with dots is an import path and needs no registration.
 """
 
 from __future__ import annotations
@@ -22,7 +21,7 @@ ModuleClass = TypeVar("ModuleClass", bound=type[nn.Module])
 
 @dataclass(frozen=True)
 class AttentionSpec:
-    """What a name stands for.
+    """A registered attention module.
 
     Attributes:
         name: The registered name, or the import path.
@@ -30,7 +29,7 @@ class AttentionSpec:
         paper: Link to the paper; empty if there is none.
         title: Title of the paper; empty if there is none.
         year: Year of the paper's first version.
-        presets: Option values that the name stands for; an explicit option goes before them.
+        presets: Preset option values; explicit options override them.
     """
 
     name: str
@@ -41,7 +40,7 @@ class AttentionSpec:
     presets: Mapping[str, Any] = field(default_factory=dict)
 
     def options(self) -> list[Option]:
-        """The options with type, default (the preset's where there is one) and help, in the class's order."""
+        """The options with type, default (or preset) and help, in the class's order."""
         return read_options(self.module, self.presets)
 
     def check(self, options: Mapping[str, Any]) -> None:
@@ -51,22 +50,22 @@ class AttentionSpec:
             options: Values by option name.
 
         Raises:
-            AttnlabError: For an unknown option, a missing one, or a value that the option does not take.
+            AttnlabError: An unknown or missing option, or an invalid value.
         """
         check_options(f"attention '{self.name}'", self.options(), options)
 
     def build(self, channels: int, **options: Any) -> nn.Module:
-        """Build the module for maps of ``channels`` channels.
+        """Build the module for a number of channels.
 
         Args:
             channels: Channels C of the (B,C,H,W) maps.
-            **options: Options of the class; every one is checked by name and type.
+            **options: Options of the class; checked by name and type.
 
         Returns:
             The module.
 
         Raises:
-            AttnlabError: For an unknown option, or a value that the option does not take.
+            AttnlabError: An unknown option, or an invalid value.
         """
         self.check(options)
         return self.module(channels, **{**self.presets, **options})
@@ -78,20 +77,20 @@ _specs: dict[str, AttentionSpec] = {}
 def register_attention(
     name: str, *, paper: str = "", title: str = "", year: int | None = None, **presets: Any
 ) -> Callable[[ModuleClass], ModuleClass]:
-    """Class decorator that gives a module a name; stack it to give several.
+    """Class decorator that registers a module under a name; can be stacked.
 
     Args:
-        name: The name in YAML, on the command line and in tables.
+        name: The name for YAML, command line and tables.
         paper: Link to the paper.
         title: Title of the paper.
         year: Year of the paper's first version.
-        **presets: Values of the class's options that this name stands for.
+        **presets: Preset values of the class's options.
 
     Returns:
         The decorator; it returns the class unchanged.
 
     Raises:
-        AttnlabError: If the name is taken, or a preset is no option of the class.
+        AttnlabError: The name is taken, or a preset is not an option of the class.
 
     Examples:
         >>> @register_attention("wide_ela", paper="https://arxiv.org/abs/2403.01123", kernel_size=11)
@@ -101,9 +100,11 @@ def register_attention(
     def register(module: ModuleClass) -> ModuleClass:
         taken = _specs.get(name)
         if taken is not None and taken.module.__qualname__ != module.__qualname__:
-            raise AttnlabError(f"The attention name '{name}' already stands for {taken.module.__qualname__}.")
+            raise AttnlabError(f"The attention name '{name}' is already used by {taken.module.__qualname__}.")
         if "." in name:
-            raise AttnlabError(f"An attention name has no dots (those are import paths), got '{name}'.")
+            raise AttnlabError(
+                f"An attention name must not contain dots (reserved for import paths), got '{name}'."
+            )
         check_options(f"attention '{name}'", read_options(module, presets), presets)
         _specs[name] = AttentionSpec(name, module, paper, title, year, presets)
         return module
@@ -124,10 +125,10 @@ def get_attention(name: str) -> AttentionSpec:
             (``"my_pkg.my_module.MyAttention"``).
 
     Returns:
-        The spec, which has the name as it is registered.
+        The spec, with the registered spelling of the name.
 
     Raises:
-        AttnlabError: If there is no such name, or the path leads to no module class.
+        AttnlabError: There is no such name, or the path is not a module class.
     """
     name = known_name(name, _specs)
     if name in _specs:
@@ -138,26 +139,26 @@ def get_attention(name: str) -> AttentionSpec:
         "attention",
         name,
         _specs,
-        "A module of your own is named by its import path, my_pkg.my_module.MyAttention.",
+        "For a module of your own, give its import path: my_pkg.my_module.MyAttention.",
     )
 
 
 def build_attention(
     name: str, channels: int, options: Mapping[str, Any] | None = None, **more_options: Any
 ) -> nn.Module:
-    """Build the attention module of that name.
+    """Build an attention module by name.
 
     Args:
         name: A registered name or an import path.
         channels: Channels C of the (B,C,H,W) maps.
         options: Options of the module; ``get_attention(name).options()`` lists them.
-        **more_options: The same as keywords; both forms can be used, and `attach` has both.
+        **more_options: Options as keywords.
 
     Returns:
         The module, (B,C,H,W) -> (B,C,H,W).
 
     Raises:
-        AttnlabError: For an unknown name or option, a value of the wrong type, or an option given twice.
+        AttnlabError: An unknown name or option, a value of the wrong type, or an option given twice.
 
     Examples:
         >>> build_attention("cbam", channels=64, reduction=8)
@@ -166,10 +167,10 @@ def build_attention(
 
 
 def merged_options(options: Mapping[str, Any] | None, more_options: Mapping[str, Any]) -> dict[str, Any]:
-    """Options given as a mapping and as keywords, together.
+    """Options given as a mapping and as keywords, merged.
 
     Raises:
-        AttnlabError: One is in both.
+        AttnlabError: An option is in both.
     """
     twice = sorted(set(options or {}) & set(more_options))
     if twice:
@@ -187,5 +188,5 @@ def _import_class(path: str) -> type[nn.Module]:
             "the import path of an nn.Module class."
         ) from error
     if not (isinstance(found, type) and issubclass(found, nn.Module)):
-        raise AttnlabError(f"The attention '{path}' is no nn.Module class but {found!r}.")
+        raise AttnlabError(f"The attention '{path}' must be an nn.Module class, but is {found!r}.")
     return found

@@ -1,9 +1,9 @@
-"""The rules that every module follows where its paper's own rule cannot hold.
+"""Rules that all modules share where a paper's own rule does not apply.
 
-Papers fix numbers (16 groups, a reduction of 32, 8 channels a group) on networks whose widths they divide.
-Other networks have other widths, so all modules here share these:
+Papers fix numbers (16 groups, a reduction of 32, 8 channels per group) for networks whose widths they divide.
+For other widths:
 
-* **Groups**: a number of groups, or of channels a group, that does not divide the channels becomes the
+* **Groups**: a number of groups, or of channels per group, that does not divide the channels becomes the
   largest divisor of the channels that is not above it (`largest_divisor`).
 * **Reduction**: a reduced width is ``channels // reduction``, never below a stated minimum
   (`reduced_width`).
@@ -24,24 +24,26 @@ from attnlab.errors import AttnlabError
 
 
 def largest_divisor(number: int, at_most: int) -> int:
-    """The largest divisor of ``number`` that is not above ``at_most``.
+    """The largest divisor of ``number`` that is at most ``at_most``.
 
     Args:
-        number: What is to be divided, e.g. a module's channels.
-        at_most: What was asked for, e.g. 16 groups.
+        number: The number to divide, e.g. a module's channels.
+        at_most: The requested divisor, e.g. 16 groups.
 
     Returns:
         The divisor; at least 1.
 
     Raises:
-        AttnlabError: If either number is below 1.
+        AttnlabError: Either number is below 1.
 
     Examples:
         >>> largest_divisor(72, at_most=16)
         12
     """
     if number < 1 or at_most < 1:
-        raise AttnlabError(f"Channels and groups start at 1, got {number} channels and {at_most} asked for.")
+        raise AttnlabError(
+            f"Channels and groups must be at least 1, got {number} channels and {at_most} groups."
+        )
     return next(divisor for divisor in range(min(number, at_most), 0, -1) if number % divisor == 0)
 
 
@@ -57,17 +59,18 @@ def reduced_width(channels: int, reduction: int, at_least: int = 1) -> int:
         The bottleneck's channels.
 
     Raises:
-        AttnlabError: If a number is below 1.
+        AttnlabError: A number is below 1.
     """
     if min(channels, reduction, at_least) < 1:
         raise AttnlabError(
-            f"Channels, reduction and smallest width start at 1, got {channels}, {reduction} and {at_least}."
+            f"Channels, reduction and minimum width must be at least 1, got {channels}, {reduction} and "
+            f"{at_least}."
         )
     return max(at_least, channels // reduction)
 
 
 def same_padding(kernel_size: int) -> int:
-    """The padding that keeps the size under an odd kernel.
+    """The padding that keeps the size for an odd kernel.
 
     Args:
         kernel_size: Side of the kernel.
@@ -76,18 +79,18 @@ def same_padding(kernel_size: int) -> int:
         ``kernel_size // 2``.
 
     Raises:
-        AttnlabError: If the kernel is even or below 1.
+        AttnlabError: The kernel size is even or below 1.
     """
     if kernel_size < 1 or kernel_size % 2 == 0:
-        raise AttnlabError(f"kernel_size must be odd, so that the map keeps its size, got {kernel_size}.")
+        raise AttnlabError(f"kernel_size must be odd to keep the map's size, got {kernel_size}.")
     return kernel_size // 2
 
 
 class GroupNorm(nn.GroupNorm):
-    """Group normalisation that also takes a single value a group in training.
+    """Group normalisation that also takes a single value per group in training.
 
-    ``nn.GroupNorm`` raises an error where batch, length and channels a group are all 1, as a 1x1 map of one
-    image may be; the result is well defined (0 * weight + bias), and larger batches get it.
+    ``nn.GroupNorm`` raises an error if batch, length and channels per group are all 1, as for a 1x1 map of
+    one image; the result is well defined (0 * weight + bias), as in larger batches.
     """
 
     def forward(self, input: Tensor) -> Tensor:
@@ -108,7 +111,7 @@ class BatchNorm1d(nn.BatchNorm1d):
 
 
 class BatchNorm2d(nn.BatchNorm2d):
-    """Batch normalisation of (B,C,H,W) with the rule of `BatchNorm1d`."""
+    """Batch normalisation of (B,C,H,W), as `BatchNorm1d`."""
 
     def forward(self, input: Tensor) -> Tensor:
         """Normalise over all dimensions but the channels."""

@@ -1,6 +1,6 @@
-"""The contract of an attention module, as tests; for pytest, and imported by nothing but tests.
+"""The contract of an attention module as pytest tests.
 
-Subclass `AttentionTester` in a test file to hold your own module to it:
+Subclass `AttentionTester` in a test file to test your own module:
 
     class TestMyAttention(AttentionTester):
         name = "my_pkg.my_module.MyAttention"
@@ -32,7 +32,7 @@ CHANNELS = [8, 24, 64, 72, 144, 200, 320]
 
 
 class AttentionTester:
-    """What every module promises; pytest runs it for each subclass.
+    """The contract of every module; pytest runs it for each subclass.
 
     Attributes:
         name: Registered name or import path of the module.
@@ -43,7 +43,7 @@ class AttentionTester:
     options: Mapping[str, Any] = MappingProxyType({})
 
     def build(self, channels: int = 16) -> nn.Module:
-        """The module with every parameter and statistic drawn at random, so that no gate is a constant."""
+        """The module with random parameters and statistics, so that no gate is constant."""
         torch.manual_seed(0)
         module = build_attention(self.name, channels, **self.options)
         for parameter in module.parameters():
@@ -93,7 +93,7 @@ class AttentionTester:
         assert y.is_contiguous(memory_format=torch.channels_last)
 
     def test_gradients_reach_the_input_and_every_parameter(self) -> None:
-        # 64 channels leave a reduced layer some units that its ReLU does not switch off.
+        # With 64 channels, some units of a reduced layer survive its ReLU.
         module, x = self.build(64), torch.randn(2, 64, 6, 5, requires_grad=True)
         module(x).square().sum().backward()
         tensors = {"input": x, **dict(module.named_parameters())}

@@ -1,11 +1,11 @@
-"""The wrapper that stands in a site's place, and the names that it keeps.
+"""The wrapper that replaces a site, keeping its state-dict keys.
 
 ``Attended`` calls the site and then the attention (or the other way round), so ``print(network)`` shows it,
 and ``deepcopy``, ``pickle``, ``torch.fx``, ``torch.export``, ``torch.compile`` and SyncBatchNorm conversion
-see plain modules. Its state dict has no level for it: the site's tensors keep their keys, the new ones are
-``<site>.attention.*`` and, in mode ``rezero``, ``<site>.attention_alpha``. ``named_parameters()`` and
-``named_modules()`` do show the level, as ``<site>.site.*``; `public_modules` and
-`attention_modules` speak the state dict's names.
+see plain modules. The state dict has no level for the wrapper: the site's tensors keep their keys, the new
+ones are ``<site>.attention.*`` and, in mode ``rezero``, ``<site>.attention_alpha``. ``named_parameters()``
+and ``named_modules()`` do show the level, as ``<site>.site.*``; `public_modules` and `attention_modules`
+speak the state dict's names.
 """
 
 from __future__ import annotations
@@ -24,21 +24,22 @@ MODES: tuple[str, ...] = get_args(Mode)
 
 
 class Attended(nn.Module):
-    """A site of a network, and the attention on its map.
+    """A module of a network with attention on its map.
 
-    Public attributes that the wrapper has not are read from the site, for networks that ask their own modules
-    (``self.bn2.weight``, ``decoder.out_channels``). Only reads: an attribute set here stays here.
+    Public attributes that the wrapper does not have are read from the site, for networks that access their
+    modules' attributes (``self.bn2.weight``, ``decoder.out_channels``). Attributes that are set stay on the
+    wrapper.
 
     Args:
         site: The module of the network.
         attention: The attention module, (B,C,H,W) -> (B,C,H,W).
-        mode: ``replace``: y = A(x). ``residual``: y = x + A(x). ``rezero``: y = x + a(A(x) - x), with one
-            learnt number a that starts at 0.
-        before: Attend to the site's first input instead of its output.
+        mode: ``replace``: y = A(x). ``residual``: y = x + A(x). ``rezero``: y = x + a(A(x) - x), with a
+            learned scalar a that starts at 0.
+        before: Apply attention to the site's first input instead of its output.
 
     Raises:
-        AttnlabError: For an unknown mode, or a site with a child of the name ``attention``, whose keys would
-            meet the new ones.
+        AttnlabError: The mode is unknown, or the site has a child named ``attention``, whose keys would
+            clash.
     """
 
     def __init__(
@@ -49,8 +50,8 @@ class Attended(nn.Module):
             raise unknown("attention mode", mode, MODES)
         if any(_is_own(key) for key in site.state_dict()):
             raise AttnlabError(
-                f"The site ({type(site).__name__}) has an 'attention' of its own, whose keys would meet the "
-                "new ones; choose a module inside it or around it."
+                f"The site ({type(site).__name__}) already has a child 'attention', whose keys would clash "
+                "with the new ones: choose a module inside it or around it."
             )
         self.site = site
         self.attention = attention
@@ -66,7 +67,7 @@ class Attended(nn.Module):
         self.register_load_state_dict_post_hook(_report_without_level)
 
     def forward(self, *args: Any, **kwargs: Any) -> Any:
-        """The site's own inputs -> its output, attended."""
+        """The site's inputs -> its output, with attention."""
         if self.before:
             return self.site(self.attend(args[0]), *args[1:], **kwargs)
         return self.attend(self.site(*args, **kwargs))
@@ -84,8 +85,8 @@ class Attended(nn.Module):
         try:
             return super().__getattr__(name)
         except AttributeError:
-            # Private names are protocols (__deepcopy__, marks that tools set): answering them for the site
-            # would make the wrapper pass for it. During unpickling there is no site yet.
+            # Private names are protocols (__deepcopy__, marks of tools): forwarding them would make the
+            # wrapper pass for the site. During unpickling there is no site yet.
             site = self.__dict__.get("_modules", {}).get("site")
             if site is None or name.startswith("_"):
                 raise
@@ -98,7 +99,7 @@ class Attended(nn.Module):
             yield self.attention_alpha
 
     def new_keys(self) -> list[str]:
-        """The state-dict keys, below the site's name, that are the attention's."""
+        """The state-dict keys, relative to the site, that are the attention's."""
         keys = [f"attention.{key}" for key in self.attention.state_dict()]
         return [*keys, "attention_alpha"] if self.mode == "rezero" else keys
 
@@ -108,7 +109,7 @@ class Attended(nn.Module):
 
 
 def _is_own(key: str) -> bool:
-    """Whether a key below an ``Attended`` is the attention's, not the site's."""
+    """Whether a key in an ``Attended`` is the attention's, not the site's."""
     return key.startswith("attention.") or key == "attention_alpha"
 
 
@@ -130,7 +131,7 @@ def _add_level(
 
 
 def _report_without_level(module: Attended, incompatible_keys: Any) -> None:
-    """Load hook: missing and unexpected keys are reported under the names that the state dict has."""
+    """Load hook: report missing and unexpected keys under their state-dict names."""
     prefix = module._load_prefix
     for keys in (incompatible_keys.missing_keys, incompatible_keys.unexpected_keys):
         keys[:] = [
@@ -140,14 +141,14 @@ def _report_without_level(module: Attended, incompatible_keys: Any) -> None:
 
 
 def public_modules(network: nn.Module, remove_duplicate: bool = True) -> Iterator[tuple[str, nn.Module]]:
-    """All modules of a network under the names that its state dict has.
+    """All modules of a network under their state-dict names.
 
     Like ``named_modules()``, but an ``Attended`` stands for its site, whose children follow without a level
     between, and the modules inside an attention are left out.
 
     Args:
         network: The network, with or without attention.
-        remove_duplicate: Whether a module that is found under several names comes once, under the first.
+        remove_duplicate: Yield a module with several names once, under the first.
 
     Yields:
         Name and module, the network itself first, under ``""``.
@@ -171,7 +172,7 @@ def attention_modules(network: nn.Module) -> Iterator[tuple[str, Attended]]:
     """The sites of a network that have attention.
 
     Args:
-        network: A network that went through `attnlab.attention.attach`.
+        network: A network after `attnlab.attention.attach`.
 
     Yields:
         The site's name and its wrapper, whose ``attention`` is the module.
@@ -185,7 +186,7 @@ def attention_modules(network: nn.Module) -> Iterator[tuple[str, Attended]]:
 
 
 def attention_keys(network: nn.Module) -> set[str]:
-    """The state-dict keys that attaching has added to a network.
+    """The state-dict keys that attaching added to a network.
 
     A checkpoint of the network without attention lacks these keys and no others:
 

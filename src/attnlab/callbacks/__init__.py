@@ -1,4 +1,4 @@
-"""What runs beside training: pictures, cost, checkpoints, predictions, the closing table."""
+"""Callbacks: pictures, cost, checkpoints, predictions, the final table."""
 
 from attnlab.callbacks.checkpoint_io import AtomicCheckpointIO
 from attnlab.callbacks.cost import CostReport

@@ -1,4 +1,4 @@
-"""Checkpoints that are either the old one or the new one, never half of either."""
+"""Atomic writing of checkpoints."""
 
 from __future__ import annotations
 
@@ -17,15 +17,15 @@ from attnlab.errors import AttnlabError
 
 
 class AtomicCheckpointIO(TorchCheckpointIO):
-    """Writes a checkpoint beside its place, flushes it to the disk, and then renames it into place.
+    """Writes a checkpoint to a temporary file, flushes it to disk, and renames it into place.
 
-    The temporary file lies in the same folder, since only within one file system is a rename atomic. When the
-    disk is full or read-only, whatever lay there before is untouched.
+    The temporary file is in the same folder, since renaming is atomic only within one file system. If the
+    disk is full or read-only, the previous file is untouched.
 
     Attributes:
-        saves: How many were written.
-        again: The next one is what was just written, where that is of the same moment: it becomes a second
-            name of that file, where the file system has such, or else a copy.
+        saves: Number of checkpoints written.
+        again: If the next checkpoint is of the same moment as the last, make it a hard link to that file, or
+            else a copy.
     """
 
     def __init__(self) -> None:
@@ -40,7 +40,7 @@ class AtomicCheckpointIO(TorchCheckpointIO):
         """Write a checkpoint to a local path, without storage options.
 
         Raises:
-            AttnlabError: When it cannot be written. The file that was there before is intact.
+            AttnlabError: It cannot be written; the previous file is intact.
         """
         if storage_options is not None:
             raise TypeError("AtomicCheckpointIO takes no storage_options")
@@ -72,14 +72,14 @@ class AtomicCheckpointIO(TorchCheckpointIO):
 
 
 def _mark(checkpoint: dict[str, Any]) -> tuple[Any, ...]:
-    """What two checkpoints of one moment have in common, and those of weights alone have not."""
-    # Within an epoch, or at its validation, the loops stand elsewhere than at its end.
+    """What two checkpoints of the same moment share; checkpoints with only weights lack it."""
+    # Within an epoch, or at its validation, the loops' state differs from that at its end.
     moment = (checkpoint.get(key) for key in ("epoch", "global_step", "loops"))
     return repr(tuple(moment)), sorted(checkpoint)
 
 
 def _second_name(path: Path, new: Path) -> None:
-    """Let a file have another name, or else a copy."""
+    """Give a file a second name, or else copy it."""
     new.unlink(missing_ok=True)
     try:
         os.link(path, new)
@@ -90,10 +90,10 @@ def _second_name(path: Path, new: Path) -> None:
 
 
 class LastCheckpoint(ModelCheckpoint):
-    """Keeps ``last.ckpt`` after every epoch. It is the file of the best where that was just written.
+    """Keeps ``last.ckpt`` after every epoch.
 
-    The two hold the same but for what the callbacks note of themselves; they take 0.8 s to write for a
-    DeepLab on ResNet-18, and 1.8 s for a RetinaNet on ResNet-50.
+    If the best checkpoint was just written, it is the same file: the two differ only in the callbacks'
+    states, and writing takes 0.8 s for DeepLab on ResNet-18, 1.8 s for RetinaNet on ResNet-50.
 
     Args:
         io: Writes the run's checkpoints.
@@ -106,7 +106,7 @@ class LastCheckpoint(ModelCheckpoint):
 
     @property
     def state_key(self) -> str:
-        """That of the ModelCheckpoint which it was in earlier versions."""
+        """The key of the ModelCheckpoint that earlier versions used."""
         return super().state_key.replace(type(self).__qualname__, ModelCheckpoint.__qualname__, 1)
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:

@@ -1,4 +1,4 @@
-"""What the network costs, beside what it scores; and what is about to be trained, said once before it is."""
+"""The cost of the network, and a summary of it before training."""
 
 from __future__ import annotations
 
@@ -18,18 +18,18 @@ LISTED_SITES = 12
 
 
 class CostReport(EvaluationCallback):
-    """Counts parameters and MACs before training or scoring, and logs them with the attention's share.
+    """Counts parameters and MACs before training or scoring, and logs them with attention's share.
 
-    Every logger gets those of a training among its hyperparameters (``cost.macs`` …), beside which
-    TensorBoard's tab HParams shows the scores; TensorBoard also has them as text, with the list of sites.
-    Before training the network, its parts and the sites are printed.
+    In training every logger gets them as hyperparameters (``cost.macs`` …), shown with the scores in
+    TensorBoard's HParams tab; TensorBoard also gets them as text, with the list of sites. Before training,
+    the network, its parts and the sites are printed.
 
     Args:
-        size: Side in pixels of the square image for which MACs are counted; 0 takes the size that a detector
-            brings images to, or else the data's crop size.
+        size: Side in pixels of the square image for counting MACs; 0 means the size to which a detector
+            resizes images, or else the data's crop size.
 
     Attributes:
-        shown: Whether the summary is printed; ``--trainer.enable_model_summary false`` leaves it out.
+        shown: Whether to print the summary; ``--trainer.enable_model_summary false`` turns it off.
     """
 
     def __init__(self, size: int = 0) -> None:
@@ -71,7 +71,7 @@ class CostReport(EvaluationCallback):
 
 
 def summary_lines(trainer: Trainer, task: BaseTask, cost: Cost) -> list[str]:
-    """The network, its parts and the places of attention, with parameters and multiply-accumulates."""
+    """The network, its parts and the attention sites, with parameters and MACs."""
     named = (task.hparams.get(key) for key in ("architecture", "encoder", "network"))
     height, width = cost.size
     parameters, attention = list(task.network.parameters()), task.attention_parameters()
@@ -84,7 +84,7 @@ def summary_lines(trainer: Trainer, task: BaseTask, cost: Cost) -> list[str]:
     macs = f"{cost.macs / 1e9:.3f} G, attention {share(cost.attention_macs, cost.macs, 'M', 1e6)}"
     rows = [
         ("network", " on ".join(filter(None, named))),
-        ("parameters", f"{count(parameters):,d}, of which {count(trainable):,d} are trained"),
+        ("parameters", f"{count(parameters):,d}, {count(trainable):,d} trainable"),
         ("", f"backbone {count(backbone):,d}, head {head:,d}, attention {count(attention):,d}"),
         (f"MACs at {height}x{width}", macs),
         ("on", f"{trainer.world_size} x {trainer.strategy.root_device.type}, precision {trainer.precision}"),
@@ -101,7 +101,7 @@ def summary_lines(trainer: Trainer, task: BaseTask, cost: Cost) -> list[str]:
 
 
 def _layout(task: BaseTask) -> str:
-    """The memory format, whose choice it was, and what is compiled."""
+    """The memory format, whether it was chosen automatically, and what is compiled."""
     name = str(task.layout).removeprefix("torch.")
     chosen = " (auto)" if task.hparams["channels_last"] == "auto" else ""
     if not task.hparams["compile"]:
@@ -111,5 +111,5 @@ def _layout(task: BaseTask) -> str:
 
 
 def count(parameters: Iterable[nn.Parameter]) -> int:
-    """How many numbers there are in them, each counted once."""
+    """The number of elements, each tensor counted once."""
     return sum({id(parameter): parameter.numel() for parameter in parameters}.values())

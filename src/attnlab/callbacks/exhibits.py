@@ -1,4 +1,4 @@
-"""A view's parts at work: when its pictures, files and predictions are made, and where they go."""
+"""Callbacks that run the parts of a view: pictures, files and predictions."""
 
 from __future__ import annotations
 
@@ -20,17 +20,16 @@ from attnlab.views.outputs import plan_outputs
 
 
 class Pictures(EvaluationCallback):
-    """Lets a gallery draw what a network makes of the validation or test set.
+    """Draws a gallery in validation and test.
 
-    The pictures go to every logger that takes some (TensorBoard, Weights & Biases, MLflow), and the newest as
-    PNGs to ``pictures/`` in the run's folder. Nothing is drawn in the sanity check, in epochs without
-    pictures, or without a logger.
+    Pictures go to every logger that supports images (TensorBoard, Weights & Biases, MLflow), and the latest
+    as PNGs to ``pictures/`` in the run's folder. Nothing is drawn in the sanity check or without a logger.
 
     Args:
         gallery: Draws.
 
     Attributes:
-        folder: Where the PNGs lie; None until one was written.
+        folder: Folder of the PNGs; None until one is written.
     """
 
     def __init__(self, gallery: Gallery) -> None:
@@ -39,11 +38,11 @@ class Pictures(EvaluationCallback):
 
     @property
     def state_key(self) -> str:
-        """One a gallery: a run has several of these callbacks."""
+        """One per gallery: a run has several of these callbacks."""
         return f"{type(self).__qualname__}[{type(self.gallery).__qualname__}]"
 
     def drawn_now(self, trainer: Trainer) -> bool:
-        """Whether this epoch is one to draw, on this process."""
+        """Whether to draw in this epoch, on this process."""
         gallery = self.gallery
         if trainer.sanity_checking or trainer.logger is None or not gallery.wanted:
             return False
@@ -55,7 +54,7 @@ class Pictures(EvaluationCallback):
         return last or trainer.current_epoch % gallery.every_n_epochs == 0
 
     def begins(self, trainer: Trainer, stage: str) -> None:
-        """Let the gallery begin."""
+        """Start the gallery."""
         loader: Any = trainer.test_dataloaders if stage == "test" else trainer.val_dataloaders
         if self.drawn_now(trainer):
             self.gallery.begin(len(getattr(loader, "dataset", ())))
@@ -81,7 +80,7 @@ class Pictures(EvaluationCallback):
         if folder is not None:
             self.folder = folder / "pictures"
             self.folder.mkdir(parents=True, exist_ok=True)
-            # A third of the default's time, for files a tenth larger.
+            # A third of the default's time, for files 10 % larger.
             Image.fromarray(picture.pixels).save(self.folder / f"{picture.name}.png", compress_level=2)
         if picture.tag is None:
             return
@@ -97,10 +96,10 @@ class Pictures(EvaluationCallback):
 
 
 class Records(EvaluationCallback):
-    """Writes a record after ``test``, and after ``validate``; a run without a folder writes nothing.
+    """Writes a record after ``test`` and ``validate``; a run without a folder writes nothing.
 
     Args:
-        record: What is written.
+        record: The record.
     """
 
     def __init__(self, record: Record) -> None:
@@ -108,11 +107,11 @@ class Records(EvaluationCallback):
 
     @property
     def state_key(self) -> str:
-        """One a record: a run has several of these callbacks."""
+        """One per record: a run has several of these callbacks."""
         return f"{type(self).__qualname__}[{type(self.record).__qualname__}]"
 
     def begins(self, trainer: Trainer, stage: str) -> None:
-        """Let the record begin."""
+        """Start the record."""
         self.record.begin()
 
     def looks(self, trainer: Trainer, outputs: Any, batch: Any) -> None:
@@ -136,7 +135,7 @@ class Records(EvaluationCallback):
 
 
 class Predictions(BasePredictionWriter):
-    """Lets a writer write what is predicted.
+    """Writes predictions.
 
     Args:
         writer: Writes.
@@ -148,7 +147,7 @@ class Predictions(BasePredictionWriter):
         self._names: dict[str, str] = {}
 
     def on_predict_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Make the folder, and name the files, the same on every process; see `plan_outputs`."""
+        """Make the folder and plan the file names, the same on every process; see `plan_outputs`."""
         loader = trainer.predict_dataloaders
         assert loader is not None
         suffixes, files = self.writer.planned()
@@ -165,7 +164,7 @@ class Predictions(BasePredictionWriter):
         batch_idx: int,
         dataloader_idx: int,
     ) -> None:
-        """Write the images of one batch, those that count."""
+        """Write the counted images of one batch."""
         assert isinstance(pl_module, BaseTask)
         data, view = trainer.datamodule, pl_module.view  # type: ignore[attr-defined]
         marks = zip(prediction, batch["counted"].tolist(), batch["index"].tolist(), strict=True)
@@ -177,7 +176,7 @@ class Predictions(BasePredictionWriter):
                 self.writer.add(one, index, self._names[path], data)
 
     def on_predict_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Let the writer finish, and say where the files are."""
+        """Finish writing, and print where the files are."""
         said = self.writer.finish(trainer.datamodule, trainer.is_global_zero)  # type: ignore[attr-defined]
         if trainer.is_global_zero:
             print(said)

@@ -1,4 +1,4 @@
-"""Progress as lines of text, where there is no terminal for a bar: nohup, SLURM, docker, CI, a pipe."""
+"""Progress as lines of text, if there is no terminal for a bar: nohup, SLURM, docker, CI, a pipe."""
 
 from __future__ import annotations
 
@@ -15,19 +15,18 @@ from lightning.pytorch.trainer.states import TrainerFn
 from attnlab.callbacks.evaluation import monitored
 from attnlab.errors import AttnlabError
 
-# By the command; in training it is a validation.
+# By command; in training it is a validation.
 EVALUATIONS: dict[Any, str] = {TrainerFn.TESTING: "test", TrainerFn.PREDICTING: "predict"}
 
 
 class ProgressLines(Callback):
-    """Prints a line an epoch and a line a minute: step, loss, score so far, images/s, time left.
+    """Prints a line per epoch and per minute: step, loss, score, images/s, time left.
 
-    The command line uses it in place of the bar where the output is no terminal. Images are those of all
-    processes, a second of training alone; the time left is that of training with its validations, at the pace
-    so far.
+    Used instead of a progress bar if the output is not a terminal. images/s covers all processes, without
+    validation; the time left includes validation, at the pace so far.
 
     Args:
-        every_seconds: Seconds between two lines within an epoch, or within a validation, test or prediction.
+        every_seconds: Seconds between two lines within an epoch, validation, test or prediction.
 
     Raises:
         AttnlabError: ``every_seconds`` is not above 0.
@@ -47,24 +46,24 @@ class ProgressLines(Callback):
         self._eval_batches = 0
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Take the time, and the step to which a resumed run has come already."""
+        """Note the time, and the step of a resumed run."""
         self._began = self._said = self.clock()
         self._paused = 0.0
         self._images, self._first_step = 0, trainer.global_step
         steps = trainer.estimated_stepping_batches
-        # Of a loader of unknown length Lightning says -1.
+        # Lightning uses -1 for a loader of unknown length.
         self._total_steps = steps if steps >= 0 else math.inf
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        """Count the images; print, if it is time to."""
+        """Count the images; print if it is time."""
         self._images += _size(batch) * trainer.world_size
         if self._is_time():
             self._say(trainer, self._line(trainer))
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Print; validation, if the epoch had one, is through."""
+        """Print; the epoch's validation, if any, is done."""
         self._say(trainer, self._line(trainer))
 
     def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -79,7 +78,7 @@ class ProgressLines(Callback):
     def on_validation_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, *_: Any, **__: Any
     ) -> None:
-        """Print, if it is time to."""
+        """Print if it is time."""
         self._eval_batches += 1
         if not trainer.sanity_checking and self._is_time():
             key = EVALUATIONS.get(trainer.state.fn, "val")
@@ -90,7 +89,7 @@ class ProgressLines(Callback):
     on_test_batch_end = on_predict_batch_end = on_validation_batch_end
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Leave the time that it took out of the rate of training."""
+        """Exclude the validation's time from images/s."""
         self._paused += self.clock() - self._pause
 
     def _is_time(self) -> bool:
@@ -122,7 +121,7 @@ class ProgressLines(Callback):
         return "  ".join(parts)
 
     def _left(self, trainer: Trainer, elapsed: float) -> float | None:
-        """Seconds, as far as steps or a limit of time tell."""
+        """Seconds left, from the steps or the time limit."""
         done = trainer.global_step - self._first_step
         limits = [
             remaining

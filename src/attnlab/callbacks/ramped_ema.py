@@ -1,4 +1,4 @@
-"""An exponential moving average of the weights that forgets its beginning."""
+"""An exponential moving average of the weights with a ramped decay."""
 
 from __future__ import annotations
 
@@ -9,18 +9,18 @@ from attnlab.errors import AttnlabError
 
 
 class RampedEMA(WeightAveraging):
-    """Scores and keeps an average of the weights whose decay grows from 0, as YOLOX's does.
+    """Scores and saves an average of the weights whose decay grows from 0, as in YOLOX.
 
-    After optimizer step n the average is d a + (1 - d) w with d = ``decay`` (1 - exp(-n / ``ramp_steps``)). A
-    fixed decay of 0.9998 would leave the random start a third of the average after 5,000 steps. The ramp is
-    that of YOLOX's code (arXiv 2107.08430).
+    After optimizer step n the average is d a + (1 - d) w with d = ``decay`` (1 - exp(-n / ``ramp_steps``)).
+    With a fixed decay of 0.9998, a third of the average after 5,000 steps would still be the initial weights.
+    The ramp is from YOLOX's code (arXiv 2107.08430).
 
     Args:
-        decay: Share of the average that is kept at every step in the end, in 0..1.
-        ramp_steps: Optimizer steps after which the decay is at 63 % of that.
+        decay: Final share of the average kept at each step, in 0..1.
+        ramp_steps: Optimizer steps after which the decay reaches 63 % of that.
 
     Raises:
-        AttnlabError: A value out of its range.
+        AttnlabError: A value is out of range.
     """
 
     def __init__(self, decay: float = 0.9998, ramp_steps: int = 2000) -> None:
@@ -33,7 +33,7 @@ class RampedEMA(WeightAveraging):
         super().__init__(avg_fn=self.average)
 
     def average(self, averaged: Tensor, current: Tensor, updates: Tensor | int) -> Tensor:
-        """A tensor's new average, of the one after so many updates and the weights after this step."""
+        """A tensor's new average, from the old one and the weights after this step."""
         step = averaged.new_tensor(1.0).float() * updates
         kept = self.decay * (1 - (-step / self.ramp_steps).exp())
         return averaged + (1 - kept) * (current - averaged)

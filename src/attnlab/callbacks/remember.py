@@ -1,4 +1,4 @@
-"""What a run leaves of its options: the YAML, the hparams of its loggers, and what its checkpoints need."""
+"""Saves a run's options: its YAML, the loggers' hparams, and in its checkpoints."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from attnlab import __version__, checkpoints, run_length, runs
 from attnlab.callbacks.report import flat
 from attnlab.data import DataModule
 
-# Of the Trainer's options, those that tell two runs apart.
+# The Trainer's options that distinguish runs.
 OF_THE_TRAINER = (
     *("max_epochs", "max_steps", "max_time", "precision", "strategy", "devices", "num_nodes"),
     *("accumulate_grad_batches", "gradient_clip_val", "limit_train_batches", "limit_val_batches"),
@@ -22,19 +22,19 @@ OF_THE_TRAINER = (
 
 
 class RememberData(SaveConfigCallback):
-    """Saves a training's YAML in its folder, and the data's part and the length in every checkpoint.
+    """Saves the YAML of ``fit``, and the data's options and the training length in checkpoints.
 
-    With the task's own options, which a checkpoint holds anyway, that makes a checkpoint enough to test,
-    predict or go on. A resumed run keeps the YAML of the one before; its own gets a number.
+    With the task's options, which checkpoints hold anyway, a checkpoint suffices to test, predict or resume.
+    A resumed run keeps the previous YAML; its own gets a number.
 
     Attributes:
-        started: A training batch is through.
+        started: Whether a training batch is done.
     """
 
     started: bool = False
 
     def save_config(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Write YAML and hparams, in ``fit``, where there is a run's folder. Lightning asks one process."""
+        """Write YAML and hparams in ``fit``, if the run has a folder; called on one process."""
         folder = runs.folder_of(trainer)
         if stage != "fit" or folder is None:
             return
@@ -47,14 +47,14 @@ class RememberData(SaveConfigCallback):
             path.write_text(text, encoding="utf-8")
 
     def on_train_batch_end(self, *_: Any) -> None:
-        """Take note that training has begun."""
+        """Note that training has begun."""
         self.started = True
 
     def on_save_checkpoint(
         self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]
     ) -> None:
-        """Add the data's options, under Lightning's own key, and the length."""
-        data = _plain(self.config.data)
+        """Add the data's options, under Lightning's key, and the training length."""
+        data = _as_builtin(self.config.data)
         module = trainer.datamodule  # type: ignore[attr-defined]
         more = module.remembered() if isinstance(module, DataModule) else {}
         options = {**(data.get("init_args") or {}), **more}
@@ -63,8 +63,8 @@ class RememberData(SaveConfigCallback):
         checkpoint.setdefault("attnlab", {}).update({"version": __version__, "length": length})
 
     def hparams(self, task: LightningModule) -> dict[str, Any]:
-        """What tells this run from another, under dotted names: seed, network, data, length, versions."""
-        data = _plain(self.config.data)
+        """What distinguishes this run, under dotted names: seed, network, data, length, versions."""
+        data = _as_builtin(self.config.data)
         options = data.get("init_args") if isinstance(data, dict) else None
         trainer = self.config.trainer.as_dict()
         return flat(
@@ -73,18 +73,18 @@ class RememberData(SaveConfigCallback):
                 "task": getattr(task, "kind", type(task).__name__),
                 **dict(task.hparams),
                 "data": {"class": str(data.get("class_path", "")).rpartition(".")[2], **(options or {})},
-                "trainer": {key: _plain(trainer.get(key)) for key in OF_THE_TRAINER},
+                "trainer": {key: _as_builtin(trainer.get(key)) for key in OF_THE_TRAINER},
                 "version": {name: version(name) for name in ("attnlab", "torch", "torchvision", "lightning")},
             }
         )
 
 
-def _plain(value: Any) -> Any:
-    """Options as parsed, of nothing but dicts, lists and scalars."""
+def _as_builtin(value: Any) -> Any:
+    """Parsed options as dicts, lists and scalars."""
     if isinstance(value, Namespace):
         value = value.clone().as_dict()
     if isinstance(value, dict):
-        return {key: _plain(item) for key, item in value.items()}
+        return {key: _as_builtin(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
-        return [_plain(item) for item in value]
+        return [_as_builtin(item) for item in value]
     return value if isinstance(value, bool | int | float | str | None) else str(value)

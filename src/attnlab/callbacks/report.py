@@ -1,4 +1,4 @@
-"""The table that ends a run."""
+"""The final table of a run."""
 
 from __future__ import annotations
 
@@ -22,19 +22,19 @@ from attnlab.callbacks.exhibits import Pictures
 from attnlab.callbacks.tensorboard import SCORE
 from attnlab.tasks import BaseTask
 
-# Hparams that are the data's, not a choice.
+# Hparams determined by the data.
 FROM_DATA = ("class_names", "num_classes", "ignore_index")
 
 
 class RunReport(EvaluationCallback):
-    """Ends ``fit``, ``validate`` and ``test`` with a table of scores and cost, and says where all lies.
+    """Ends ``fit``, ``validate`` and ``test`` with a table of scores and cost, and the paths of their files.
 
-    After ``fit`` it also says what to try next, and writes TensorBoard's hparams with the best and the last
-    scores of the run, so that runs can be compared in the tab HParams.
+    After ``fit`` it also suggests what to do next, and writes TensorBoard's hparams with the run's best and
+    last scores, for comparison in the HParams tab.
 
     Args:
-        per_class: List the score of every class, too: IoU in segmentation, accuracy in classification,
-            AP50 in detection.
+        per_class: Also list the score of each class: IoU in segmentation, accuracy in classification, AP50 in
+            detection.
     """
 
     def __init__(self, per_class: bool = True) -> None:
@@ -52,17 +52,17 @@ class RunReport(EvaluationCallback):
         self._end(trainer, pl_module, "val", rows)
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
-        """Log the hparams of what was trained so far, and say how to go on after an interruption."""
+        """Log the hparams so far, and say how to resume after an interruption."""
         trained = trainer.state.fn == TrainerFn.FITTING and trainer.global_step > 0
         if trained and trainer.is_global_zero and isinstance(pl_module, BaseTask):
             self._log_hparams(trainer, pl_module)
         if isinstance(exception, KeyboardInterrupt) and trainer.is_global_zero:
             for label, path in checkpoint_paths(trainer):
                 if label == "last checkpoint":
-                    print(f"Interrupted. The same command with --ckpt_path last goes on from {path}.")
+                    print(f"Interrupted. To resume from {path}, run the same command with --ckpt_path last.")
 
     def ends(self, trainer: Trainer, task: LightningModule, stage: str) -> None:
-        """In training, show the score; make the table, where scores were what was asked for."""
+        """Show the score in training; make the table in ``validate`` and ``test``."""
         if not trainer.is_global_zero or not isinstance(task, BaseTask):
             return
         if self.asked_for(trainer):
@@ -71,7 +71,7 @@ class RunReport(EvaluationCallback):
             self._show_score(trainer, task)
 
     def _show_score(self, trainer: Trainer, task: BaseTask) -> None:
-        """Give TensorBoard the score and the best one so far, as its first section."""
+        """Log the score and the best so far as TensorBoard's first section."""
         score = monitored(trainer, self._best, task.monitor)
         if score is not None:
             name, value, self._best = score
@@ -79,30 +79,30 @@ class RunReport(EvaluationCallback):
                 scores = {f"{SCORE}{name}": value, f"{SCORE}{name}_best": self._best}
                 board.log_metrics(scores, trainer.global_step)
 
-    # Not before: a progress bar that is still there would be drawn once more below the table.
+    # Not earlier: an open progress bar would be redrawn below the table.
     def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Print the table, and below it what is to be copied."""
+        """Print the table, and below it lines to copy."""
         if self._ending is None:
             return
         table, lines = self._ending
         self._ending = None
         Console(soft_wrap=False).print(table)
-        # Not by the console, which breaks a path at the terminal's width.
+        # Not with the console, which wraps paths at the terminal's width.
         print("\n".join(lines), flush=True)
 
     def _log_hparams(self, trainer: Trainer, task: BaseTask) -> float | None:
-        """Give TensorBoard the options beside the scores, of which the best is returned."""
+        """Log options and scores to TensorBoard; returns the best score."""
         checkpoint = trainer.checkpoint_callback
         best = getattr(checkpoint, "best_model_score", None)
         score = None if best is None else float(best)
-        # TensorBoard leaves out a run without a score, and keeps the names of scores that it reads first: a
-        # run that was interrupted before its first validation has the name of the one to come.
+        # TensorBoard hides runs without a score, and keeps the score names it reads first: a run interrupted
+        # before its first validation gets the name of the score to come.
         monitor = getattr(checkpoint, "monitor", None) or task.monitor
         scores = {f"{SCORE}{monitor}_best": math.nan if score is None else score}
         for name, value in trainer.callback_metrics.items():
             if name == monitor or name.startswith("val/"):
                 scores[f"{SCORE}{name}" if name == monitor else name] = float(value)
-        # Other loggers show the last value of each metric beside the options by themselves.
+        # Other loggers show the last value of each metric with the options anyway.
         for board in boards(trainer):
             options = dict(board.hparams) or flat(dict(task.hparams))
             board.log_hyperparams(options, scores, trainer.global_step)
@@ -127,7 +127,7 @@ class RunReport(EvaluationCallback):
         self._ending = table, self._where(trainer, command, stage)
 
     def _where(self, trainer: Trainer, command: str, stage: str) -> list[str]:
-        """Paths, and after training what to try next: a line each."""
+        """Paths and, after training, suggested commands, one per line."""
         checkpoints = checkpoint_paths(trainer)
         lines = [f"{label}: {path}" for label, path in checkpoints]
         callbacks = trainer.callbacks  # type: ignore[attr-defined]
@@ -135,7 +135,7 @@ class RunReport(EvaluationCallback):
         for folder in set(filter(None, folders)):
             sheet = folder / f"{stage}.png"
             lines.append(f"pictures: {shown(sheet if sheet.is_file() else folder)}")
-        # The logger's own folder: asking the Trainer for it is a collective call, and this is one process.
+        # The logger's own folder: asking the Trainer is a collective call, but this is one process.
         logs = [f"tensorboard --logdir {shlex.quote(shown(board.log_dir))}" for board in boards(trainer)[:1]]
         best = next((shlex.quote(path) for label, path in checkpoints if label != "last checkpoint"), None)
         if command != "fit":
@@ -149,8 +149,8 @@ class RunReport(EvaluationCallback):
 
 
 def prefixes() -> tuple[str, str]:
-    """What stands before a command of the environment, and before attnlab's own, as it was called here."""
-    # uv sets this for what it runs, whose environment the shell does not know.
+    """Prefixes of the environment's commands and of attnlab's own, as called here."""
+    # Set by uv run, whose environment is not active in the shell.
     uv = "uv run " if "UV" in os.environ else ""
     called = Path(sys.argv[0]).name
     if called == "attnlab":
@@ -164,7 +164,7 @@ def boards(trainer: Trainer) -> list[TensorBoardLogger]:
 
 
 def checkpoint_paths(trainer: Trainer) -> list[tuple[str, str]]:
-    """Label and path of the checkpoints that a run has written."""
+    """Label and path of a run's checkpoints."""
     return [
         (f"{callback.filename} checkpoint", shown(callback.best_model_path))
         for callback in trainer.checkpoint_callbacks
@@ -175,8 +175,8 @@ def checkpoint_paths(trainer: Trainer) -> list[tuple[str, str]]:
 def flat(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
     """Nested options as one level of dotted names.
 
-    Lists, and the options of a module, a network or an optimizer, become text: TensorBoard takes scalars,
-    and a column for each option would be empty for every run with another module.
+    Lists, and the options of a module, a network or an optimizer, become text: TensorBoard takes scalars, and
+    separate columns would be empty for runs with other modules.
     """
     result: dict[str, Any] = {}
     for key, value in values.items():

@@ -1,4 +1,4 @@
-"""The scores of a checkpoint, kept in the folder of its run."""
+"""Saves a checkpoint's scores in its run's folder."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ VERSIONS = ("attnlab", "torch", "torchvision", "lightning")
 
 
 class ScoresFile(EvaluationCallback):
-    """Appends what ``test`` and ``validate`` have found to ``scores.json``.
+    """Appends the scores of ``test`` and ``validate`` to ``scores.json``.
 
-    The file is a list with an entry a metric: ``split`` (``val`` or ``test``), ``metric``, ``value``,
-    ``checkpoint`` (its path in the folder), ``date`` (UTC) and ``versions``. What it holds already stays.
+    The file is a list with one entry per metric: ``split`` (``val`` or ``test``), ``metric``, ``value``,
+    ``checkpoint`` (its path in the folder), ``date`` (UTC) and ``versions``. Existing entries are kept.
 
     Args:
         folder: The run's folder.
-        checkpoint: What is scored.
+        checkpoint: The checkpoint.
     """
 
     def __init__(self, folder: Path, checkpoint: Path) -> None:
@@ -35,7 +35,7 @@ class ScoresFile(EvaluationCallback):
         self.checkpoint = checkpoint
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Refuse a file that cannot be appended to, by an AttnlabError, before the time is spent."""
+        """Raise an AttnlabError early if the file cannot be appended to."""
         read_scores(self.folder / FILE)
 
     def ends(self, trainer: Trainer, task: LightningModule, stage: str) -> None:
@@ -50,7 +50,7 @@ class ScoresFile(EvaluationCallback):
         entries = []
         for name, tensor in sorted(trainer.callback_metrics.items()):
             if name.startswith((f"{stage}/", f"{stage}_")):
-                # JSON has no number for others.
+                # JSON has no NaN or infinity.
                 value = float(tensor) if tensor.isfinite() else None
                 entries.append(
                     {"split": stage, "metric": name.removeprefix(f"{stage}/"), "value": value, **common}
@@ -62,7 +62,7 @@ class ScoresFile(EvaluationCallback):
 
 
 def read_scores(path: Path) -> list[dict[str, Any]]:
-    """The entries of a file of scores, none where there is no file; an AttnlabError for something else."""
+    """The entries of a file of scores, empty without a file; an AttnlabError for anything else."""
     if not path.exists():
         return []
     try:
@@ -71,6 +71,6 @@ def read_scores(path: Path) -> list[dict[str, Any]]:
         content = error
     if not isinstance(content, list):
         raise AttnlabError(
-            f"'{path}' holds no list of scores, so nothing can be appended to it. Move it out of the way."
+            f"'{path}' is not a list of scores, so nothing can be appended to it. Move or rename it."
         )
     return content

@@ -1,4 +1,4 @@
-"""The command line. Nothing here imports torch before the words that were typed are known to make sense."""
+"""The command line. Arguments are checked before torch is imported."""
 
 from attnlab.cli.dispatch import main
 

@@ -1,4 +1,4 @@
-"""What was typed, understood as far as that takes no library: options, recipes, the checkpoint."""
+"""The arguments as typed: options, recipes, checkpoint; read without importing any large library."""
 
 from __future__ import annotations
 
@@ -21,16 +21,16 @@ SUFFIXES = (".yaml", ".yml", ".json")
 
 @dataclass
 class Arguments:
-    """A subcommand's arguments: recipes come before flags, wherever they stood.
+    """A subcommand's arguments: recipes come before flags, whatever the order typed.
 
     Attributes:
         subcommand: ``fit``, ``validate``, ``test`` or ``predict``.
-        recipes: The contents of the YAMLs, in their order and in today's form.
-        sources: How each of them was named.
-        flags: All other words, in their order, with the parser's own names.
-        taken: Flags with another tool's name, and what they were taken for.
-        checkpoint_asked_for: What ``--ckpt_path`` says: last, best or a file.
-        checkpoint: The file that this means.
+        recipes: The contents of the YAMLs, in order and in the current format.
+        sources: The name each was given by.
+        flags: All other words, in order, under the parser's own names.
+        taken: Flags named as in another tool, and what each was taken to mean.
+        checkpoint_asked_for: The value of ``--ckpt_path``: last, best or a file.
+        checkpoint: The file it stands for.
     """
 
     subcommand: str
@@ -49,7 +49,7 @@ class Arguments:
             argv: The subcommand and its options, as typed.
 
         Raises:
-            AttnlabError: A YAML or a checkpoint is not there or cannot be read.
+            AttnlabError: A YAML or checkpoint is missing or cannot be read.
         """
         subcommand, *words = argv
         words, taken = with_proper_names(words)
@@ -78,7 +78,7 @@ class Arguments:
 
     @property
     def asks_for_help(self) -> bool:
-        """Whether the words ask for a page, whose other words need not work."""
+        """Whether help is asked for, in which case the other arguments need not be valid."""
         return any(flag in ("-h", "--help") or flag.endswith(".help") for flag, _, _ in _flags(self.flags))
 
     def values(self, *names: str) -> list[str]:
@@ -90,7 +90,7 @@ class Arguments:
         return [flag for flag, _, _ in _flags(self.flags)]
 
     def place_of(self, option: str) -> str:
-        """Where an option stands that is no flag: `` in NAME`` of the last recipe that has it, or nothing."""
+        """`` in NAME`` for an option that is set by a recipe, the last one if several; empty for a flag."""
         if option in self.names():
             return ""
         keys = option.removeprefix("--").split(".")
@@ -104,18 +104,18 @@ class Arguments:
         return ""
 
     def class_named(self, block: str) -> str | None:
-        """The class that flags, or else the last recipe that names one, give for ``model`` or ``data``."""
+        """The class of ``model`` or ``data``, named by a flag or else by the last recipe that names one."""
         named = [class_path(recipe.get(block)) for recipe in self.recipes]
         named += self.values(f"--{block}", f"--{block}.class_path")
         return next((name for name in reversed(named) if name), None)
 
     def without_classes(self) -> list[str]:
-        """The flags but for those that name the classes of ``model`` and ``data``."""
+        """The flags, except those that name the classes of ``model`` and ``data``."""
         drop = {f"--{block}{end}" for block in BLOCKS for end in ("", ".class_path")}
         return [word for flag, _, typed in _flags(self.flags) if flag not in drop for word in typed]
 
     def log_folder(self) -> Path:
-        """Where the runs lie that ``last`` and ``best`` are looked for in: the logger's folder and name."""
+        """The folder whose runs are searched for ``last`` and ``best``: the logger's folder and name."""
         found: dict[str, Any] = {}
         for recipe in self.recipes:
             logger = (recipe.get("trainer") or {}).get("logger")
@@ -130,15 +130,15 @@ class Arguments:
 
 
 def class_path(block: Any) -> str | None:
-    """The class that a recipe's block names, as a word alone or as its ``class_path``."""
+    """The class that a recipe's block names, as a single word or as ``class_path``."""
     name = block.get("class_path") if isinstance(block, dict) else block
     return name if isinstance(name, str) else None
 
 
 def _from_file(name: str) -> dict[str, Any]:
-    """A recipe by path or name; a block of it that is the name of a file is that file's content."""
+    """A recipe by path or name; a block given as a file name is replaced by that file's content."""
     if not name:
-        raise AttnlabError("--config takes a YAML file, or the name of a recipe that comes with attnlab.")
+        raise AttnlabError("--config takes a YAML file or the name of a recipe shipped with attnlab.")
     path = find(name)
     content = read_yaml(path)
     for block in (*BLOCKS, "trainer"):
@@ -149,7 +149,7 @@ def _from_file(name: str) -> dict[str, Any]:
 
 
 def _written_out(text: str) -> dict[str, Any]:
-    """A recipe, or a block of one, that is written out in the arguments."""
+    """A recipe, or a block of one, written as YAML on the command line."""
     try:
         content: dict[str, Any] = yaml.safe_load(text)
     except yaml.YAMLError as error:
@@ -158,7 +158,7 @@ def _written_out(text: str) -> dict[str, Any]:
 
 
 def _flags(words: Sequence[str]) -> Iterator[tuple[str, str, list[str]]]:
-    """Each flag with its value and the words it was typed in; a word of no flag comes by itself."""
+    """Each flag with its value and the words that made it up; a word that belongs to no flag comes alone."""
     position = 0
     while position < len(words):
         flag, equals, value = words[position].partition("=")

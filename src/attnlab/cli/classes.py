@@ -1,4 +1,4 @@
-"""Which task and which data a command is for, from all that names or implies them."""
+"""Which task and data module a command is for."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from attnlab.data import DataModule
 from attnlab.errors import AttnlabError, unknown
 from attnlab.tasks import BaseTask, SegmentationTask
 
-# Of the options that two classes share, those that belong to one set of data.
+# Options that two classes share but that describe one particular data set.
 OF_ONE_SET = ("root", "class_names")
 HOMES: dict[str, tuple[ModuleType, type, str]] = {
     "model": (tasks, BaseTask, "task"),
@@ -23,30 +23,32 @@ HOMES: dict[str, tuple[ModuleType, type, str]] = {
 
 
 def find_class(block: str, name: str) -> type:
-    """The class that ``--model`` or ``--data`` names: attnlab's by its name, any by its import path.
+    """The class that ``--model`` or ``--data`` names: one of attnlab's by name, any other by import path.
 
     Args:
         block: ``model`` or ``data``.
-        name: What was named.
+        name: The class's name or import path.
 
     Raises:
-        AttnlabError: There is no such class, or it is of another kind.
+        AttnlabError: There is no such class, or it is of the wrong kind.
     """
     home, base, kind = HOMES[block]
     if "." not in name:
         names = [each for each in home.__all__ if issubclass(getattr(home, each), base)]
         if name not in names:
             raise unknown(
-                kind, name, set(names) - {base.__name__}, "One of your own is named by its import path."
+                kind, name, set(names) - {base.__name__}, "For a class of your own, give its import path."
             )
         return getattr(home, name)
     module, _, attribute = name.rpartition(".")
     try:
         found = getattr(import_module(module), attribute)
     except (ImportError, AttributeError, ValueError) as error:
-        raise AttnlabError(f"--{block} names '{name}', which cannot be imported: {error}.") from error
+        raise AttnlabError(f"--{block} is '{name}', which cannot be imported: {error}.") from error
     if not (isinstance(found, type) and issubclass(found, base)):
-        raise AttnlabError(f"--{block} names '{name}', which is not a {base.__module__}.{base.__name__}.")
+        raise AttnlabError(
+            f"--{block} is '{name}', which is not a subclass of {base.__module__}.{base.__name__}."
+        )
     return found
 
 
@@ -58,10 +60,10 @@ def path_of(block: str, cls: type) -> str:
 
 
 def data_for(task: type[BaseTask]) -> list[str]:
-    """The names of attnlab's data modules for a task; its own choice where none is named comes first."""
+    """The names of attnlab's data modules for a task, its default first."""
     own: list[type] = [getattr(data, name) for name in data.__all__]
     own = [cls for cls in own if getattr(cls, "task", None) == task.kind]
-    # Not those that are there to be built on.
+    # Base classes are left out.
     last = [cls.__name__ for cls in own if sum(issubclass(other, cls) for other in own) == 1]
     return sorted(last, key=lambda name: (name != task.default_data, name))
 
@@ -69,8 +71,8 @@ def data_for(task: type[BaseTask]) -> list[str]:
 def chosen(arguments: Arguments, remembered: Mapping[str, Any]) -> tuple[type[BaseTask], type[DataModule]]:
     """The classes of task and data.
 
-    Flags beat recipes, and these beat the checkpoint. Where nobody names a task, it is that of the data, or
-    else segmentation; where nobody names data, those that the task names.
+    Flags beat recipes, and these beat the checkpoint. With no task named, it is the data's, or else
+    segmentation; with no data named, it is the task's default.
 
     Args:
         arguments: What was typed.
@@ -94,7 +96,7 @@ def chosen(arguments: Arguments, remembered: Mapping[str, Any]) -> tuple[type[Ba
     assert issubclass(task, BaseTask)
     if data_class is None:
         if task.default_data is None:
-            raise AttnlabError(f"{task.__name__} needs data: name a data module, --data CLASS.")
+            raise AttnlabError(f"{task.__name__} needs a data module: --data CLASS.")
         data_class = find_class("data", task.default_data)
     return task, data_class
 
@@ -102,23 +104,23 @@ def chosen(arguments: Arguments, remembered: Mapping[str, Any]) -> tuple[type[Ba
 def _refuse_another_task(asked: type, of_checkpoint: type) -> None:
     if not (issubclass(asked, of_checkpoint) or issubclass(of_checkpoint, asked)):
         raise AttnlabError(
-            f"The checkpoint is of a {of_checkpoint.__name__}, and the arguments or the YAML ask for a "
-            f"{asked.__name__}. Without --model and --config all is taken from the checkpoint."
+            f"The checkpoint was saved by {of_checkpoint.__name__}, but the arguments or the YAML ask for "
+            f"{asked.__name__}. Omit --model and --config to take everything from the checkpoint."
         )
 
 
 def fitted(recipe: Mapping[str, Any], classes: Mapping[str, type]) -> tuple[dict[str, Any], list[str]]:
-    """A recipe as it applies to other classes than it names.
+    """The part of a recipe that applies to the given classes.
 
-    What it says of a class stays where the class is the one that is built, or below it. Of another class,
-    only options stay that both share and that do not say where one set of data lies.
+    A block is kept if it names the given class or a base of it. From another class, only the shared options
+    that do not describe a particular data set are kept.
 
     Args:
-        recipe: In today's form.
-        classes: The classes that are built, of ``model`` and ``data``.
+        recipe: In the current format.
+        classes: The classes to be built, for ``model`` and ``data``.
 
     Returns:
-        The recipe, without names of classes, and what of it was left out, as text.
+        The recipe without class names, and a description of what was left out.
     """
     result, left_out = dict(recipe), []
     for block, cls in classes.items():
@@ -128,7 +130,7 @@ def fitted(recipe: Mapping[str, Any], classes: Mapping[str, type]) -> tuple[dict
         other = isinstance(content, dict) and set(content) - {"class_path", "init_args"}
         if other:
             raise AttnlabError(
-                f"The block {block} has the keys class_path and init_args, not {', '.join(other)}."
+                f"The block '{block}' takes the keys class_path and init_args, not {', '.join(other)}."
             )
         if name and not issubclass(cls, old := find_class(block, name)):
             shared = set(_shared_options(old, cls)) - set(OF_ONE_SET)
@@ -142,7 +144,7 @@ def fitted(recipe: Mapping[str, Any], classes: Mapping[str, type]) -> tuple[dict
 
 
 def _shared_options(one: type, other: type) -> Iterator[str]:
-    """The options of the nearest class that is above both."""
+    """The options of the nearest common base class."""
     common = next(cls for cls in other.__mro__ if issubclass(one, cls))
     for cls in common.__mro__:
         if "__init__" in vars(cls):

@@ -1,7 +1,7 @@
 """attnlab's own commands, beside Lightning's: ``attention list | show | sites`` and ``profile``.
 
-Each is a function; the parser is made of its signature and docstring. Nothing of torch is imported until one
-runs, and a command imports only what it needs.
+Each is a function whose signature and docstring define its options and help. torch is not imported until one
+runs.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ main.py profile torchvision/resnet18
 main.py profile torchvision/mobilenet_v2 --attention none se:reduction=32 ca ela_l --no-time
 main.py profile timm/resnet50 --attention ela_b eca --at resnet.conv2 --device cuda --batch 128
 main.py profile --config voc_deeplab_ela --size 512 --batch 4 --markdown - --csv cost.csv"""
-# The words of the command that is run, which its tables repeat.
+# The command as typed; its tables repeat it.
 _typed: list[str] = []
 
 
@@ -42,7 +42,7 @@ def run(argv: Sequence[str]) -> None:
         argv: The words after ``main.py``, e.g. ``["attention", "show", "ela_b"]`` or ``["profile", ...]``.
 
     Raises:
-        AttnlabError: If the command cannot work; its message is for the user.
+        AttnlabError: The command cannot run.
         SystemExit: With status 0, for ``--help``.
     """
     _typed[:] = argv
@@ -51,9 +51,11 @@ def run(argv: Sequence[str]) -> None:
 
 
 def _parser() -> CommandParser:
-    parser = CommandParser(prog="main.py", description="Commands of attnlab that train nothing.")
+    parser = CommandParser(prog="main.py", description="Commands of attnlab that do not train.")
     rooms = parser.add_subparsers(required=True, metavar="COMMAND")
-    attention = rooms.add_parser("attention", help="look at the attention modules and their places")
+    attention = rooms.add_parser(
+        "attention", help="list attention modules, explain one, show where it goes in a network"
+    )
     commands = attention.add_subparsers(required=True, metavar="COMMAND")
     add_command(commands, "list", attention_list)
     add_command(commands, "show", attention_show)
@@ -73,19 +75,19 @@ def attention_list(
     device: Device = "cpu",
     markdown: bool = False,
 ) -> None:
-    """All attention modules: paper, and cost on a map of any size.
+    """All attention modules with paper and cost on a feature map of a given size.
 
-    Year, paper, parameters, MACs, memory held for the backward pass, time of a forward and of a backward
-    pass, each at the module's default options.
+    Year, paper, parameters, MACs, memory held for the backward pass, and forward and backward time, with
+    default options.
 
     Args:
-        channels: Channels of the map.
+        channels: Channels of the feature map.
         size: Its height and width.
-        batch: Maps in a batch, for memory and times.
+        batch: Batch size for memory and times.
         sort: Column to sort by.
-        rounds: Rounds in which each module is timed once.
-        no_time: Count only, without times.
-        device: Where times are taken.
+        rounds: Number of timing rounds; each round times every module once.
+        no_time: Skip the timing.
+        device: Device to time on.
         markdown: Print a Markdown table.
     """
     from attnlab.analysis import attention_table as table
@@ -100,10 +102,10 @@ def attention_list(
 
 
 def attention_show(name: str) -> None:
-    """One module: paper, formula, each option, YAML to copy.
+    """One module: paper, formula, options, and YAML to copy.
 
     Args:
-        name: A name of ``attention list``, or an import path.
+        name: A name from ``attention list``, or an import path.
     """
     from attnlab.analysis.attention_table import attention_page
     from attnlab.analysis.tables import make_console
@@ -121,16 +123,16 @@ def attention_sites(
     size: int | None = None,
     markdown: bool = False,
 ) -> None:
-    """Where attention goes in a network, and what it costs there.
+    """Where a placement puts attention in a network, and what it costs there.
 
     Args:
-        networks: torchvision/NAME, timm/NAME, smp/ARCHITECTURE:ENCODER or detection/NAME; of several, a
+        networks: torchvision/NAME, timm/NAME, smp/ARCHITECTURE:ENCODER or detection/NAME; several give a
             summary.
-        attention: A name of ``attention list``, or an import path.
+        attention: A name from ``attention list``, or an import path.
         at: Placement, module name or pattern; may be repeated (default: auto).
         mode: replace, residual or rezero.
-        option: Option of the attention, as KEY=VALUE; may be repeated.
-        size: Height and width of the image whose cost is counted (default: 224, or a detector's own).
+        option: Option of the attention module as KEY=VALUE; may be repeated.
+        size: Height and width of the image for the cost (default: 224, or the detector's own size).
         markdown: Print the summary as a Markdown table.
     """
     from attnlab.analysis import sites
@@ -170,31 +172,33 @@ def profile(
 ) -> None:
     """What attention modules cost in a network: parameters, MACs, memory, time.
 
-    Memory is what is held for the backward pass; times are those of a forward pass, and of a forward and
-    backward pass.
+    Memory is what is held for the backward pass; times are for the forward pass and for forward plus
+    backward.
 
     Args:
         networks: torchvision/NAME, timm/NAME, smp/ARCHITECTURE:ENCODER or detection/NAME, without pretrained
-            weights; one table each. They come before the options.
-        config: A recipe, by path or name: its network, attention, placement and mode; may be repeated.
-        attention: Names of ``attention list``, with options as NAME:KEY=VALUE[,KEY=VALUE], or all; none is
-            always there (default: none se eca cbam ca sa ela_t ela_b ela_s ela_l; for --config, its own).
+            weights; one table each. Give them before the options.
+        config: Recipe, by path or name, to take network, attention, placement and mode from; may be repeated.
+        attention: Names from ``attention list``, with options as NAME:KEY=VALUE[,KEY=VALUE], or all; the
+            baseline none is always included (default: none se eca cbam ca sa ela_t ela_b ela_s ela_l; with
+            --config, the recipe's own).
         at: Placement, module name or pattern; may be repeated (default: auto, or the recipe's).
         mode: replace, residual or rezero (default: replace, or the recipe's).
-        classes: Number of classes (default: the library's own; for --config 1000 in classification, 21 in
-            segmentation, 80 in detection).
-        size: Height and width of the images (default: 224, or a detector's own).
-        batch: Images in a batch; MACs are those of one image, memory and time are divided by it (default: 2
-            where times are taken on the CPU, else 16).
-        rounds: Rounds in which the network with none and with each attention is timed once (default: as many
-            as --seconds allows, 2 to 10).
-        seconds: What the timed rounds of a network take together, where --rounds does not say how many.
+        classes: Number of classes (default: the library's; with --config 1000 for classification, 21 for
+            segmentation, 80 for detection).
+        size: Height and width of the images (default: 224, or the detector's own size).
+        batch: Batch size; MACs, memory and time are reported per image (default: 2 when timing on the CPU,
+            else 16).
+        rounds: Number of timing rounds; each round times every variant once (default: as many as fit in
+            --seconds, 2 to 10).
+        seconds: Time budget for one network's timing rounds, if --rounds is not given.
         no_time: Count only, without times.
         device: Where times are taken.
-        channels_last: Take times with the channels innermost in memory, in images and weights.
-        threads: Threads of one operation on the CPU (default: PyTorch's choice).
-        markdown: Write the tables as Markdown, too; - prints Markdown instead of the tables.
-        csv: Write all figures as CSV: one line a network and attention, units in the header.
+        channels_last: Time with images and weights in channels_last memory format.
+        threads: CPU threads per operation (default: PyTorch's choice).
+        markdown: Also write the tables to this file as Markdown; - prints Markdown instead of the plain
+            tables.
+        csv: Write all figures to this file as CSV: one row per network and attention, units in the header.
     """
     from rich.console import Console
 
@@ -236,7 +240,7 @@ def profile(
 
 
 def _check_writable(path: Path) -> None:
-    """Refuse a file that cannot be written before the time is spent on what goes into it."""
+    """Fail early if the output file cannot be written."""
     existed = path.exists()
     try:
         path.open("a").close()

@@ -1,4 +1,4 @@
-"""The command line: dispatches to Lightning's subcommands and to attnlab's own, importing what each needs."""
+"""The command line: dispatches to Lightning's subcommands and attnlab's own."""
 
 from __future__ import annotations
 
@@ -20,25 +20,25 @@ usage: python main.py COMMAND [options]
 
 attnlab: what does this attention module do for my CNN, and at what cost?
 
-train and use a network
-  fit        Train from a YAML:        python main.py fit --config configs/quickstart_segmentation.yaml
+train and use a network for classification, segmentation or detection
+  fit        Train from a YAML:        python main.py fit --config quickstart_segmentation
   validate   Score on the val split:   python main.py validate --ckpt_path best
   test       Score on the test split:  python main.py test --ckpt_path best
-  predict    Use on any pictures:      python main.py predict --ckpt_path best --data.predict_images photos/
+  predict    Run on any images:        python main.py predict --ckpt_path best --data.predict_images photos/
 
 look at attention
   attention list            Every module: paper, options, parameters, MACs
-  attention show NAME       One module: its options and defaults, and how to name it in a YAML
+  attention show NAME       One module: its options and defaults, and how to set it in a YAML
   attention sites NETWORK   Where a placement puts it in a network, and what it costs there
   profile NETWORK ...       What each module costs in a network: parameters, MACs, memory, time
 
 Every command explains its options:  python main.py fit --help
-An option on the command line beats the YAML, and the YAML beats what a checkpoint remembers:
-  --model.attention=cbam --model.attention.reduction=8     another attention module, with an option of it
-  --model.network=mobilenet_v2                             another classifier
-  --model.encoder=mobilenet_v2                             another backbone, in segmentation
-  --task=classification                                    another task than segmentation, where no YAML says
-  --ckpt_path last|best|FILE                               resume, test or predict from a checkpoint
+The command line overrides the YAML, and the YAML overrides what a checkpoint remembers:
+  --model ClassificationTask|SegmentationTask|DetectionTask    the task, if no YAML names one
+  --model.attention=cbam --model.attention.reduction=8         another attention module, with an option of it
+  --model.network=mobilenet_v2                                 another classifier or detector
+  --model.encoder=mobilenet_v2                                 another backbone for segmentation
+  --ckpt_path last|best|FILE                                   resume, test or predict from a checkpoint
 
 -h, --help     this page
 --version      print the version
@@ -49,20 +49,20 @@ def main(argv: Sequence[str] | None = None) -> None:
     """Run one command.
 
     Args:
-        argv: The arguments after the program's name; by default those of this process.
+        argv: The arguments after the program name (default: this process's).
 
     Raises:
-        SystemExit: With status 2 after an error of the user's input.
+        SystemExit: With status 2 for invalid input.
     """
     arguments = list(sys.argv[1:] if argv is None else argv)
     if str(Path.cwd()) not in sys.path:
-        # One's own modules lie where one works. Last, so that none hides a library of its name.
+        # Makes modules in the working directory importable. Appended, so that none shadows a library.
         sys.path.append(str(Path.cwd()))
     try:
         _run(arguments[0] if arguments else "--help", arguments)
         sys.stdout.flush()
     except BrokenPipeError:
-        # The reader, such as head, has seen enough; at exit Python would complain once more.
+        # The reader, such as head, has closed the pipe; keep Python from complaining again at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         raise SystemExit(0) from None
     except Exception as error:
@@ -94,24 +94,25 @@ def _run(command: str, arguments: list[str]) -> None:
 
 
 def _readable(error: BaseException) -> str | None:
-    """The message for the user, if the error is one that a user can mend; else None, for a traceback."""
+    """The message, if it is an error the user can fix; else None, for a traceback."""
     cause: BaseException | None = error
     while cause is not None:
-        # The parser wraps what a constructor raises, and a failure may bring about another while closing.
+        # The parser wraps a constructor's error, and a failure may cause another during clean-up.
         if isinstance(cause, AttnlabError):
             return _own_text(cause)
         cause = cause.__cause__ or cause.__context__
     if isinstance(error, OSError) and error.errno in CANNOT_WRITE:
         where = f" ({error.filename})" if error.filename else ""
         return (
-            f"Cannot write: {error.strerror}{where}. Free some space or choose another folder, for logs and "
-            "checkpoints --trainer.logger.init_args.save_dir, for predictions --predictions.output_dir."
+            f"Cannot write: {error.strerror}{where}. Free some space or choose another folder: "
+            "--trainer.logger.init_args.save_dir for logs and checkpoints, --predictions.output_dir for "
+            "predictions."
         )
     return None
 
 
 def _own_text(error: AttnlabError) -> str:
-    """The message itself, also where it crossed a worker process and came back inside a traceback."""
+    """The message itself, even if it came back from a worker process inside a traceback."""
     text = str(error)
     marker = f"{AttnlabError.__name__}: "
     return text.rsplit(marker, 1)[-1].strip() if "Original Traceback" in text else text

@@ -1,4 +1,4 @@
-"""What the parser says of a mistake, in one line: which option, where it stands, what it takes."""
+"""A parser error in one line: which option, where it was set, what it takes."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from attnlab.cli.arguments import Arguments
 
 
 def explained(message: str, known: Iterable[str], typed: Arguments) -> str:
-    """A parser's message in one line, with the options that may have been meant.
+    """A parser error in one line, with the options that may have been meant.
 
     Args:
-        message: As the parser says it, over several lines.
-        known: All options that there are, ``--model.encoder``.
-        typed: What was typed, in which the option is looked up.
+        message: The parser's message, of several lines.
+        known: All existing options, e.g. ``--model.encoder``.
+        typed: The arguments, to find where the option was set.
     """
     text = re.sub(r"\s+", " ", message).replace("typing.", "").strip().rstrip(".")
     block, owner = "", ""
@@ -39,7 +39,7 @@ def explained(message: str, known: Iterable[str], typed: Arguments) -> str:
 
 
 def _option(text: str, block: str, typed: Arguments) -> str | None:
-    """The option that a message is about; None where it names none by its key."""
+    """The option a message is about; None if it does not name one by its key."""
     named = re.search(r"[Oo]ption '([\w.]+)'", text) or re.search(r'Parser key "([\w.]+)"', text)
     if named is None:
         return None

@@ -1,4 +1,4 @@
-"""The pages that ``fit --help`` and ``--model.help`` print, made of what the parser knows."""
+"""The pages that ``fit --help`` and ``--model.help`` print."""
 
 from __future__ import annotations
 
@@ -17,44 +17,47 @@ from attnlab.errors import unknown
 from attnlab.run_length import DEFAULT_EPOCHS
 from attnlab.tasks import BaseTask
 
-# Longer lists of the classes that an option takes are left out.
+# Longer lists of accepted classes are left out.
 MANY_CLASSES = 20
 
 _CHANGED_MOST: dict[str, tuple[tuple[str, str], ...]] = {
     "fit": (
         ("--config FILE", "a YAML with all of it, e.g. configs/quickstart_segmentation.yaml"),
-        ("--model.attention NAME", "which module: python main.py attention list; none is the baseline"),
-        ("--model.attention.mode MODE", "replace, residual, or rezero: starts as the network without it"),
-        ("--model.network NAME", "the network: any CNN of torchvision or timm, or a detector"),
-        ("--model.encoder NAME", "the backbone: a name of segmentation-models-pytorch, or tu-NAME of timm"),
-        ("--model.weights SOURCE", "where it starts: none (random), imagenet (downloaded) or a file"),
+        ("--model.attention NAME", "the module, see python main.py attention list; none is the baseline"),
+        (
+            "--model.attention.mode MODE",
+            "replace, residual or rezero (starts as the network without attention)",
+        ),
+        ("--model.network NAME", "any CNN of torchvision or timm, or a detector"),
+        ("--model.encoder NAME", "the backbone: a segmentation-models-pytorch name, or tu-NAME for timm"),
+        ("--model.weights SOURCE", "initial weights: none (random), imagenet (downloaded) or a file"),
         ("--model.optimizer.lr RATE", "base learning rate"),
-        ("--data.root FOLDER", "where the data set lies; --data CLASS names another kind of data"),
+        ("--data.root FOLDER", "folder of the data set; --data CLASS selects another kind of data"),
         ("--data.batch_size N", "training images per process and step"),
-        ("--trainer.max_epochs N", f"length; {DEFAULT_EPOCHS} where no length is given"),
+        ("--trainer.max_epochs N", f"training length; {DEFAULT_EPOCHS} if no length is given"),
         ("--ckpt_path last|FILE", "resume: the newest run's last checkpoint, or a file"),
     ),
     "predict": (
-        ("--ckpt_path best|last|FILE", "the trained network: of the newest run, or a file"),
-        ("--data.predict_images PATHS", 'a picture, a folder, a pattern, or a list: "[a.jpg, shots/]"'),
+        ("--ckpt_path best|last|FILE", "the trained network: from the newest run, or a file"),
+        ("--data.predict_images PATHS", 'an image, a folder, a pattern, or a list: "[a.jpg, shots/]"'),
         ("--predictions.output_dir FOLDER", "where the results go"),
         ("--trainer.accelerator NAME", "auto, cpu or gpu"),
     ),
 }
 _CHANGED_MOST["test"] = _CHANGED_MOST["validate"] = (
     _CHANGED_MOST["predict"][0],
-    ("--data.root FOLDER", "where the data set lies, if not where it was in training"),
+    ("--data.root FOLDER", "folder of the data set, if it has moved since training"),
     ("--data.eval_batch_size N", "images per process and step"),
     ("--trainer.accelerator NAME", "auto, cpu or gpu"),
 )
 
 
 def changed_most(subcommand: str, page: str) -> str:
-    """The few options that most commands need, one a line.
+    """The few options that most commands need, one per line.
 
     Args:
         subcommand: ``fit``, ``validate``, ``test`` or ``predict``.
-        page: All options; one that is not among them is left out.
+        page: The page with all options; those it lacks are left out.
     """
     lines = [
         f"usage: python main.py {subcommand} [--config FILE] [--OPTION VALUE ...]",
@@ -72,29 +75,26 @@ def changed_most(subcommand: str, page: str) -> str:
         lines.append(f"  {flag:<32}{meaning}{shown}")
     lines += [
         "",
-        "--model.help, --data.help, --trainer.help, ... print one block alone. All options:",
+        "--model.help, --data.help, --trainer.help, ... print a single block. All options:",
         "",
     ]
     return "\n".join(lines)
 
 
 def readable(page: str) -> str:
-    """A help page without its usage, which repeats all flags, and without the lists of a hundred classes."""
+    """A help page without its usage, which repeats all flags, and without long lists of classes."""
 
     def shortened(match: re.Match[str]) -> str:
         return match[0] if match[0].count(",") <= MANY_CLASSES else ")"
 
-    # Lightning's sentence about its own default, which is not this project's.
+    # Lightning's sentence about its own default, which differs here.
     page = re.sub(r"(max_epochs\s+=\s+)1000", rf"\g<1>{DEFAULT_EPOCHS}", page)
     body = re.sub(r"\A(\s*usage:.*?\n)\s*\n", "", page, flags=re.DOTALL)
     return re.sub(r",\s+known\s+subclasses:[^)]*\)", shortened, body)
 
 
 def block_asked_for(argv: Sequence[str]) -> str | None:
-    """The block in a ``--BLOCK.help`` that names no class; None where there is none.
-
-    ``--data.help CLASS`` and ``--trainer.logger.help CLASS`` are the parser's own.
-    """
+    """The block of a ``--BLOCK.help`` without a class, or None; ``--data.help CLASS`` is the parser's own."""
     for position, argument in enumerate(argv):
         named = re.fullmatch(r"--([\w.]+)\.help", argument)
         alone = position + 1 == len(argv) or argv[position + 1].startswith("-")
@@ -104,18 +104,18 @@ def block_asked_for(argv: Sequence[str]) -> str | None:
 
 
 def block(page: str, prefix: str) -> str:
-    """Those entries of a help page that belong to a block, each under its group's heading.
+    """The entries of a help page that belong to a block, each under its group's heading.
 
     Args:
         page: A help page.
         prefix: The block's name: ``model``, ``model.attention``, ``trainer``.
 
     Returns:
-        The entries; empty where the block has none.
+        The entries; empty if there are none.
     """
     found: list[str] = []
     heading = ""
-    # An entry begins with its flags, two spaces in; a heading where a line does.
+    # Entries start with their flags, indented by two spaces; headings are not indented.
     for part in re.split(r"\n(?=  -|\S)", page):
         flag = re.match(r"  (?:-\w[^,]*, )?--([\w.]+)", part)
         if flag is None:
@@ -129,7 +129,7 @@ def block(page: str, prefix: str) -> str:
 
 
 def blocks(page: str, name: str, of_data: Mapping[str, str]) -> list[str]:
-    """The texts of one block, such as ``model`` or ``model.attention``, and of ``data`` those of each class.
+    """The help of one block, such as ``model`` or ``model.attention``; for ``data``, of each class.
 
     Args:
         page: The subcommand's help page.
@@ -148,7 +148,7 @@ def blocks(page: str, name: str, of_data: Mapping[str, str]) -> list[str]:
 
 
 class Pages:
-    """The pages of one subcommand: what the parser knows itself, and what the classes of task and data do.
+    """The pages of one subcommand: the parser's own options and those of the task and data classes.
 
     Args:
         parser: The whole parser.
@@ -170,7 +170,7 @@ class Pages:
         self._task, self._data = task, data
 
     def print(self, argv: Sequence[str]) -> bool:
-        """Print the page that is asked for; False where the parser has it, as ``--trainer.logger.help X``."""
+        """Print the requested page; False if the parser itself has it, as for ``--trainer.logger.help X``."""
         if {"-h", "--help"} & set(argv):
             self._print_all()
             return True
@@ -182,7 +182,7 @@ class Pages:
         return True
 
     def own(self) -> str:
-        """The subcommand's options but for those of task and data."""
+        """The subcommand's options without those of task and data."""
         return readable(self._flags.format_help())
 
     def of_task(self) -> str:
@@ -190,7 +190,7 @@ class Pages:
         return self._of_class("model", path_of("model", self._task))
 
     def of_data(self) -> dict[str, str]:
-        """The options of each data module that suits the task, and of the one that is named."""
+        """The options of each data module for the task, and of the one named."""
         names = dict.fromkeys(
             [*data_for(self._task), path_of("data", self._data).removeprefix("attnlab.data.")]
         )
@@ -211,6 +211,6 @@ class Pages:
         print(f"\n{own}")
 
     def explained(self, message: str, typed: Arguments) -> str:
-        """A parser's message in one line; see `attnlab.cli.explain`."""
+        """A parser error in one line; see `attnlab.cli.explain`."""
         pages = [self.own(), self.of_task(), self._of_class("data", path_of("data", self._data))]
         return explained(message, re.findall(r"--[\w.]+", "\n".join(pages)), typed)

@@ -18,13 +18,13 @@ from attnlab.views import Gallery, Record, Writer
 def parts_of(
     subcommand: str, config: Any, exhibits: Sequence[str], scored: tuple[Path, Path] | None
 ) -> dict[str, Any]:
-    """The Trainer's arguments beside the user's: callbacks, plugins, and which of Lightning's own stay away.
+    """The Trainer's additional arguments: callbacks, plugins, and which of Lightning's own are switched off.
 
     Args:
         subcommand: ``fit``, ``validate``, ``test`` or ``predict``.
         config: Its options, their classes instantiated.
-        exhibits: Which of them are parts of the task's view.
-        scored: A run's folder and its checkpoint, if that is what is scored.
+        exhibits: The options that configure the task's view.
+        scored: The run's folder and the checkpoint, if a run's checkpoint is scored.
     """
     trainer = config["trainer"]
     callbacks, checkpoint_io = _as_list(trainer["callbacks"]), AtomicCheckpointIO()
@@ -34,14 +34,14 @@ def parts_of(
         parts["enable_checkpointing"] = False
     elif trainer["enable_checkpointing"] is not False:
         callbacks += [config["checkpoint"], LastCheckpoint(checkpoint_io)]
-    # Without a terminal a bar prints nothing until it has ended.
+    # Without a terminal, a progress bar prints nothing until it ends.
     shown, terminal = trainer["enable_progress_bar"] is not False, sys.stdout.isatty()
     own = any(isinstance(callback, ProgressBar) for callback in callbacks)
     config["progress"].enabled = shown and not own and not terminal
     if not own:
         parts["enable_progress_bar"] = shown and terminal
         callbacks += [RichProgressBar()] if shown and terminal else []
-    # The cost report's says what Lightning's does not: sites, MACs, no metrics among the modules.
+    # The cost report replaces it: it adds sites and MACs and leaves out metrics.
     config["cost"].shown = trainer["enable_model_summary"] is not False
     parts["enable_model_summary"] = False
     if trainer["logger"] and subcommand == "fit":
@@ -52,7 +52,7 @@ def parts_of(
 
 
 def _shown_by(exhibit: Gallery | Record | Writer) -> Callback:
-    """The callback that lets a part of a view do its work."""
+    """The callback that runs a part of a view."""
     if isinstance(exhibit, Gallery):
         return Pictures(exhibit)
     return Records(exhibit) if isinstance(exhibit, Record) else Predictions(exhibit)

@@ -1,4 +1,4 @@
-"""What people type, written out: ``--model.attention=cbam``, ``--lr 0.1``, ``--batch-size 8``."""
+"""Short forms of options written out: ``--model.attention=cbam``, ``--lr 0.1``, ``--batch-size 8``."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import fields
 from difflib import get_close_matches
 
-# Names that other tools, and older versions of Lightning, have for an option.
+# Names that other tools and older versions of Lightning use for an option.
 OTHER_NAMES = {
     name: option
     for option, names in {
@@ -42,21 +42,21 @@ OTHER_NAMES = {
     for name in names.split()
 }
 
-# Their values are words of the parser's own, which it knows in one spelling.
+# Options whose values the parser knows in one spelling only.
 IN_SMALL_LETTERS = ("--model.attention.mode", "--model.schedule", "--model.schedule.name", "--task")
 OF_THE_MODEL = ("attention.", "optimizer.", "schedule.", "loss.")
 
 
 def with_proper_names(argv: Sequence[str]) -> tuple[list[str], dict[str, str]]:
-    """Give options the names that the parser has for them.
+    """Rename options to the parser's own names.
 
-    A hyphen in a flag's name is an underscore, and a flag of `OTHER_NAMES` is the option that it means.
+    Hyphens in a flag become underscores, and a flag in `OTHER_NAMES` becomes the option it stands for.
 
     Args:
         argv: Arguments as typed.
 
     Returns:
-        The arguments, and what was taken for what, of the flags with another name.
+        The arguments, and the renamed flags: as typed, and the option's name.
     """
     taken: dict[str, str] = {}
     result = []
@@ -76,7 +76,7 @@ def with_proper_names(argv: Sequence[str]) -> tuple[list[str], dict[str, str]]:
         flag, equals, value = argument.partition("=")
         if flag not in IN_SMALL_LETTERS:
             continue
-        # A word alone: a block or a file's name keeps its letters.
+        # Single words only: a block or a file name keeps its spelling.
         if equals and value.isidentifier():
             result[position] = f"{flag}={value.lower()}"
         elif not equals and position + 1 < len(result) and result[position + 1].isidentifier():
@@ -85,12 +85,12 @@ def with_proper_names(argv: Sequence[str]) -> tuple[list[str], dict[str, str]]:
 
 
 def expand(argv: Sequence[str]) -> list[str]:
-    """Write short flags out.
+    """Write short flags in full.
 
     ``--model.attention=cbam`` becomes ``--model.attention.name=cbam`` and, since the options of another
     module do not suit this one, an empty ``--model.attention.options``. ``--model.attention.reduction=8``,
     not being a key of the block itself, becomes ``--model.attention.options.reduction=8``. The name goes
-    first, wherever it stood.
+    first, whatever the order typed.
 
     Args:
         argv: Arguments as typed.
@@ -129,7 +129,7 @@ def _expand_block(arguments: list[str], flag: str, keys: set[str]) -> list[str]:
                 name = [f"{flag}.name={value}"] + ([f"{flag}.options={{}}"] if "options" in keys else [])
         elif key.startswith(f"{flag}.") and "options" in keys:
             option = key.removeprefix(f"{flag}.").split(".")[0]
-            # A key of the block that is misspelled is left for the parser to refuse.
+            # A misspelled key of the block is left for the parser to reject.
             own = option in keys or option == "help" or get_close_matches(option, keys, cutoff=0.8)
             inside = key if own else f"{flag}.options.{key[len(flag) + 1 :]}"
             result.append(f"{inside}{has_value}{value}")

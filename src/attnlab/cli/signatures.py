@@ -14,39 +14,45 @@ from docstring_parser import parse
 
 from attnlab.errors import AttnlabError
 
-# Of all commands: an error does not say in which one a word was not known.
+# For all commands: an error does not say which of them did not know a word.
 _FLAGS: set[str] = set()
 
 
 class CommandParser(argparse.ArgumentParser):
-    """A parser without abbreviations, whose errors name the options that may have been meant."""
+    """A parser without abbreviations whose errors suggest the nearest options."""
 
     def __init__(self, **options: Any) -> None:
         super().__init__(**{"allow_abbrev": False, "formatter_class": _Help, **options})
 
     def error(self, message: str) -> NoReturn:
         """Raise the message as an AttnlabError."""
-        words = re.findall(r"--[\w-]+|(?<=invalid choice: ')[^']+", message)
+        pattern = r"--[\w-]+" if message.startswith("unrecognized") else r"(?<=invalid choice: ')[^']+"
+        words = re.findall(pattern, message)
         known = [*_FLAGS, *re.findall(r"\w+", message.partition("choose from")[2])]
-        near = [match for word in words if word not in known for match in get_close_matches(word, known, n=2)]
+        # A flag of another command is no more known here than one of none.
+        near = [
+            match
+            for word in words
+            for match in get_close_matches(word, [name for name in known if name != word], n=2)
+        ]
         meant = f" Did you mean {' or '.join(near)}?" if near else ""
         raise AttnlabError(f"{message[0].upper()}{message[1:]}.{meant} See {self.prog} --help.")
 
 
 class _Help(argparse.ArgumentDefaultsHelpFormatter, argparse.RawDescriptionHelpFormatter):
-    """Defaults behind each option, and examples as they are written."""
+    """Adds each option's default and keeps the layout of examples."""
 
 
 def add_parameters(parser: argparse.ArgumentParser, function: Callable[..., None]) -> None:
-    """Give a parser the parameters of a function.
+    """Add a function's parameters to a parser as options.
 
-    One that is not for keywords alone is positional. A bool is a switch, a list an option that may be
-    repeated, a tuple one that takes several words, a Literal its choices. What has the default None says its
-    default in its help.
+    Parameters that are not keyword-only become positional. A bool is a switch, a list may be repeated, a
+    tuple takes several words, a Literal gives the choices. If the default is None, the help text states what
+    that means.
 
     Args:
-        parser: Its parsed arguments have the parameters' names.
-        function: Typed, with a Google docstring.
+        parser: The parser; parsed arguments are named as the parameters.
+        function: A function with type hints and a Google docstring.
     """
     described = _docstring(function).params
     helps = {each.arg_name: " ".join((each.description or "").split()) for each in described}
@@ -78,13 +84,13 @@ def add_parameters(parser: argparse.ArgumentParser, function: Callable[..., None
 
 
 def add_command(commands: Any, name: str, function: Callable[..., None], examples: str = "") -> None:
-    """Add a function as a sub-command; what its docstring says is its help page.
+    """Add a function as a subcommand; its docstring becomes the help page.
 
     Args:
-        commands: What ``add_subparsers`` gave.
-        name: The command's.
-        function: See `add_parameters`; the parsed arguments have it as ``run``.
-        examples: Commands, a line each.
+        commands: The result of ``add_subparsers``.
+        name: The command's name.
+        function: See `add_parameters`; stored in the parsed arguments as ``run``.
+        examples: Example commands, one per line.
     """
     text = _docstring(function)
     lines = "".join(f"\n  {line}" for line in examples.split("\n")) if examples else ""

@@ -31,22 +31,22 @@ LOGGER = {
     "class_path": "lightning.pytorch.loggers.TensorBoardLogger",
     "init_args": {"save_dir": "lightning_logs", "name": "", "default_hp_metric": False},
 }
-# Said by libraries to their own developers, or on purpose not done here: no ModelCheckpoint in a test, no
-# scores before the first validation (after it, a monitor that is not there is an error).
+# Warnings meant for the libraries' developers, or about what is intended here: no ModelCheckpoint in a test,
+# no scores before the first validation (after it, a missing monitor is an error).
 KNOWN_NOISE = (
     r"`ModelCheckpoint\(monitor=.*could not find the monitored key",
     r"Be aware that when using `ckpt_path`, callbacks used",
     r"`isinstance\(treespec, LeafSpec\)` is deprecated",
     r"[\s\S]*(instantiate_classes|skip_none)[\s\S]*deprecated",
 )
-# What the task takes from its data, so that nobody has to say it twice.
+# What the task takes from its data.
 LINKED = ("class_names", "ignore_index")
 
 
 class StrictParser(LightningArgumentParser):
-    """A parser that takes no abbreviations: --model.freeze_backbone is not --model.freeze_backbone_bn.
+    """A parser without abbreviations: --model.freeze_backbone is not --model.freeze_backbone_bn.
 
-    The parser of a class's options is one, too, so it is said here and not where the first one is built.
+    Set in the class because the parsers of classes' options must be of this kind, too.
     """
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
@@ -56,16 +56,16 @@ class StrictParser(LightningArgumentParser):
 class AttnlabCLI(LightningCLI):
     """``fit``, ``validate``, ``test`` and ``predict``, in Lightning's subclass mode.
 
-    What it adds to Lightning's: short flags for the task's blocks; classes that flow from the data to the
-    network; the callbacks of every run, with their options; ``--ckpt_path last|best|FILE``, where a
-    checkpoint fills in what neither the YAML nor a flag says; and one clear error instead of a traceback.
+    Adds to Lightning's: short flags for the task's blocks; class names passed from the data to the network;
+    the callbacks of every run, with their options; ``--ckpt_path last|best|FILE``, where a checkpoint
+    provides what neither the YAML nor a flag sets; and one-line errors instead of tracebacks.
 
     Args:
-        arguments: What was typed.
-        content: The checkpoint's; empty without one.
+        arguments: The arguments as typed.
+        content: The checkpoint's content; empty without one.
 
     Raises:
-        AttnlabError: For input that cannot work.
+        AttnlabError: Invalid input.
     """
 
     def __init__(self, arguments: Arguments, content: Mapping[str, Any]) -> None:
@@ -98,34 +98,33 @@ class AttnlabCLI(LightningCLI):
         """Parse the arguments, build everything, run the subcommand.
 
         Args:
-            arguments: What was typed.
+            arguments: The arguments as typed.
 
         Raises:
-            AttnlabError: For input that cannot work.
+            AttnlabError: Invalid input.
         """
         for message in KNOWN_NOISE:
             warnings.filterwarnings("ignore", message=message)
         logging.getLogger("lightning.pytorch.utilities.rank_zero").addFilter(_is_notice)
         for typed, option in arguments.taken.items():
-            rank_zero_info(f"{typed} is taken for {option}.")
+            rank_zero_info(f"{typed} is read as {option}.")
         return cls(arguments, {} if arguments.checkpoint is None else checkpoints.read(arguments.checkpoint))
 
     def subcommands(self) -> dict[str, set[str]]:  # type: ignore[override]
-        """The one that is run, so that only its parser is built, with the arguments left out of it."""
+        """Only the subcommand that runs, so that only its parser is built, and the arguments it skips."""
         name = self.typed.subcommand
         return {name: LightningCLI.subcommands()[name] | {"weights_only"}}
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         """Add the callbacks' options and the links from data to task."""
-        # The subcommand's own parser: the one whose flags a typing error is compared with.
+        # The subcommand's own parser, whose flags are suggested for a misspelled one.
         self.flags = parser
         if self.typed.subcommand != "fit":
             parser.add_argument(
                 "--random_weights",
                 type=bool,
                 default=False,
-                help="Go on without a checkpoint and without pretrained weights: a network of random weights "
-                "is meant.",
+                help="Run with random weights: neither a checkpoint nor pretrained weights are needed.",
             )
         parser.add_class_arguments(ModelCheckpoint, "checkpoint", skip={"dirpath", "save_last"})
         parser.set_defaults(
@@ -148,18 +147,18 @@ class AttnlabCLI(LightningCLI):
     def setup_parser(
         self, add_subcommands: bool, main_kwargs: dict[str, Any], subparser_kwargs: dict[str, Any]
     ) -> None:
-        """Build the parser; the closing table takes the place of Lightning's own."""
+        """Build the parser; attnlab's final table replaces Lightning's."""
         super().setup_parser(add_subcommands, main_kwargs, subparser_kwargs)
         if {"validate", "test"} & set(self.subcommands()):
             self.flags.set_defaults({"verbose": False})
 
     def _exhibits(self) -> dict[str, type]:
-        """What the task's view is made of, by what its options are called."""
+        """The parts of the task's view, by the name of their options."""
         view = self.task.view
         return {"pictures": view.gallery, "predictions": view.writer, **view.more}
 
     def parse_arguments(self, parser: LightningArgumentParser, args: ArgsType) -> None:
-        """Parse the checkpoint's recipe, the user's, and the flags, so that what comes later wins."""
+        """Parse the checkpoint's recipe, the user's, and the flags, later ones winning."""
         subcommand = self.typed.subcommand
         pages = help_page.Pages(parser, self.flags, subcommand, self.task, self.data)
         if self.typed.asks_for_help and pages.print(self.typed.flags):
@@ -169,7 +168,7 @@ class AttnlabCLI(LightningCLI):
         for recipe in self.recipes:
             fit, left_out = fitted(recipe, classes)
             for text in left_out:
-                rank_zero_info(f"Left out, as another class is named: {text}.")
+                rank_zero_info(f"Ignored, because another class is used: {text}.")
             _refuse_linked(fit.get("model", {}).get("init_args", {}))
             words += [f"--config={yaml.safe_dump(fit, sort_keys=False)}"] if fit else []
         flags = expand(self.typed.without_classes())
@@ -178,7 +177,7 @@ class AttnlabCLI(LightningCLI):
             self.config = parser.parse_args([subcommand, *words, *flags])
         except argparse.ArgumentError as error:
             raise AttnlabError(pages.explained(str(error.message or error), self.typed)) from error
-        # Lightning would now let the checkpoint's options override the flags; it sees no path until then.
+        # With a path here, Lightning would let the checkpoint's options override the flags.
         self.config[subcommand].ckpt_path = None
         wanted = self.typed.checkpoint_asked_for
         if subcommand == "fit":
@@ -190,7 +189,7 @@ class AttnlabCLI(LightningCLI):
         self._place(subcommand, flags)
 
     def _give_length(self, trainer: Namespace, remembered: dict[str, int]) -> None:
-        """Say how long training is where neither flags nor YAML do: as long as planned, or the default."""
+        """Set the training length if neither flags nor YAML do: the checkpoint's, or the default."""
         if run_length.is_given(trainer.as_dict()):
             return
         if run_length.is_given(remembered):
@@ -198,27 +197,27 @@ class AttnlabCLI(LightningCLI):
             return
         trainer.max_epochs = run_length.DEFAULT_EPOCHS
         rank_zero_info(
-            f"No length is given: training for {run_length.DEFAULT_EPOCHS} epochs. "
-            "For another: --trainer.max_epochs N."
+            f"No training length given: training for {run_length.DEFAULT_EPOCHS} epochs. To change it: "
+            "--trainer.max_epochs N."
         )
 
     def _refuse_random_weights(self, subcommand: str, config: Namespace) -> None:
-        """Scores and predictions of a network that nobody has trained are asked for by mistake, mostly."""
+        """Scoring or using an untrained network is usually a mistake."""
         if self.checkpoint is not None or config.random_weights:
             return
         none = config.model.init_args.get("weights") in (None, "none")
         if none or not self.task.weights_reach_head:
             where = "" if none else " outside its backbone"
             raise AttnlabError(
-                f"{subcommand} has no trained network: its weights would be random{where}. Name a "
-                "checkpoint: --ckpt_path best, last or FILE. If random ones are meant: --random_weights true."
+                f"{subcommand} has no trained network: the weights would be random{where}. Give a "
+                "checkpoint (--ckpt_path best, last or FILE), or --random_weights true if that is intended."
             )
 
     def _place(self, subcommand: str, argv: Sequence[str]) -> None:
-        """Let the loggers write where a run of this kind may.
+        """Choose the loggers' folder.
 
-        ``fit`` makes a folder, and goes on in its own with ``--ckpt_path last``. Scores of a checkpoint go to
-        its run's folder, or to loggers that flags name. Predictions go where they are told.
+        ``fit`` makes a new folder, or continues in the run's with ``--ckpt_path last``. Scores of a
+        checkpoint go to its run's folder, or to loggers set by flags. ``predict`` logs nothing.
         """
         trainer = self.config[subcommand].trainer
         named = any(argument.startswith("--trainer.logger") for argument in argv)
@@ -238,9 +237,9 @@ class AttnlabCLI(LightningCLI):
             self.config[self.subcommand].ckpt_path = str(self.checkpoint)
 
     def after_instantiate_classes(self) -> None:
-        """Refuse data of another task; spare a restored one its pretrained weights, perhaps gone by now.
+        """Reject data for another task, and check early that the weights file exists.
 
-        For any other, look for the file now: fetching and checking the data can take hours.
+        A restored task needs no pretrained weights. For others, preparing the data first can take hours.
         """
         self.model.refuse_other_data(self.datamodule)
         self.model.restored = self.checkpoint is not None
@@ -250,15 +249,15 @@ class AttnlabCLI(LightningCLI):
         self.model.check_weights_file()
 
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
-        """Add to the user's callbacks those of every run."""
+        """Add the callbacks of every run to the user's."""
         config = self.config_init[self.subcommand]
         scored = (self.run_folder, self.checkpoint) if self.run_folder and self.checkpoint else None
         more = parts.parts_of(str(self.subcommand), config, list(self._exhibits()), scored)
         built = super().instantiate_trainer(**kwargs, **more)
         if config["trainer"]["sync_batchnorm"] and built.strategy.root_device.type == "cpu":
             raise AttnlabError(
-                "--trainer.sync_batchnorm needs GPUs: PyTorch's SyncBatchNorm takes no tensors of the CPU. "
-                "Leave it away; each process then normalises over its own images."
+                "--trainer.sync_batchnorm needs GPUs: PyTorch's SyncBatchNorm does not run on the CPU. "
+                "Leave it out; each process then normalises over its own images."
             )
         return built
 
@@ -275,7 +274,7 @@ class AttnlabCLI(LightningCLI):
             raise
 
     def before_test(self) -> None:
-        """Let scores go into the run's folder beside what is there."""
+        """Append scores to what is in the run's folder."""
         if self.run_folder is not None:
             runs.keep_csv_history(self.trainer)
 
@@ -283,12 +282,12 @@ class AttnlabCLI(LightningCLI):
 
 
 def _is_notice(record: logging.LogRecord) -> bool:
-    """Whether a line of Lightning's is about the run: no advertisement, no device that is not there."""
+    """Whether a log line of Lightning's is about the run: not a tip, not an absent device."""
     return not record.getMessage().startswith(("💡 Tip", "TPU available: False", "GPU available: False"))
 
 
 def _refuse_linked(names: Iterable[str]) -> None:
-    """Options that the data answer cannot be given beside them."""
+    """Reject task options that come from the data."""
     for name in names:
         if name in LINKED:
-            raise AttnlabError(f"{name} comes from the data: give --data.{name} instead of --model.{name}.")
+            raise AttnlabError(f"{name} comes from the data: set --data.{name} instead of --model.{name}.")

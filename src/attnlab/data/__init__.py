@@ -22,7 +22,7 @@ from attnlab.data.shapes import (
     ShapesSegmentationDataModule,
 )
 
-# Where modules were before each task had its folder: people's YAML and checkpoints name classes by these.
+# Former module paths, still used in YAMLs and checkpoints.
 _MOVED = {
     "coco": "detection.coco",
     "detection_transforms": "detection.transforms",

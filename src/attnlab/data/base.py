@@ -1,4 +1,4 @@
-"""The one life of all data: fetched, listed, checked, and served in batches to any number of processes."""
+"""What all data modules share: fetching, listing and checking data, and serving it in batches."""
 
 from __future__ import annotations
 
@@ -32,39 +32,38 @@ STAGE_SPLITS = {
     "predict": ("predict",),
     None: ("train", "val", "test"),
 }
-"""The splits that ``setup`` prepares for a stage."""
+"""The splits that ``setup`` prepares for each stage."""
 
 
 class DataModule(LightningDataModule):
-    """Base of all data modules: the order in which data becomes batches, the same for every task.
+    """Base class of all data modules.
 
-    A task's module says what is wrong with items (`problems`), makes data sets of them (`make_dataset`) and
-    batches (`collate`); a data set's module puts its files in place (`fetch`) and lists them (`items`). Data
-    sets take a `SampleKey` (or an index) and return a dict with ``image``, ``index`` and ``counted``; batches
-    are dicts too. Images travel as uint8 and become normalised floats on the device, which moves a quarter of
-    the bytes between processes and to the accelerator.
+    A task's base class checks the items (`problems`) and makes data sets (`make_dataset`) and batches
+    (`collate`) of them; a data set's module gets the files (`fetch`) and lists them (`items`). Data sets take
+    a `SampleKey` (or an index) and return a dict with ``image``, ``index`` and ``counted``; batches are dicts
+    too. Images are transferred as uint8 and normalised on the device, a quarter of the bytes of floats.
 
     Args:
-        root: Where the data set lies.
-        batch_size: Training images a process and step.
-        eval_batch_size: Images a process and step in validation, test and prediction.
-        num_workers: Loader processes for each process; 0 loads in the training process itself. The samples
-            are the same for any number.
-        check: How to look at every file before the first step: ``quick`` at its start and end, which finds
-            files that are missing, empty, cut short or no pictures; ``full`` decodes all of them, and passes
-            over those that it has once found whole and that have kept their size and date; ``none``.
-        on_bad_image: What to do about images that the check finds fault with: stop with an error that names
-            them, or ``skip`` them with one warning.
-        predict_images: What prediction is to read: files, folders (with the folders in them) or patterns such
-            as ``"shots/*.jpg"``, of any picture format, mode and size.
-        mean: Channel means (RGB, of images in 0..1) that are subtracted. ImageNet's by default.
-        std: Channel standard deviations (RGB, of images in 0..1) that are divided by.
+        root: Folder of the data set.
+        batch_size: Training images per process and step.
+        eval_batch_size: Images per process and step in validation, test and prediction.
+        num_workers: Loader workers per process; 0 loads in the training process. The samples do not depend on
+            the number.
+        check: How to check all files before the first step. ``quick`` reads each file's start and end, which
+            finds files that are missing, empty, truncated or not images. ``full`` decodes every file once;
+            those found intact are skipped later unless their size or date changes. ``none`` checks nothing.
+        on_bad_image: What to do about images that fail the check: ``error`` stops and lists them, ``skip``
+            leaves them out with a warning.
+        predict_images: Images to predict on: files, folders (searched recursively) or patterns such as
+            ``"shots/*.jpg"``; any image format, mode and size.
+        mean: Channel means to subtract (RGB, for images in 0..1). Default: ImageNet's.
+        std: Channel standard deviations to divide by (RGB, for images in 0..1).
 
     Attributes:
         datasets: Data sets by split (``"train"``, ``"val"``, ``"test"``, ``"predict"``), filled by ``setup``.
-        skipped: Names of the images that the check left out, so far.
-        task: The task that the batches are for, as ``--task`` calls it; None for any.
-        least_size: The fewest pixels that a picture must have in height and width to be evaluated, if any.
+        skipped: Names of the images skipped so far.
+        task: Short name of the task that the batches are for; None for any.
+        least_size: Smallest height and width, in pixels, that an image needs for evaluation; None for any.
     """
 
     task: str | None = None
@@ -94,7 +93,7 @@ class DataModule(LightningDataModule):
             raise AttnlabError(f"data.check is '{check}'; it must be one of {', '.join(CHECKS)}.")
         if on_bad_image == "skip" and check == "none":
             raise AttnlabError(
-                "data.on_bad_image is 'skip', but data.check is none: nothing would find bad images."
+                "data.on_bad_image is 'skip', but data.check is none: bad images would not be found."
             )
         self.root = root
         self.batch_size = batch_size
@@ -112,7 +111,7 @@ class DataModule(LightningDataModule):
     @property
     @abstractmethod
     def class_names(self) -> list[str]:
-        """Names of the classes 0, 1, …, to be shown."""
+        """Display names of the classes 0, 1, …."""
 
     @property
     def num_classes(self) -> int:
@@ -120,9 +119,9 @@ class DataModule(LightningDataModule):
         return len(self.class_names)
 
     def remembered(self) -> dict[str, Any]:
-        """Options that the data itself has answered, with the answers, for a checkpoint to keep.
+        """Options whose values were read from the data, for checkpoints.
 
-        A data module built with them needs no data set to know, for instance, the names of its classes.
+        A data module built with them needs no data set to know, for example, its class names.
         """
         return {}
 
@@ -134,77 +133,77 @@ class DataModule(LightningDataModule):
         return self.trainer.world_size, self.trainer.global_rank
 
     def prepare_data(self) -> None:
-        """Put the data set in place, unless only pictures of one's own are predicted on.
+        """Get the data set, unless only ``predict_images`` are used.
 
-        Lightning calls this on one process a node.
+        Called by Lightning in one process per node.
         """
         if self.trainer is None or self.trainer.state.fn != TrainerFn.PREDICTING:
             self.fetch()
 
     def fetch(self) -> None:
-        """Put the data set in place: download it, or make it. By default nothing is done.
+        """Get the data set: download or make it. Does nothing by default.
 
         Raises:
-            AttnlabError: That failed; the message says what else can be done.
+            AttnlabError: It failed; the message says what to do instead.
         """
 
     @abstractmethod
     def items(self, split: str) -> Any:
-        """What ``"train"``, ``"val"`` or ``"test"`` consists of, as listed, whether it is usable or not.
+        """The items of ``"train"``, ``"val"`` or ``"test"``, whether usable or not.
 
-        It is a sequence, of the kind that the task's data sets are made of.
+        A sequence of the kind that the task's data sets take.
 
         Raises:
-            AttnlabError: The data set or the split is not there.
+            AttnlabError: The data set or the split does not exist.
         """
 
     def paths(self, items: Any) -> Sequence[Path | str]:
-        """The picture file of each item."""
+        """The image file of each item."""
         return [item.path for item in items]
 
     def problems(self, split: str, items: Any) -> dict[int, str]:
-        """What is wrong with items, by position; by default, with their `paths`."""
+        """Problems of items, by position; by default, of the files in `paths`."""
         return self.bad_files(self.paths(items), None if split == "train" else self.least_size)
 
     @abstractmethod
     def make_dataset(self, split: str, items: Any) -> Dataset[Any]:
-        """The data set of the items that can be used; of paths for ``"predict"``.
+        """The data set of usable items; of paths for ``"predict"``.
 
         Raises:
-            AttnlabError: Nothing can be learnt from them.
+            AttnlabError: They cannot be trained on.
         """
 
     def collate(self, split: str) -> Callable[[list[Any]], Any]:
-        """What makes a batch of a list of a split's samples."""
+        """The function that turns a list of a split's samples into a batch."""
         raise NotImplementedError
 
     def item_names(self, items: Any) -> Sequence[str]:
-        """What reports call the items by."""
+        """The items' names in messages."""
         return [str(getattr(item, "name", item)) for item in items]
 
     def without(self, items: Any, bad: set[int]) -> Any:
-        """The items but for those at some positions."""
+        """The items without those at some positions."""
         return [item for position, item in enumerate(items) if position not in bad]
 
     def setup(self, stage: str | None = None) -> None:
-        """List and check the files of the splits that a stage needs. Those set up before are kept.
+        """List and check the files of a stage's splits. Splits that are set up already are kept.
 
         Args:
             stage: ``"fit"``, ``"validate"``, ``"test"``, ``"predict"``; None for all but the last.
 
         Raises:
             AttnlabError: The data set is missing or incomplete, a split is empty, images are bad and
-                ``on_bad_image`` is ``"error"``, or nothing can be learnt from the data.
+                ``on_bad_image`` is ``"error"``, or the data cannot be trained on.
         """
         there = {}
         for split in STAGE_SPLITS[stage]:
             if split not in self.datasets:
                 there[split] = self._to_predict() if split == "predict" else self.items(split)
                 if len(there[split]) == 0:
-                    raise AttnlabError(f"There is no image in the '{split}' split of '{self.root}'.")
+                    raise AttnlabError(f"The '{split}' split of '{self.root}' has no images.")
         if {"train", "val"} <= there.keys():
             self._warn_of_overlap(there["train"], there["val"])
-        # Looking at all files may take long: a split that is not there is said before.
+        # Checking all files may take long: missing splits are reported first.
         for split, items in there.items():
             self.datasets[split] = self.make_dataset(split, self._usable(split, items))
 
@@ -212,41 +211,38 @@ class DataModule(LightningDataModule):
         shared = set(map(str, self.paths(items))).intersection(map(str, self.paths(trained_on)))
         if shared:
             rank_zero_warn(
-                f"{len(shared)} of the {len(items)} 'val' images are trained on too, e.g. "
-                f"'{min(shared)}': their scores say nothing about new images."
+                f"{len(shared)} of the {len(items)} 'val' images are also in the training split, e.g. "
+                f"'{min(shared)}': validation scores will be too optimistic."
             )
 
     def _to_predict(self) -> list[Path]:
         if self.predict_images is None:
             raise AttnlabError(
-                "Nothing to predict on: name files, folders or patterns with --data.predict_images."
+                "Nothing to predict on: give files, folders or patterns with --data.predict_images."
             )
         return find_images(self.predict_images)
 
     def _usable(self, split: str, items: Any) -> Any:
-        """The items with which nothing is wrong, once it is clear that the others may be left out."""
+        """The items without problems; an error if the others may not be left out."""
         wrong = self.problems(split, items) if split != "predict" else self.bad_files(items, self.least_size)
         found = dict(sorted(wrong.items()))
         if not found:
             return items
         text = summary(list(found.values()), len(items), f"of the '{split}' images")
         if self.on_bad_image == "error":
-            raise AttnlabError(
-                f"{text}\nMend them, take them out of the data, or leave them out with "
-                "--data.on_bad_image skip."
-            )
+            raise AttnlabError(f"{text}\nRepair or remove them, or skip them with --data.on_bad_image skip.")
         if len(found) == len(items):
-            raise AttnlabError(f"{text}\nNo image is left.")
+            raise AttnlabError(f"{text}\nNo images are left.")
         names = self.item_names(items)
         self.skipped += [names[k] for k in found if names[k] not in self.skipped]
-        # The images of the test split are often those of validation.
+        # The test split is often the validation split.
         if not self._complained.issuperset(found.values()):
             self._complained.update(found.values())
-            rank_zero_warn(f"{text}\nThey are left out.")
+            rank_zero_warn(f"{text}\nThey are skipped.")
         return self.without(items, set(found))
 
     def bad_files(self, paths: Sequence[Path | str], least_size: int | None = None) -> dict[int, str]:
-        """What is wrong with picture files, by position, as far as ``check`` says; see `find_bad_files`."""
+        """Problems of image files, by position, found as ``check`` says; see `find_bad_files`."""
         if self.check == "none":
             return {}
         return find_bad_files([Path(path) for path in paths], self.check, least_size, self.root)
@@ -255,10 +251,10 @@ class DataModule(LightningDataModule):
         """The data set of a split.
 
         Raises:
-            AttnlabError: ``setup`` was not called for it.
+            AttnlabError: ``setup`` was not called for the split.
         """
         if split not in self.datasets:
-            raise AttnlabError(f"No '{split}' data yet: call setup() for that stage first.")
+            raise AttnlabError(f"No '{split}' data yet: call setup() for its stage first.")
         return self.datasets[split]
 
     def make_sampler(self, split: str) -> Sampler[Any]:
@@ -271,8 +267,8 @@ class DataModule(LightningDataModule):
     def make_loader(self, split: str) -> DataLoader[Any]:
         """The loader of a split, sharded over the trainer's processes.
 
-        ``"train"`` shuffles and augments, and drops the last, smaller batch of an epoch, unless there is no
-        other; all others keep the data set's order.
+        ``"train"`` is shuffled and augmented, and drops the last incomplete batch unless it is the only one;
+        other splits keep the data set's order.
         """
         train = split == "train"
         sampler = self.make_sampler(split)
@@ -290,7 +286,7 @@ class DataModule(LightningDataModule):
         )
 
     def train_dataloader(self) -> DataLoader[Any]:
-        """Shuffled, augmented batches of this process's share; see `collate`, as for the others."""
+        """Shuffled, augmented batches of this process's share; see `collate`."""
         return self.make_loader("train")
 
     def val_dataloader(self) -> DataLoader[Any]:
@@ -302,11 +298,11 @@ class DataModule(LightningDataModule):
         return self.make_loader("test")
 
     def predict_dataloader(self) -> DataLoader[Any]:
-        """Batches of pictures alone, with their paths."""
+        """Batches of images with their paths."""
         return self.make_loader("predict")
 
     def transfer_batch_to_device(self, batch: Any, device: torch.device, dataloader_idx: int) -> Any:
-        """Move a batch, but for the pictures as read, which are only drawn on."""
+        """Move a batch to the device, except the original images, which are only drawn on."""
         originals = batch.pop("original", None) if isinstance(batch, dict) else None
         batch = super().transfer_batch_to_device(batch, device, dataloader_idx)
         if originals is not None:
@@ -319,7 +315,7 @@ class DataModule(LightningDataModule):
         return batch
 
     def normalise(self, images: Tensor) -> Tensor:
-        """Turn uint8 images into normalised ones; float images are taken to be normalised already.
+        """Normalise uint8 images; float images are assumed to be normalised.
 
         (…, 3, H, W), uint8 in 0..255 or float -> (…, 3, H, W), contiguous, of the trainer's precision.
         """
@@ -328,5 +324,5 @@ class DataModule(LightningDataModule):
             std = torch.tensor(self.std, device=images.device).view(3, 1, 1)
             images = images.to(torch.float32, memory_format=torch.contiguous_format)
             images = images.div_(255).sub_(mean).div_(std)
-        # Lightning converts a batch to a half or double precision run's type while it is still uint8.
+        # Lightning converts a batch to the run's precision while it is still uint8.
         return images if self.trainer is None else self.trainer.precision_plugin.convert_input(images)

@@ -1,4 +1,4 @@
-"""Remembering between runs which files were decoded in full and found whole."""
+"""Remembers between runs which files were decoded and found intact."""
 
 from __future__ import annotations
 
@@ -11,27 +11,25 @@ from contextlib import suppress
 from pathlib import Path
 
 _LINE = re.compile(r"^([0-9a-f]{32}) ([0-9: ]+)\n", re.MULTILINE)
-# What is written within the same tick of a file system's clock has the same date.
+# Writes within one tick of the file system's clock have the same date.
 _SETTLED_SECONDS = 2.0
 
 
 def cache_folder() -> Path:
-    """What may be deleted at any time lies here: ``$XDG_CACHE_HOME/attnlab``, or ``~/.cache/attnlab``."""
+    """The cache folder, safe to delete: ``$XDG_CACHE_HOME/attnlab``, or ``~/.cache/attnlab``."""
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "attnlab"
 
 
 class CheckMemory:
-    """What full looks at files have found out, by the files' paths, sizes and dates.
+    """Results of full checks, by the files' paths, sizes and dates.
 
-    Only what is right is remembered: a file that was complained of is looked at again. A line a file is
-    appended to a text of the data set's own in `cache_folder`, by any number of processes; a line that is
-    torn, or a text that cannot be read or written, costs nothing but a second look.
-
-    Use it as a context: what was learnt is written at its end.
+    Only intact files are remembered; bad ones are checked again. One line per file is appended to the data
+    set's own text file in `cache_folder`, by any number of processes; a damaged line or file only costs
+    another check. Use it as a context manager: results are written at its end.
 
     Args:
-        root: The data set's folder, which its text is named after; None remembers nothing.
-        what: What is found out, where it is more than whether a file is whole.
+        root: The data set's folder, from which the text file is named; None remembers nothing.
+        what: What is checked, if more than whether files are intact.
     """
 
     def __init__(self, root: str | Path | None, what: str = "") -> None:
@@ -45,7 +43,7 @@ class CheckMemory:
             self._known |= _LINE.findall(self.path.read_text(encoding="utf-8"))
 
     def key(self, *files: str | Path) -> str | None:
-        """What stands for files as they are now; None for those that are not there or changed just now."""
+        """The key of files in their present state; None if one is missing or was changed just now."""
         parts = [self._what]
         for file in files:
             try:
@@ -58,7 +56,7 @@ class CheckMemory:
         return hashlib.sha256(os.fsencode("\n".join(parts))).hexdigest()[:32]
 
     def found(self, files: Sequence[str | Path], look: Callable[[], str]) -> str:
-        """What a look at files finds, or has found: digits, colons and spaces. What it raises is not kept."""
+        """The result of checking files, now or earlier: digits, colons and spaces. Errors are not kept."""
         key = self.key(*files) if self._remembers else None
         if key is None:
             return look()
@@ -72,7 +70,7 @@ class CheckMemory:
     def __exit__(self, *_: object) -> None:
         if not self._new:
             return
-        with suppress(OSError):  # A read-only home: the next run looks again.
+        with suppress(OSError):  # A read-only home: the next run checks again.
             self.path.parent.mkdir(parents=True, exist_ok=True)
             with self.path.open("a", encoding="utf-8") as file:
                 file.write("".join(f"{key} {text}\n" for key, text in self._new.items()))

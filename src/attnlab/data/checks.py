@@ -1,4 +1,4 @@
-"""Looking at every file of a data set before the first step, so that a bad one costs no night."""
+"""Checks every file of a data set before the first step, so that a bad one does not end a long run."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from attnlab.data.transforms import too_small
 from attnlab.errors import AttnlabError
 
 CHECKS = ("quick", "full", "none")
-"""How closely files can be looked at."""
+"""How thoroughly files can be checked."""
 
 MANY_FILES = 20_000
 """With more files than this, a progress bar is shown."""
@@ -27,7 +27,7 @@ _JOB = 64
 _PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
 _PNG_END = b"IEND\xaeB`\x82"
 _JPEG_END = b"\xff\xd9"
-# Cameras and editors leave a few bytes after a picture's end.
+# Cameras and editors leave a few bytes after an image's end.
 _TAIL = 64
 
 Found = TypeVar("Found")
@@ -39,23 +39,21 @@ def find_bad_files(
     least_size: int | None = None,
     root: str | Path | None = None,
 ) -> dict[int, str]:
-    """Find the picture files that cannot be used: what is wrong, by position in ``paths``; see `look_at_all`.
+    """Find unusable image files: the problem, by position in ``paths``; see `look_at_all`.
 
-    ``"full"`` decodes every file, which takes as long as an epoch's loading without training. Those that were
-    found whole are remembered (`CheckMemory`).
+    ``"full"`` decodes every file, which takes as long as an epoch's loading without training. Intact ones are
+    remembered (`CheckMemory`).
 
-    ``"quick"`` reads a few bytes of each JPEG and PNG: the signature at its start, and the mark of its end in
-    the last 64 bytes. Files without either, and all of other formats, are decoded in full, and that decides.
-    So files that are empty, cut short, filled up with zeros, or no pictures at all are found. What it cannot
-    see is damage between the two ends of a file: a part in the middle that is overwritten or left out. Such
-    a file is an error when its turn comes, or, as with any decoder, decodes to wrong pixels.
+    ``"quick"`` reads a few bytes of each JPEG and PNG: the signature at the start and the end marker in the
+    last 64 bytes. Files that lack one, and all other formats, are decoded. This finds files that are empty,
+    truncated, padded with zeros or not images. It misses damage in the middle of a file, which fails when the
+    file is used or, as with any decoder, gives wrong pixels.
 
     Args:
         paths: The files.
-        depth: How closely to look.
-        least_size: If given, the pictures, of which then the headers are read too, must be at least so high
-            and wide, in pixels.
-        root: The data set's folder, which what was found is remembered by; None remembers nothing.
+        depth: How thoroughly to check.
+        least_size: Smallest height and width in pixels, if any; the headers are then read, too.
+        root: The data set's folder, under which results are remembered; None remembers nothing.
     """
 
     def look(position: int) -> str | None:
@@ -69,7 +67,7 @@ def find_bad_files(
         return None
 
     def size_of(path: Path) -> tuple[int, int] | None:
-        """Height and width of a picture that is whole; None where they are not asked for."""
+        """Height and width of an intact image; None if not needed."""
         if depth == "full":
             height, width = memory.found([path], lambda: "{} {}".format(*_decoded_size(path))).split()
             return int(height), int(width)
@@ -85,20 +83,20 @@ def find_bad_files(
 def look_at_all(
     count: int, look: Callable[[int], Found | None], title: str | None = None
 ) -> dict[int, Found]:
-    """Look at things 0 … count - 1, in threads, and in a distributed run each process at its share.
+    """Check things 0 … count - 1 in threads; in a distributed run, each process checks its share.
 
     Args:
         count: The number of things.
-        look: Says what is to be known of one, e.g. what is wrong with it, or None. Called from many threads.
-        title: Stands before a progress bar, which the first process then shows.
+        look: Returns the finding for one, e.g. its problem, or None. Called from many threads.
+        title: Title of a progress bar, shown by the first process.
 
     Returns:
-        What was said, in all processes, by position, in rising order, of those of which something was.
+        The findings of all processes by position, in ascending order, without None.
     """
     shared = dist.is_available() and dist.is_initialized()
     rank, world = (dist.get_rank(), dist.get_world_size()) if shared else (0, 1)
     share = range(rank, count, world)
-    # Some hundred to a job: a million jobs would take gigabytes, and longer to hand out than to do.
+    # A few hundred per job: a million jobs would take gigabytes, and more time to submit than to run.
     parts = [share[start : start + _JOB] for start in range(0, len(share), _JOB)]
 
     def look_at(part: range) -> dict[int, Found]:
@@ -108,7 +106,7 @@ def look_at_all(
     found: dict[int, Found] = {}
     with ThreadPoolExecutor() as pool, Steps(shown=title is not None and rank == 0) as progress:
         task = progress.add_task(title or "", total=len(share))
-        # Decoders release the interpreter's lock, so threads do.
+        # Decoders release the GIL, so threads suffice.
         for part, said in zip(parts, pool.map(look_at, parts), strict=True):
             found |= said
             progress.advance(task, len(part))
@@ -120,7 +118,7 @@ def look_at_all(
 
 
 def summary(problems: Sequence[str], total: int, what: str, shown: int = 5) -> str:
-    """The first problems, one a line, under a line that counts them all."""
+    """The first problems, one per line, under a line with their number."""
     lines = [f"{len(problems)} of {total} files {what} cannot be used:"]
     lines += [f"  {problem}" for problem in problems[:shown]]
     if len(problems) > shown:
@@ -129,15 +127,15 @@ def summary(problems: Sequence[str], total: int, what: str, shown: int = 5) -> s
 
 
 def _decoded_size(path: Path) -> tuple[int, int]:
-    """Height and width of a picture, decoded in full."""
+    """Height and width of an image, decoded in full."""
     height, width = read_image(path).shape[-2:]
     if not _looks_whole(path) and _filled_up(path):
-        raise AttnlabError(f"The image '{path}' is cut short, and filled up with zeros.")
+        raise AttnlabError(f"The image '{path}' is truncated and padded with zeros.")
     return height, width
 
 
 def _looks_whole(path: Path) -> bool:
-    """Whether a file starts as a JPEG or PNG does and ends so; False too if it cannot be read."""
+    """Whether a file starts and ends like a JPEG or PNG; False if it cannot be read."""
     try:
         with open(path, "rb", buffering=0) as file:  # noqa: PTH123 (half the time of Path.open)
             start = file.read(len(_PNG_SIGNATURE))
@@ -152,7 +150,7 @@ def _looks_whole(path: Path) -> bool:
 
 
 def _filled_up(path: Path) -> bool:
-    """Whether a JPEG's data goes over into zeros without an end, which decoders take for a grey area."""
+    """Whether a JPEG's data turns into zeros before its end, which decoders show as a grey area."""
     data = path.read_bytes()
     body = data.rstrip(b"\0")
     return (
@@ -161,9 +159,9 @@ def _filled_up(path: Path) -> bool:
 
 
 def _stated_size(path: Path) -> tuple[int, int]:
-    """Height and width that a picture's header names."""
+    """Height and width in an image's header."""
     try:
         with Image.open(path) as picture:
             return picture.height, picture.width
-    except Exception as error:  # Decoders raise whatever they like on damaged data.
+    except Exception as error:  # Decoders raise errors of any kind on damaged data.
         raise AttnlabError(f"Cannot read the header of the image '{path}': {error}.") from error

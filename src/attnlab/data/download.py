@@ -1,4 +1,4 @@
-"""Fetching Pascal VOC and COCO: resumed where it stopped, verified, and never half unpacked."""
+"""Downloads of Pascal VOC and COCO: resumed, verified, and unpacked completely or not at all."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from attnlab.errors import AttnlabError
 OFFICIAL_HOST = "http://host.robots.ox.ac.uk/pascal/VOC/"
 COCO_HOST = "http://images.cocodataset.org/"
 TIMEOUT_SECONDS = 30.0
-"""How long a server may keep silent."""
+"""Timeout of a silent server, in seconds."""
 
 _CHUNK = 1 << 18
 
@@ -31,7 +31,7 @@ class Archive(NamedTuple):
 
     Attributes:
         name: File name, the same on every mirror.
-        folder: Where it is on the official host.
+        folder: Its folder on the official host.
         md5: Its checksum.
     """
 
@@ -47,7 +47,7 @@ ARCHIVES = {
     ],
     "2012": [Archive("VOCtrainval_11-May-2012.tar", "voc2012/", "6cd6e144f989b92b3379bac3b3de84fd")],
 }
-"""The official archives of Pascal VOC by release; those of 2007's test have masks and boxes."""
+"""The official archives of Pascal VOC by release; 2007's test archives include masks and boxes."""
 
 COCO_ARCHIVES = {
     "annotations": Archive(
@@ -56,57 +56,57 @@ COCO_ARCHIVES = {
     "train2017": Archive("train2017.zip", "zips/", "cced6f7f71b7629ddf16f17bbcfab6b2"),
     "val2017": Archive("val2017.zip", "zips/", "442b8da7639aecaf257c1dceb8ba8c80"),
 }
-"""The official archives of COCO 2017 by the folder that each holds."""
+"""The official archives of COCO 2017 by the folder each contains."""
 
 
 def refuse_idle_mirror(mirror: str | None, download: bool) -> None:
-    """Refuse a mirror from which nothing would be fetched, since ``download`` is off."""
+    """Reject a mirror without ``download``."""
     if mirror is not None and not download:
-        raise AttnlabError("data.mirror is set, but data.download is off: nothing would be fetched from it.")
+        raise AttnlabError("data.mirror is set, but data.download is off, so it would not be used.")
 
 
 def how_to_get_voc(year: str) -> str:
-    """What to do where a release of Pascal VOC (``2007``, ``2012``, or both) is not there."""
+    """Advice for a missing release of Pascal VOC (``2007``, ``2012``, or both)."""
     archives = "the official archive" if year == "2012" else "the official archives"
     return (
-        f"Set --data.root to where it is, or fetch {archives} with --data.download true (from "
+        f"Set --data.root to its folder, or download {archives} with --data.download true (from "
         f"{OFFICIAL_HOST})."
     )
 
 
 def download_voc(root: str | Path, year: str, mirror: str | None = None) -> Path:
-    """Fetch and unpack a release of Pascal VOC to ``<root>/VOCdevkit/VOC<year>``; see `install`."""
+    """Download and unpack a release of Pascal VOC to ``<root>/VOCdevkit/VOC<year>``; see `install`."""
     return install(root, f"VOCdevkit/VOC{year}", ARCHIVES[year], OFFICIAL_HOST, mirror)
 
 
 def download_coco(root: str | Path, folder: str, mirror: str | None = None) -> Path:
-    """Fetch and unpack a part of COCO 2017, ``annotations`` or a folder of images; see `install`."""
+    """Download and unpack a part of COCO 2017, ``annotations`` or a folder of images; see `install`."""
     return install(root, folder, [COCO_ARCHIVES[folder]], COCO_HOST, mirror)
 
 
 def install(
     root: str | Path, folder: str, archives: Sequence[Archive], host: str, mirror: str | None = None
 ) -> Path:
-    """Fetch archives and put a folder that they hold in place.
+    """Download archives and install a folder that they contain.
 
-    Archives are kept in ``root`` while they are fetched, and removed once unpacked. One that was put there by
-    hand is used. Interrupted at any moment, the next call goes on.
+    Archives are kept in ``root`` during the download and removed once unpacked; one that is already there is
+    used. After an interruption the next call resumes.
 
     Args:
-        root: Where the folder is to be.
-        folder: Its path in the archives and below ``root``; returned.
-        archives: What to fetch.
-        host: Where the archives' own folders are.
-        mirror: Address of a folder with the archives, instead of the host.
+        root: Where the folder goes.
+        folder: Its path in the archives and in ``root``; returned.
+        archives: What to download.
+        host: Server of the archives' folders.
+        mirror: URL of a folder with the archives, instead of the host.
 
     Raises:
-        AttnlabError: No connection, a server's refusal, a wrong checksum, no room, an unsafe archive, or the
-            folder exists already.
+        AttnlabError: No connection, server error, wrong checksum, full disk, unsafe archive, or the folder
+            exists already.
     """
     root = Path(root)
     target = root / folder
     if target.exists():
-        raise AttnlabError(f"'{target}' is there, but not complete. Move it away to have it fetched anew.")
+        raise AttnlabError(f"'{target}' is incomplete. Move it away to download it again.")
     try:
         root.mkdir(parents=True, exist_ok=True)
         files = []
@@ -118,7 +118,7 @@ def install(
                 unpack(file, Path(temporary))
             unpacked = Path(temporary) / folder
             if not unpacked.is_dir():
-                raise AttnlabError(f"The archives {', '.join(map(str, files))} hold no {folder}.")
+                raise AttnlabError(f"The archives {', '.join(map(str, files))} contain no {folder}.")
             target.parent.mkdir(exist_ok=True)
             unpacked.rename(target)
     except OSError as error:
@@ -129,47 +129,49 @@ def install(
 
 
 def fetch(url: str, path: Path, md5: str) -> Path:
-    """Download a file, going on with what an earlier attempt left in ``<path>.part``.
+    """Download a file, resuming from ``<path>.part`` of an earlier attempt.
 
     Args:
-        url: Where it is.
-        path: Where it is to go; returned. A file that is there is not fetched again, but verified.
+        url: The address.
+        path: Where it goes; returned. An existing file is only verified.
         md5: Its checksum.
 
     Raises:
-        AttnlabError: The transfer failed, and what arrived is kept for the next attempt; or the checksum is
-            wrong, and what arrived is removed.
+        AttnlabError: The transfer failed (the part received is kept for the next attempt), or the checksum is
+            wrong (the file is removed).
     """
     if path.exists():
         found = checksum(path)
         if found != md5:
-            raise AttnlabError(f"'{path}' has the checksum {found}, not {md5}: remove it to have it fetched.")
+            raise AttnlabError(
+                f"'{path}' has the checksum {found}, not {md5}: remove it to download it again."
+            )
         return path
     part = path.with_name(f"{path.name}.part")
     try:
         _transfer(url, part)
     except (urllib.error.URLError, HTTPException, TimeoutError, ConnectionError, ValueError) as error:
         raise AttnlabError(
-            f"Could not download {url}: {getattr(error, 'reason', None) or error}. What arrived is kept in "
-            f"'{part}'; call again to go on. Or name another server with --data.mirror, or put {path.name} "
-            f"into '{path.parent}' by hand."
+            f"Could not download {url}: {getattr(error, 'reason', None) or error}. The part received is in "
+            f"'{part}'; run again to resume. Or choose another server with --data.mirror, or put "
+            f"{path.name} into '{path.parent}' yourself."
         ) from error
     found = checksum(part)
     if found != md5:
         part.unlink()
         raise AttnlabError(
-            f"What came from {url} has the checksum {found}, not {md5}: it was damaged on the way or is "
-            "another file, and has been removed. Call again, or name another server with --data.mirror."
+            f"The file from {url} has the checksum {found}, not {md5}: it is damaged or a different file, "
+            "and was removed. Try again, or choose another server with --data.mirror."
         )
     part.rename(path)
     return path
 
 
 def unpack(archive: Path, folder: Path) -> None:
-    """Unpack a tar or zip archive that holds nothing but files and folders within the folder.
+    """Unpack a tar or zip archive that contains only files and folders inside the folder.
 
     Raises:
-        AttnlabError: It holds a link, a device, or a path that leads outside; or it is damaged.
+        AttnlabError: It contains a link, a device or a path outside the folder, or is damaged.
     """
     extract = _extracted_zip if archive.suffix == ".zip" else _extracted_tar
     try:
@@ -178,13 +180,11 @@ def unpack(archive: Path, folder: Path) -> None:
             for position in extract(archive, folder):
                 progress.update(task, completed=position)
     except (tarfile.TarError, zipfile.BadZipFile, zlib.error, EOFError, RuntimeError) as error:
-        raise AttnlabError(
-            f"'{archive}' cannot be unpacked: {error}. Remove it and fetch it again."
-        ) from error
+        raise AttnlabError(f"Cannot unpack '{archive}': {error}. Remove it and download it again.") from error
 
 
 def _extracted_tar(archive: Path, folder: Path) -> Iterator[int]:
-    """Unpack, and say after each member how far in the archive it ended, in bytes."""
+    """Unpack, yielding the position in the archive after each member, in bytes."""
     with tarfile.open(archive) as tar:
         for member in tar:
             _refuse_unsafe(archive, member.name, member.isfile() or member.isdir())
@@ -193,10 +193,10 @@ def _extracted_tar(archive: Path, folder: Path) -> Iterator[int]:
 
 
 def _extracted_zip(archive: Path, folder: Path) -> Iterator[int]:
-    """The same of a zip archive."""
+    """The same for a zip archive."""
     with zipfile.ZipFile(archive) as file:
         for member in file.infolist():
-            # The upper half holds the Unix mode, of which the archive need not have any.
+            # The upper half holds the Unix mode, if any.
             kind = stat.S_IFMT(member.external_attr >> 16)
             _refuse_unsafe(archive, member.filename, kind in (0, stat.S_IFREG, stat.S_IFDIR))
             file.extract(member, folder)
@@ -204,12 +204,12 @@ def _extracted_zip(archive: Path, folder: Path) -> Iterator[int]:
 
 
 def _refuse_unsafe(archive: Path, name: str, plain: bool) -> None:
-    """Refuse a member that is neither a file nor a folder, or leads outside."""
+    """Reject a member that is neither a file nor a folder, or leads outside."""
     path = PurePosixPath(name)
     if path.is_absolute() or ".." in path.parts or not plain:
         raise AttnlabError(
-            f"'{archive}' is not unpacked: its member '{name}' is a link or a device, or "
-            "leads outside. This is not the official archive."
+            f"'{archive}' was not unpacked: its member '{name}' is a link or a device, or leads outside. "
+            "This is not the official archive."
         )
 
 
@@ -223,7 +223,7 @@ def checksum(path: Path) -> str:
 
 
 def _transfer(url: str, part: Path) -> None:
-    """Append to ``part`` what it lacks of the file at ``url``; go on after a cut, so long as bytes arrive."""
+    """Append the rest of the file at ``url`` to ``part``; reconnect as long as bytes arrive."""
     while True:
         before = part.stat().st_size if part.exists() else 0
         try:
@@ -238,13 +238,13 @@ def _transfer_once(url: str, part: Path, have: int) -> None:
     try:
         response = urllib.request.urlopen(request, timeout=TIMEOUT_SECONDS)
     except urllib.error.HTTPError as error:
-        # Nothing lies beyond what is there already: the checksum will tell whether it is the file.
+        # Nothing is left to download; the checksum decides.
         if error.code == 416 and have:
             return
         raise
     with response, Steps(in_bytes=True) as progress:
         if not response.headers.get("Content-Range", "").startswith(f"bytes {have}-"):
-            have = 0  # A server without ranges sends the file from its start.
+            have = 0  # A server without range requests sends the whole file.
         length = response.headers.get("Content-Length")
         total = have + int(length) if length else None
         task = progress.add_task(f"Downloading {url.rsplit('/', 1)[-1]}", total=total, completed=have)

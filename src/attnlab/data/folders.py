@@ -1,4 +1,4 @@
-"""What lies in folders of people's own, whatever they are called; what is hidden is passed over."""
+"""Listing files in folders; hidden ones are skipped."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from attnlab.errors import AttnlabError
 
 
 def files_below(folder: Path, links: bool = True, hidden: bool = False) -> list[str]:
-    """The files in a folder and in those below it.
+    """The files in a folder, recursively.
 
     Args:
         folder: The folder.
-        links: Whether links to folders are followed.
-        hidden: Whether hidden files, but not folders, are among them.
+        links: Follow links to folders.
+        hidden: Include hidden files, but not hidden folders.
 
     Returns:
         Paths relative to the folder, with ``/`` between the parts, sorted.
@@ -32,12 +32,12 @@ def files_below(folder: Path, links: bool = True, hidden: bool = False) -> list[
 
 
 def is_picture(name: str) -> bool:
-    """Whether a file's name or path ends as a picture's does, in capitals or not, and is not hidden."""
+    """Whether a file has an image suffix, in any case, and is not hidden."""
     return name.lower().endswith(IMAGE_SUFFIXES) and not _hidden(name.rpartition("/")[2])
 
 
 def listing(folder: Path) -> tuple[list[str], list[str]]:
-    """The names of the files and of the folders in a folder, sorted; none if it is not there."""
+    """The names of the files and of the folders in a folder, sorted; empty if it does not exist."""
     if not folder.is_dir():
         return [], []
     with os.scandir(folder) as entries:
@@ -52,16 +52,16 @@ def names_in(folder: Path) -> list[str]:
 
 
 def find_images(sources: str | Iterable[str]) -> list[Path]:
-    """List picture files.
+    """List image files.
 
     Args:
-        sources: Files, folders (searched with all folders below them) and patterns such as ``"shots/*.jpg"``.
+        sources: Files, folders (searched recursively) and patterns such as ``"shots/*.jpg"``.
 
     Returns:
-        The files, each source's in order of name, none twice.
+        The files, each source's sorted by name, without duplicates.
 
     Raises:
-        AttnlabError: A source is not there or holds no picture.
+        AttnlabError: A source does not exist or contains no images.
     """
     found: dict[Path, None] = {}
     for source in [sources] if isinstance(sources, str) else sources:
@@ -74,14 +74,14 @@ def find_images(sources: str | Iterable[str]) -> list[Path]:
             names = glob(source, recursive=True)  # noqa: PTH207 (Path.glob takes no absolute patterns)
             files = sorted(Path(name) for name in names if Path(name).is_file())
         else:
-            raise AttnlabError(f"No such file or folder of images: '{source}'.")
+            raise AttnlabError(f"No such image file or folder: '{source}'.")
         if not files:
             kinds = " ".join(IMAGE_SUFFIXES)
-            raise AttnlabError(f"No images in '{source}'. Looked for files that end in {kinds}.")
+            raise AttnlabError(f"No images in '{source}'. Looked for files ending in {kinds}.")
         found.update(dict.fromkeys(files))
     return list(found)
 
 
 def _hidden(name: str) -> bool:
-    """Whether a file or folder is hidden, or what macOS leaves in archives."""
+    """Whether a file or folder is hidden or macOS metadata."""
     return name.startswith(".") or name == "__MACOSX"

@@ -1,4 +1,4 @@
-"""Reading pictures and index masks right, whatever mode their files are in."""
+"""Reading images and index masks of any file mode."""
 
 from __future__ import annotations
 
@@ -19,39 +19,37 @@ IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".gif", ".ppm", ".pgm", ".tif
 
 JPEG_SIGNATURE = b"\xff\xd8\xff"
 
-# Torchvision announces the end of its decoders, in a warning that the operator itself does not repeat. Where
-# it is gone, Pillow reads all files.
+# Torchvision warns on import that its decoders will be removed. Without them, Pillow reads all files.
 with suppress(ImportError):
     import torchvision.io  # noqa: F401 (registers the operator)
 _JPEG_OP: Any = getattr(torch.ops.image, "decode_jpeg", None)
 _AS_RGB = 3
 
-# Baseline, extended and progressive frames. Tables, restart intervals and comments may come before them.
+# Baseline, extended and progressive frames. Tables, restart intervals and comments may precede them.
 _HUFFMAN_FRAMES = (0xC0, 0xC1, 0xC2)
 _OTHER_SEGMENTS = (0xC4, 0xDB, 0xDD, 0xFE)
-# The orientation's tag in either byte order, and its name in XMP: without them a file holds none.
+# The orientation tag in either byte order, and its name in XMP: without them there is no orientation.
 _ORIENTATION_MARKS = (b"\x01\x12", b"\x12\x01", b"Orientation")
 
-FILE_HINT = "Fetch the file again, or take it off its list."
-"""What to do about a file that cannot be read; it ends each message about one."""
+FILE_HINT = "Get the file again, or remove it from its list."
+"""Advice at the end of each message about an unreadable file."""
 
 
 def read_image(path: str | Path, exif: bool = True) -> Tensor:
-    """Read a picture of any common format and mode as 8-bit RGB.
+    """Read an image of any common format and mode as 8-bit RGB.
 
-    Grey, 1-bit, palette, CMYK and YCbCr pictures become RGB; 16-bit grey is scaled to 8 bit; transparent
-    pictures are laid on white, the ground that they are mostly made for. Of an animation it is the first
-    frame.
+    Grey, 1-bit, palette, CMYK and YCbCr images become RGB; 16-bit grey is scaled to 8 bits; transparent
+    images are composed on white. Of an animation, the first frame is read.
 
     Args:
-        path: The file. Its content decides on the format, not its name.
-        exif: Turn the picture as its EXIF orientation says, so that it is upright.
+        path: The file; its content, not its name, determines the format.
+        exif: Apply the EXIF orientation, so that the image is upright.
 
     Returns:
         (3, H, W) uint8.
 
     Raises:
-        AttnlabError: The file is missing, cut short, damaged, or no picture; the message names it.
+        AttnlabError: The file is missing, truncated, damaged or not an image.
     """
     with content(path, "image") as data:
         image = _decode_plain_jpeg(data, exif)
@@ -62,7 +60,7 @@ def read_mask(path: str | Path) -> Tensor:
     """Read an index mask: a palette or grey PNG whose pixel values are class indices.
 
     Returns:
-        (H, W) uint8: the stored indices; the palette's colours do not matter.
+        (H, W) uint8: the stored indices, whatever the palette's colours.
 
     Raises:
         AttnlabError: The file is missing or damaged, or stores colours instead of indices.
@@ -70,19 +68,19 @@ def read_mask(path: str | Path) -> Tensor:
     with content(path, "mask") as data, Image.open(BytesIO(data)) as picture:
         if picture.mode not in ("P", "L", "1"):
             raise AttnlabError(
-                f"The mask '{path}' is a picture of mode {picture.mode}; a mask is a palette or 8-bit grey "
-                "picture whose pixel values are class indices. Convert its colours to indices."
+                f"The mask '{path}' has the mode {picture.mode}; a mask is a palette or 8-bit grey image "
+                "whose pixel values are class indices. Convert its colours to indices."
             )
         return torch.from_numpy(np.array(picture, dtype=np.uint8))
 
 
 @contextmanager
 def content(path: str | Path, what: str) -> Iterator[bytes]:
-    """A file's bytes; whatever their decoding raises becomes an error that names the file.
+    """A file's bytes; errors in decoding become errors that name the file.
 
     Args:
         path: The file.
-        what: What it is called: ``"image"`` or ``"mask"``.
+        what: ``"image"`` or ``"mask"``, for the message.
 
     Raises:
         AttnlabError: The file cannot be opened, or its decoding fails.
@@ -95,17 +93,17 @@ def content(path: str | Path, what: str) -> Iterator[bytes]:
         yield data
     except AttnlabError:
         raise
-    except Exception as error:  # Decoders raise whatever they like, even SyntaxError, on damaged data.
+    except Exception as error:  # Decoders raise errors of any kind, even SyntaxError, on damaged data.
         reason = (str(error) or type(error).__name__).splitlines()[0].rstrip(".")
-        if isinstance(error, UnidentifiedImageError):  # Its own text shows a buffer's address.
-            reason = "it is no picture of a known format, or damaged at its start"
+        if isinstance(error, UnidentifiedImageError):  # Its own text shows a memory address.
+            reason = "it is not an image of a known format, or its header is damaged"
         raise AttnlabError(f"Cannot read the {what} '{path}': {reason}. {FILE_HINT}") from error
 
 
 def _decode_plain_jpeg(data: bytes, exif: bool) -> Tensor | None:
-    """Decode an upright grey or RGB JPEG straight into a tensor: the same pixels as Pillow's, sooner.
+    """Decode an upright grey or RGB JPEG straight into a tensor: the same pixels as Pillow's, faster.
 
-    None for what is not such a file, or cannot be decoded: Pillow is to decide.
+    None for other or undecodable files, which are left to Pillow.
     """
     components, may_be_turned = (0, False) if _JPEG_OP is None else _jpeg_header(data)
     if components not in (1, 3) or (exif and may_be_turned and _turned(data)):
@@ -117,16 +115,16 @@ def _decode_plain_jpeg(data: bytes, exif: bool) -> Tensor | None:
 
 
 def _jpeg_header(data: bytes) -> tuple[int, bool]:
-    """A JPEG's number of colour components, and whether it may hold an orientation.
+    """A JPEG's number of colour components, and whether it may have an orientation.
 
-    The number is 0 if it is no JPEG of 8 bits and Huffman coding. The segments up to the frame's are read.
+    The number is 0 unless it is an 8-bit JPEG with Huffman coding. Reads the segments up to the frame's.
     """
     if not data.startswith(JPEG_SIGNATURE):
         return 0, False
     position, may_be_turned = 2, False
     while position + 10 <= len(data) and data[position] == 0xFF:
         marker = data[position + 1]
-        if marker == 0xFF:  # Fill bytes may stand before a marker.
+        if marker == 0xFF:  # Fill bytes may precede a marker.
             position += 1
             continue
         length = data[position + 2] << 8 | data[position + 3]
@@ -155,8 +153,8 @@ def _decode(data: bytes, path: str | Path, exif: bool) -> Tensor:
             return grey.expand(3, -1, -1)
         if picture.mode in ("I", "F"):
             raise AttnlabError(
-                f"The image '{path}' stores numbers of no fixed range (mode {picture.mode}), so it is not "
-                "known which of them is white. Convert it to 8 or 16 bit."
+                f"The image '{path}' stores numbers without a fixed range (mode {picture.mode}), so white "
+                "is unknown. Convert it to 8 or 16 bits."
             )
         if picture.has_transparency_data:
             layer = picture.convert("RGBA")

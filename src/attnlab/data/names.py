@@ -1,4 +1,4 @@
-"""Names of classes and of splits, as people write them."""
+"""Names of classes and splits."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ SPLIT_NAMES = {
     "val": ("val", "valid", "validation", "dev", "eval"),
     "test": ("test", "testing"),
 }
-"""What people and tools call the splits, the usual name first."""
+"""Common names of the splits, the usual one first."""
 
 
 def alike(names: Iterable[str], case: bool = False) -> list[list[str]]:
-    """The names that a reader cannot tell apart, in groups of at least two.
+    """Names that are easily confused, in groups of at least two.
 
-    They differ in nothing but space (around them, or its amount within) and, unless it counts, ``case``; that
-    of single letters always does: ``A`` and ``a`` are two.
+    They differ only in white space and, unless ``case`` counts, in case; single letters such as ``A`` and
+    ``a`` are always distinct.
     """
     groups: dict[str, list[str]] = defaultdict(list)
     for name in names:
@@ -30,50 +30,50 @@ def alike(names: Iterable[str], case: bool = False) -> list[list[str]]:
 
 
 def check_names(names: Sequence[str], option: str, case: bool = False) -> None:
-    """Refuse names of the classes 0, 1, …, from an option, that do not tell them apart; see `alike`.
+    """Reject class names that are empty or easily confused; see `alike`.
 
     Raises:
         AttnlabError: There are none, one is empty, or two are alike.
     """
     if not names:
-        raise AttnlabError(f"{option} must name at least one class, and none twice.")
+        raise AttnlabError(f"{option} must name at least one class, each once.")
     empty = [position for position, name in enumerate(names) if not str(name).strip()]
     if empty:
-        raise AttnlabError(f"{option} must name every class: number {empty[0]} of {len(names)} has no name.")
+        raise AttnlabError(f"{option} must name every class: class {empty[0]} of {len(names)} has no name.")
     twice = alike(names, case)
     if twice:
         raise AttnlabError(
-            f"{option} must name each class once, none twice: {shown_alike(twice)}. Scores are told "
-            "apart by these names: give each class its own."
+            f"{option} must name each class once, but has {shown_alike(twice)}. Scores are listed by class "
+            "name: give each class its own."
         )
 
 
 def shown_alike(groups: Sequence[Sequence[str]]) -> str:
-    """Groups of names in quotes, the first few of them."""
+    """The first few groups of names, in quotes."""
     texts = [" and ".join(repr(name) for name in group) for group in groups[:5]]
     return ", ".join(texts) + (", …" if len(groups) > 5 else "")
 
 
 def absent_classes(absent: Sequence[str], total: int, where: str) -> str:
-    """The warning about classes, out of ``total``, that are in no training mask, or what ``where`` says."""
+    """The warning about classes, out of ``total``, that occur in no training mask, or other ``where``."""
     are = "classes are" if len(absent) > 1 else "class is"
     return (
-        f"{len(absent)} of {total} {are} in no {where}, and cannot be learnt: {listed(absent)}. Leave out "
-        "of the names what the data does not have."
+        f"{len(absent)} of {total} {are} in no {where}, and cannot be learnt: {listed(absent)}. Remove "
+        "classes that the data does not have."
     )
 
 
 def listed(names: Sequence[str], most: int = 8) -> str:
-    """The first names, and how many more there are."""
+    """The first names, and the total number."""
     more = f", … ({len(names)} in all)" if len(names) > most else ""
     return ", ".join(names[:most]) + more
 
 
 def split_called(name: str, there: Iterable[str]) -> list[str]:
-    """What of the names that are there, of folders or lists, may be meant by the name of a split.
+    """The existing folder or list names that a split's name may stand for.
 
-    It alone if it is there; else those that are the same but for case; else those that the split is called
-    elsewhere (`SPLIT_NAMES`), in their order there.
+    Only the name itself if it exists; else those that differ in case; else alternative names of the split
+    (`SPLIT_NAMES`), in that order.
     """
     there = sorted(there)
     if name in there:
@@ -89,7 +89,7 @@ def split_called(name: str, there: Iterable[str]) -> list[str]:
 
 
 def differences(expected: Collection[str], there: Collection[str]) -> str:
-    """A sentence for each kind of difference between two sets of classes, with the first names; or none."""
+    """A sentence for each kind of difference between two sets of classes, with the first names."""
     missing = [name for name in expected if name not in there]
     surplus = [name for name in there if name not in expected]
     parts = (("Missing", missing), ("Not expected", surplus))

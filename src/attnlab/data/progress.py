@@ -1,4 +1,4 @@
-"""How far a download or a check has come: a bar on a terminal, lines of text elsewhere."""
+"""Progress of a download or a check: a bar on a terminal, lines of text elsewhere."""
 
 from __future__ import annotations
 
@@ -24,15 +24,15 @@ EVERY_SECONDS = 30.0
 
 
 class Steps(Progress):
-    """A bar on stderr; where that is no terminal, a line every half minute, and one at the end.
+    """A progress bar on stderr; if that is not a terminal, a line every half minute and at the end.
 
-    What ends within the first half minute says nothing there.
+    Without a terminal, tasks shorter than half a minute print nothing.
 
     Args:
-        in_bytes: Steps are bytes, not things.
-        console: Where it is shown.
-        clock: Seconds from any start.
-        shown: Whether it is shown at all.
+        in_bytes: Steps are bytes.
+        console: The console to print to.
+        clock: A clock in seconds.
+        shown: Whether to show it at all.
     """
 
     def __init__(
@@ -56,16 +56,16 @@ class Steps(Progress):
         )
         self._speaks = shown and not console.is_terminal
         self._unit, self._in = (1_000_000, " MB") if in_bytes else (1, "")
-        # Seconds from a task's begin to what was said of it last.
+        # Seconds from a task's start to its last line.
         self._said: dict[TaskID, float] = {}
 
     def update(self, task_id: TaskID, **options: Any) -> None:
-        """Say how far it is; as rich's own."""
+        """As rich's own."""
         super().update(task_id, **options)
         self._say(task_id)
 
     def advance(self, task_id: TaskID, advance: float = 1) -> None:
-        """Move on; as rich's own."""
+        """As rich's own."""
         super().advance(task_id, advance)
         self._say(task_id)
 

@@ -1,7 +1,7 @@
-"""Which sample comes when, on which process, with which random numbers.
+"""Samplers: the order of samples, their distribution over processes, and their random numbers.
 
-A sampler yields a `SampleKey` instead of a bare index. The key carries all that a sample depends on besides
-the run's seed, so a sample is the same whichever worker or process draws it, and whatever was drawn before.
+A sampler yields a `SampleKey` instead of a bare index. The key holds all that a sample depends on besides the
+run's seed, so a sample is the same in every worker and process, whatever was drawn before.
 """
 
 from __future__ import annotations
@@ -23,37 +23,37 @@ _NUMPY_STREAM = np.random.MT19937()
 
 
 class SampleKey(NamedTuple):
-    """What a data set is asked for.
+    """The key of a sample.
 
     Attributes:
         index: Position in the data set, 0 … length - 1.
-        epoch: The epoch that the sample's random augmentation belongs to; 0 in evaluation.
-        counted: False for a sample that only fills a process's share up to the others' length. It has been,
-            or will be, seen elsewhere, and must enter no metric.
+        epoch: The epoch, for random augmentation; 0 in evaluation.
+        counted: False for a repeated sample that only pads a process's share to the others' length. It must
+            not enter any metric.
     """
 
-    index: int  # type: ignore[assignment]  # tuple.index, which it hides, is of no use here.
+    index: int  # type: ignore[assignment]  # It hides tuple.index, which is not needed.
     epoch: int = 0
     counted: bool = True
 
     @classmethod
     def of(cls, key: int | SampleKey) -> SampleKey:
-        """The key itself, or epoch 0's key of a bare index, which is what other people's samplers yield."""
+        """The key itself, or the key in epoch 0 of a bare index, as other samplers yield."""
         return key if isinstance(key, SampleKey) else cls(int(key))
 
 
 def run_seed() -> int:
-    """The seed given to Lightning's ``seed_everything``, 0 where none was."""
+    """The seed given to Lightning's ``seed_everything``, or 0."""
     return int(os.environ.get("PL_GLOBAL_SEED", "0"))
 
 
 @contextmanager
 def seeded(*entropy: int) -> Iterator[None]:
-    """Run a block under random numbers of its own, leaving the process's as they were.
+    """Run a block with random numbers of its own, restoring the process's afterwards.
 
-    Seeds torch's CPU generator, ``random`` and NumPy's global generator, the three that transforms draw from,
-    by the non-negative numbers that name the stream, e.g. seed, epoch and index. Streams of different names
-    are independent. Such blocks do not nest.
+    Seeds torch's CPU generator, ``random`` and NumPy's global generator, which transforms draw from, with the
+    stream's non-negative numbers, e.g. seed, epoch and index. Streams with different numbers are independent.
+    Blocks do not nest.
     """
     words = np.random.SeedSequence(entropy).generate_state(3)
     python_state, numpy_stream = random.getstate(), get_bit_generator()
@@ -72,7 +72,7 @@ def seeded(*entropy: int) -> Iterator[None]:
 
 
 class _KeySampler(DistributedSampler[Any]):
-    """What all samplers share. Lightning leaves a `DistributedSampler` in place and calls ``set_epoch``.
+    """Base class of the samplers; a `DistributedSampler`, so that Lightning keeps it and calls ``set_epoch``.
 
     Its data set is anything with a length, and its seed the run's.
     """
@@ -82,16 +82,15 @@ class _KeySampler(DistributedSampler[Any]):
         self.length = len(dataset)
 
     def _share(self, order: list[int], epoch: int) -> Iterator[SampleKey]:
-        """Every num_replicas-th entry of the order, wrapped around so that all shares are equally long."""
+        """Every num_replicas-th entry of the order, wrapped around to give equally long shares."""
         for position in range(self.rank, self.total_size, self.num_replicas):
             yield SampleKey(order[position % self.length], epoch, counted=position < self.length)
 
 
 class TrainSampler(_KeySampler):
-    """A new order each epoch, which depends on seed and epoch alone: a resumed run goes on in the same one.
+    """A new order each epoch, which depends only on seed and epoch: a resumed run continues in it.
 
-    Batch number k, taken over all processes, holds the same images for any number of processes, so long as
-    the batch sizes add up to the same.
+    The k-th global batch holds the same images for any number of processes, as long as its size is the same.
     """
 
     def __iter__(self) -> Iterator[SampleKey]:
@@ -103,27 +102,26 @@ class TrainSampler(_KeySampler):
 
 
 class AspectGroupedSampler(TrainSampler):
-    """Batches of wide images and batches of tall ones: one of both would be padded to a square.
+    """Separate batches of wide and of tall images: a mixed batch would be padded to a square.
 
-    An epoch takes `TrainSampler`'s order, so the same images come in it, and the same ones are in the last
-    batch that is not full. The full batches, counted over all processes, are filled from one group each, and
-    then shuffled. What is left of the two groups is at most one batch of both. A wide image is at least as
-    wide as it is high.
+    An epoch has the images of `TrainSampler`'s, and the same last incomplete batch. The full global batches
+    are filled from one group each and shuffled; the rest of both groups is at most one mixed batch. A wide
+    image is at least as wide as it is high.
 
     Args:
-        *args: As of `TrainSampler`.
-        batch_size: Samples a process and step.
+        *args: As for `TrainSampler`.
+        batch_size: Samples per process and step.
         aspects: Width over height of each sample.
 
     Raises:
-        AttnlabError: There are more or fewer ratios than samples.
+        AttnlabError: The numbers of aspect ratios and samples differ.
     """
 
     def __init__(self, *args: Any, batch_size: int, aspects: Sequence[float]) -> None:
         super().__init__(*args)
         if len(aspects) != self.length:
             raise AttnlabError(
-                f"The aspect ratios of {len(aspects)} images were given for a data set of {self.length}."
+                f"Got the aspect ratios of {len(aspects)} images for a data set of {self.length}."
             )
         self.wide = np.asarray(aspects, np.float64) >= 1
         self.step = batch_size * self.num_replicas
@@ -133,11 +131,11 @@ class AspectGroupedSampler(TrainSampler):
         order = torch.randperm(self.length, generator=generator).numpy()
         whole = self.length // self.step * self.step
         groups = self.wide[order[:whole]]
-        # Where a batch of both is left, its wide images come first: at most one process gets both kinds.
+        # A mixed batch has its wide images first: at most one process gets both kinds.
         parts = [order[:whole][groups], order[:whole][~groups]]
         full = [part[: len(part) // self.step * self.step] for part in parts]
         rest = [part[len(taken) :] for part, taken in zip(parts, full, strict=True)]
-        # So that each process is dealt consecutive entries of that batch.
+        # Each process gets consecutive entries of that batch.
         dealt = np.concatenate(rest).reshape(self.num_replicas, -1).T.flatten()
         batches = np.concatenate([*full, dealt]).reshape(-1, self.step)
         shuffled = batches[torch.randperm(len(batches), generator=generator).numpy()]
@@ -145,10 +143,10 @@ class AspectGroupedSampler(TrainSampler):
 
 
 class EvalSampler(_KeySampler):
-    """The data set's own order, each sample counted exactly once over all processes.
+    """The data set's order, each sample counted exactly once over all processes.
 
-    Every process gets the same number of keys, also where there are fewer samples than processes, so none
-    waits for another in a collective operation; the keys that fill up have ``counted=False``.
+    Every process gets the same number of keys, even with fewer samples than processes, so that none waits in
+    a collective operation; padding keys have ``counted=False``.
     """
 
     def __iter__(self) -> Iterator[SampleKey]:

@@ -1,4 +1,4 @@
-"""What the data sets and batches of all tasks are made of."""
+"""Parts of the data sets and batches of all tasks."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ from attnlab.errors import AttnlabError
 class PackedStrings(Sequence[str]):
     """Strings in one block of memory.
 
-    A list of a million strings is copied, page by page, into every loader process that reads it, because
-    reading a Python object writes to its reference count. A block is shared.
+    A list of a million strings would be copied, page by page, into every loader worker, because reading a
+    Python object writes to its reference count. A block is shared.
 
     Args:
         strings: File names, or any strings.
@@ -37,7 +37,7 @@ class PackedStrings(Sequence[str]):
     def __len__(self) -> int:
         return len(self._ends)
 
-    def __getitem__(self, index: int) -> str:  # type: ignore[override]  # Slices are of no use here.
+    def __getitem__(self, index: int) -> str:  # type: ignore[override]  # Slices are not needed.
         if not 0 <= index < len(self):
             raise IndexError(index)
         start = self._ends[index - 1] if index else 0
@@ -45,11 +45,11 @@ class PackedStrings(Sequence[str]):
 
 
 class SampleSet(Dataset[dict[str, Any]]):
-    """A data set that is asked by a `SampleKey`, or by a bare index."""
+    """A data set indexed by a `SampleKey` or a bare index."""
 
     @abstractmethod
     def sample(self, key: SampleKey) -> dict[str, Any]:
-        """What there is to a sample besides its key."""
+        """The sample without its key."""
 
     def __getitem__(self, key: int | SampleKey) -> dict[str, Any]:
         key = SampleKey.of(key)
@@ -57,12 +57,12 @@ class SampleSet(Dataset[dict[str, Any]]):
 
 
 class PredictSet(SampleSet):
-    """Pictures about which nothing is known.
+    """Images to predict on.
 
     Args:
         paths: The files.
         transforms: Applied in turn to the image (tv_tensors.Image).
-        with_original: Give the picture as read, too, as ``original``.
+        with_original: Also return the image as read, as ``original``.
     """
 
     def __init__(
@@ -76,7 +76,7 @@ class PredictSet(SampleSet):
         return len(self.paths)
 
     def sample(self, key: SampleKey) -> dict[str, Any]:
-        """A picture and its path."""
+        """An image and its path."""
         path = self.paths[key.index]
         original = read_image(path)
         sample = {"image": seen(original, self.transforms, key.index, path), "path": path}
@@ -84,7 +84,7 @@ class PredictSet(SampleSet):
 
 
 def changed(image: Tensor, transforms: Sequence[nn.Module], stream: Sequence[int]) -> Tensor:
-    """An image (3, h, w) after transforms in turn, with the random numbers of a stream."""
+    """An image (3, h, w) after transforms, with a stream's random numbers."""
     if not transforms:
         return image
     result: Any = tv_tensors.Image(image)
@@ -95,7 +95,7 @@ def changed(image: Tensor, transforms: Sequence[nn.Module], stream: Sequence[int
 
 
 def seen(image: Tensor, transforms: Sequence[nn.Module], index: int, path: str | Path) -> Tensor:
-    """A picture after the evaluation transforms, the same in every epoch even if one of them is random."""
+    """An image after the evaluation transforms, the same in every epoch even if one is random."""
     try:
         return changed(image, transforms, (0, index))
     except AttnlabError as error:
@@ -103,11 +103,11 @@ def seen(image: Tensor, transforms: Sequence[nn.Module], index: int, path: str |
 
 
 def marks(samples: Sequence[dict[str, Any]]) -> dict[str, Any]:
-    """What every batch says of its samples.
+    """The fields of every batch about its samples.
 
     Returns:
-        ``index`` int64 (B,), ``counted`` bool (B,), and of ``name`` and ``path``, lists of str, what the
-        samples have.
+        ``index`` int64 (B,), ``counted`` bool (B,), and the lists of str ``name`` and ``path``, if the
+        samples have them.
     """
     batch: dict[str, Any] = {
         "index": torch.tensor([sample["index"] for sample in samples]),
@@ -120,8 +120,8 @@ def marks(samples: Sequence[dict[str, Any]]) -> dict[str, Any]:
 
 
 def stacked(images: Sequence[Tensor]) -> Tensor:
-    """Images (3, H, W) of one size as a batch (B, 3, H, W), interleaved as decoders leave them.
+    """Images (3, H, W) of one size as a batch (B, 3, H, W), channels innermost in memory as decoded.
 
-    `DataModule.normalise` puts channels first, on the device.
+    `DataModule.normalise` makes it contiguous on the device.
     """
     return default_collate([image.permute(1, 2, 0) for image in images]).permute(0, 3, 1, 2)

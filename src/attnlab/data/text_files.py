@@ -1,4 +1,4 @@
-"""Reading the text files that a user hands in: lists of images and the like."""
+"""Reading users' text files, such as lists of images."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from pathlib import Path
 
 from attnlab.errors import AttnlabError
 
-# The mark of UTF-32 (little-endian) begins with that of UTF-16, so it is looked for first.
+# UTF-32's (little-endian) byte order mark starts with UTF-16's, so it is checked first.
 _MARKS = (
     (codecs.BOM_UTF32_LE, "utf-32"),
     (codecs.BOM_UTF32_BE, "utf-32"),
@@ -31,35 +31,34 @@ def read_text(path: str | Path) -> str:
 
 
 def read_lines(path: str | Path) -> list[str]:
-    """The lines of a text file without the space around them, and without empty ones; see `read_text`."""
+    """The stripped, non-empty lines of a text file; see `read_text`."""
     return [line.strip() for line in read_text(path).splitlines() if line.strip()]
 
 
 def decode_text(data: bytes, path: str | Path) -> str:
-    """Turn the bytes of a file into text: UTF-8, or what a byte order mark at their start says.
+    """Decode a file's bytes: UTF-8, or as its byte order mark says.
 
     Raises:
-        AttnlabError: It is neither, e.g. Latin-1, whose bytes alone do not tell which letters are meant, or
-            UTF-16 without a mark.
+        AttnlabError: It is neither, e.g. Latin-1, or UTF-16 without a byte order mark.
     """
     encoding = next((name for mark, name in _MARKS if data.startswith(mark)), "utf-8")
     try:
         text = data.decode(encoding)
     except UnicodeDecodeError as error:
         line = data.count(b"\n", 0, error.start) + 1
-        what = "UTF-8" if encoding == "utf-8" else f"{encoding.upper()}, as its first bytes say"
+        what = "UTF-8" if encoding == "utf-8" else f"{encoding.upper()}, its byte order mark"
         raise AttnlabError(
-            f"'{path}' is no text in {what}: line {line} holds the byte 0x{data[error.start]:02x}, as "
-            f"Latin-1 and the code pages of Windows do. {_REMEDY}"
+            f"'{path}' is not text in {what}: line {line} has the byte 0x{data[error.start]:02x}, as in "
+            f"Latin-1 or a Windows code page. {_REMEDY}"
         ) from error
     if "\0" in text:
         raise AttnlabError(
-            f"'{path}' holds zero bytes: it is UTF-16 without a byte order mark, or no text. {_REMEDY}"
+            f"'{path}' has zero bytes: it is UTF-16 without a byte order mark, or not text. {_REMEDY}"
         )
     return text
 
 
 _REMEDY = (
-    "Save it as UTF-8: an editor's 'Save as' offers that, PowerShell's Out-File has -Encoding utf8, others "
-    "have iconv -f LATIN1 -t UTF-8."
+    "Save it as UTF-8: with an editor's 'Save as', PowerShell's Out-File -Encoding utf8, or iconv -f LATIN1 "
+    "-t UTF-8."
 )

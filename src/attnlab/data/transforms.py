@@ -1,4 +1,4 @@
-"""The transforms of the shipped recipes, each of several steps in one."""
+"""The default transforms, each combining several steps."""
 
 from __future__ import annotations
 
@@ -19,18 +19,18 @@ from attnlab.errors import AttnlabError
 
 
 class RandomScaleCrop(v2.Transform):
-    """Resize by a random factor, then cut out a square, padded where the picture is smaller than the square.
+    """Resize by a random factor, then crop a square, padded if the image is smaller.
 
-    It cuts first, in the picture's own pixels, and resizes only what remains: the same distribution of crops
-    as resizing all of it, to within the rounding of the window to whole pixels, at a fraction of the cost.
-    Images are resized bilinearly with antialiasing, masks to the nearest pixel centre. Takes images, masks
-    and boxes of the same picture, in any nesting that v2 transforms take.
+    It crops first and resizes only the crop: the same distribution as resizing the whole image, up to
+    rounding the window to whole pixels, at a fraction of the cost. Images are resized bilinearly with
+    antialiasing, masks to the nearest pixel centre. Takes images, masks and boxes of one image, in any
+    nesting that v2 transforms take.
 
     Args:
-        size: Side of the square that comes out, in pixels.
+        size: Side of the output, in pixels.
         scale: Smallest and largest factor; drawn uniformly.
-        fill: RGB value, 0..255, around images that are too small.
-        mask_fill: Value around their masks, 255 to ignore.
+        fill: RGB value, 0..255, for padding images.
+        mask_fill: Value for padding masks, 255 to ignore.
     """
 
     def __init__(
@@ -51,10 +51,10 @@ class RandomScaleCrop(v2.Transform):
         self._blank = torch.tensor(fill, dtype=torch.uint8).expand(size, size, 3).contiguous()
 
     def make_params(self, flat_inputs: list[Any]) -> dict[str, Any]:
-        """Draw the window and where its content lies in the square.
+        """Draw the window and the position of its content in the square.
 
         Returns:
-            ``top, left, height, width`` of the window in the picture; ``out`` (height, width) of its content
+            ``top, left, height, width`` of the window in the image; ``out`` (height, width) of its content
             after resizing; ``pad`` (left, top, right, bottom) around it.
         """
         height, width = v2.query_size(flat_inputs)
@@ -75,7 +75,7 @@ class RandomScaleCrop(v2.Transform):
         return _integer(length - window), window, 0, self.size
 
     def transform(self, inpt: Any, params: dict[str, Any]) -> Any:
-        """Cut, resize and pad one image, mask or set of boxes."""
+        """Crop, resize and pad one image, mask or set of boxes."""
         out = F.crop(inpt, params["top"], params["left"], params["height"], params["width"])
         is_mask = isinstance(inpt, tv_tensors.Mask)
         if is_mask:
@@ -91,7 +91,7 @@ class RandomScaleCrop(v2.Transform):
         return F.pad(out, params["pad"], fill=self.mask_fill if is_mask else list(self.fill))
 
     def _paste(self, image: Tensor, pad: list[int]) -> Tensor:
-        """Pad an image (3, h, w), interleaved in memory as decoders leave it: much faster than F.pad."""
+        """Pad an image (3, h, w) with channels innermost in memory: much faster than F.pad."""
         frame = self._blank.clone()
         bottom, right = pad[1] + image.shape[-2], pad[0] + image.shape[-1]
         frame[pad[1] : bottom, pad[0] : right] = image.as_subclass(Tensor).permute(1, 2, 0)
@@ -99,18 +99,18 @@ class RandomScaleCrop(v2.Transform):
 
 
 class RandomResizedCropFlip(nn.Module):
-    """Cut out a random part of a picture, resize it to a square, and flip it left to right half of the time.
+    """Crop a random part of an image, resize it to a square, and randomly flip it left to right.
 
-    The windows are distributed as those of ``torchvision.transforms.v2.RandomResizedCrop``: of a share of
-    the picture's area and a ratio of width to height within the given ranges; after ten windows that do not
-    fit, the largest central one of the nearest ratio. Going deeper with convolutions, arXiv:1409.4842,
-    section 6. Resized bilinearly with antialiasing.
+    The windows are distributed as in ``torchvision.transforms.v2.RandomResizedCrop``: a share of the image's
+    area and an aspect ratio within the given ranges; after ten windows that do not fit, the largest centred
+    one of the nearest ratio. Going deeper with convolutions, arXiv:1409.4842, section 6. Resized bilinearly
+    with antialiasing.
 
-    It draws from Python's ``random``, which needs a tenth of the time of torch's operators.
+    It draws from Python's ``random``, ten times as fast as torch's operators.
 
     Args:
-        size: Side of the square that comes out, in pixels.
-        scale: Smallest and largest share of the picture's area; drawn uniformly.
+        size: Side of the output, in pixels.
+        scale: Smallest and largest share of the image's area; drawn uniformly.
         ratio: Smallest and largest ratio of width to height; its logarithm is drawn uniformly.
         flip: Probability of a left-right flip, 0..1.
     """
@@ -137,7 +137,7 @@ class RandomResizedCropFlip(nn.Module):
         self.flip = flip
 
     def window(self, height: int, width: int, rng: Random) -> tuple[int, int, int, int]:
-        """Draw a window in a picture of this size: its top, left, height and width, in pixels."""
+        """Draw a window in an image of this size: top, left, height and width, in pixels."""
         low, high = math.log(self.ratio[0]), math.log(self.ratio[1])
         for _ in range(10):
             area = height * width * rng.uniform(*self.scale)
@@ -153,7 +153,7 @@ class RandomResizedCropFlip(nn.Module):
         return (height - rows) // 2, (width - columns) // 2, rows, columns
 
     def forward(self, image: Tensor, rng: Random | None = None) -> Tensor:
-        """Cut, resize and flip an image (3, H, W) to (3, size, size); by default, drawing from ``random``."""
+        """Crop, resize and flip an image (3, H, W) to (3, size, size), drawing from ``random`` by default."""
         rng = Random(getrandbits(64)) if rng is None else rng
         plain = image.as_subclass(Tensor)
         top, left, rows, columns = self.window(plain.shape[-2], plain.shape[-1], rng)
@@ -164,11 +164,10 @@ class RandomResizedCropFlip(nn.Module):
 
 
 class ResizeCentreCrop(nn.Module):
-    """Resize the shorter side of a picture, bilinearly with antialiasing, and cut out the central square.
+    """Resize an image's shorter side, bilinearly with antialiasing, and crop the centre square.
 
     Args:
-        resize: Length of the shorter side, in pixels, of which the square is cut. None leaves the picture at
-            its size.
+        resize: Length of the shorter side before the crop, in pixels. None does not resize.
         size: Side of the square, in pixels.
     """
 
@@ -177,17 +176,17 @@ class ResizeCentreCrop(nn.Module):
         _refuse_size(size)
         if resize is not None and resize < size:
             raise AttnlabError(
-                f"eval_resize is {resize}, smaller than crop_size, {size}: the crop would not fit. Set "
+                f"eval_resize {resize} is smaller than crop_size {size}, so the crop would not fit. Set "
                 "eval_resize to at least crop_size."
             )
         self.resize = resize
         self.size = size
 
     def forward(self, image: Tensor) -> Tensor:
-        """Resize and cut an image (3, H, W) to (3, size, size).
+        """Resize and crop an image (3, H, W) to (3, size, size).
 
         Raises:
-            AttnlabError: It is not resized, and smaller than the square.
+            AttnlabError: It is smaller than the square and not resized.
         """
         out = image.as_subclass(Tensor)
         height, width = out.shape[-2:]
@@ -203,32 +202,32 @@ class ResizeCentreCrop(nn.Module):
 
 
 def too_small(height: int, width: int, size: int) -> str:
-    """What to say of a picture out of which no square of this size can be cut."""
+    """The message about an image that is too small for a crop."""
     return (
         f"{width} x {height} pixels is smaller than the crop of {size} x {size}. Lower data.crop_size, or "
-        "have pictures resized first with data.eval_resize."
+        "resize images first with data.eval_resize."
     )
 
 
 def refuse_replaced(options: Mapping[str, Any], instead: str) -> None:
-    """Refuse options of a recipe that ``train_transforms`` replaces, since they have no meaning then.
+    """Reject options of the default transforms if ``train_transforms`` replaces them.
 
     Args:
-        options: Value by name; those that are None are not set.
-        instead: The transform that does what they do.
+        options: Values by name; None means not set.
+        instead: The transform that has the same effect.
     """
     for name, value in options.items():
         if value is not None:
             raise AttnlabError(
-                f"data.{name} belongs to the recipe that data.train_transforms replaces: leave it out, or "
-                f"put {instead} among the transforms."
+                f"data.{name} applies to the default transforms, which data.train_transforms replaces. "
+                f"Leave it out, or add {instead} to the transforms."
             )
 
 
 def refuse_flip(flip: float) -> None:
-    """Refuse what is no probability, 0..1, of a flip."""
+    """Reject a flip that is not a probability, 0..1."""
     if not 0 <= flip <= 1:
-        raise AttnlabError(f"flip is {flip}; it is a probability, 0 to 1.")
+        raise AttnlabError(f"flip is {flip}; it must be a probability, 0 to 1.")
 
 
 def _refuse_size(size: int) -> None:
@@ -242,30 +241,30 @@ def _integer(most: int) -> int:
 
 
 def _resize(image: Tensor, height: int, width: int) -> Tensor:
-    """Resize an image (C, H, W) bilinearly with antialiasing; one interleaved in memory stays so.
+    """Resize an image (C, H, W) bilinearly with antialiasing, keeping channels innermost in memory.
 
-    Torch's kernel for interleaved bytes wants to see a batch whose strides are those of ``channels_last``;
-    ``image[None]`` is not, and takes half as long again.
+    Torch's fast kernel needs a batch with ``channels_last`` strides; ``image[None]`` does not have them, and
+    takes half as long again.
     """
     batch = image.permute(1, 2, 0)[None].permute(0, 3, 1, 2)
     return functional.interpolate(batch, (height, width), mode="bilinear", antialias=True)[0]
 
 
 def _interleaved(image: Tensor) -> Tensor:
-    """An image (…, C, H, W) laid out (…, H, W, C) in memory, without gaps.
+    """An image (…, C, H, W) stored contiguously as (…, H, W, C).
 
-    Of a window cut out of a larger picture, torch would make separate planes when it resizes; to bring these
-    together again in the batch takes longer than this copy.
+    Without this copy, torch would resize a window of a larger image into separate planes, and merging these
+    in the batch takes longer.
     """
     return image.as_subclass(Tensor).movedim(-3, -1).contiguous().movedim(-1, -3)
 
 
 def _resize_nearest(mask: Tensor, height: int, width: int) -> Tensor:
-    """(…, H, W) -> (…, height, width) of the values at the nearest pixel centres.
+    """(…, H, W) -> (…, height, width), the values at the nearest pixel centres.
 
-    That is in line with bilinear resizing, unlike ``mode="nearest"``, and fast.
+    Aligned with bilinear resizing, unlike ``mode="nearest"``, and fast.
     """
-    # NumPy's take needs a tenth of the time of torch's index_select on bytes.
+    # NumPy's take is ten times as fast as torch's index_select on bytes.
     array = mask.as_subclass(Tensor).numpy()
     rows = ((np.arange(height) + 0.5) * (array.shape[-2] / height)).astype(np.intp)
     columns = ((np.arange(width) + 0.5) * (array.shape[-1] / width)).astype(np.intp)

@@ -1,4 +1,4 @@
-"""Pascal VOC's XML of boxes, read with a parser that no file can make expand or fetch anything."""
+"""Pascal VOC's XML annotations, read with a parser that never expands or fetches entities."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ _DEEPEST = 32
 
 
 class VOCObject(NamedTuple):
-    """An object of an annotation: its class; x0, y0, x1, y1; whether scores pass over it.
+    """An annotated object: class; x0, y0, x1, y1; whether metrics ignore it.
 
-    The box is in pixels that count from 0, the maxima exclusive.
+    The box is in pixels from 0, the maxima exclusive.
     """
 
     name: str
@@ -25,7 +25,7 @@ class VOCObject(NamedTuple):
 
 
 class VOCAnnotation(NamedTuple):
-    """An annotation file: the image's height and width in pixels, as stated; its objects, without parts."""
+    """An annotation file: the stated height and width of the image in pixels; its objects, without parts."""
 
     size: tuple[int, int]
     objects: list[VOCObject]
@@ -37,8 +37,8 @@ def read_annotation(path: str | Path) -> VOCAnnotation:
     In the file, coordinates count from 1 and the maxima are the last pixels inside; they may be fractions.
 
     Raises:
-        AttnlabError: The file is missing, no XML, hostile (it declares a document type, as only files that
-            expand or fetch entities need to), or lacks the size, a name or a coordinate.
+        AttnlabError: The file is missing, not XML, declares a document type (which could expand or fetch
+            entities), or lacks the size, a name or a coordinate.
     """
     try:
         root = parse(Path(path).read_bytes())
@@ -50,14 +50,14 @@ def read_annotation(path: str | Path) -> VOCAnnotation:
 
 
 def parse(data: bytes) -> ElementTree.Element:
-    """Parse XML that has no document type, and give its root element.
+    """Parse XML without a document type, and return its root element.
 
-    Entities are declared within a document type, so without one there is nothing to expand and nothing to
-    fetch; the time is linear in the length.
+    Entities are declared in a document type, so without one there is nothing to expand or fetch; the time is
+    linear in the length.
 
     Raises:
         ValueError: There is a document type, or elements are nested more than 32 deep.
-        expat.ExpatError: It is no XML.
+        expat.ExpatError: It is not XML.
     """
     builder, depth = ElementTree.TreeBuilder(), 0
     parser = expat.ParserCreate()
@@ -76,7 +76,9 @@ def parse(data: bytes) -> ElementTree.Element:
         builder.end(tag)
 
     def refuse(*_: object) -> NoReturn:
-        raise ValueError("it declares a document type (DOCTYPE), which annotations do not need and bombs do")
+        raise ValueError(
+            "it declares a document type (DOCTYPE), which annotations do not need and attacks use"
+        )
 
     parser.StartElementHandler = start
     parser.EndElementHandler = end
@@ -89,10 +91,10 @@ def parse(data: bytes) -> ElementTree.Element:
 def _size(root: ElementTree.Element) -> tuple[int, int]:
     size = root.find("size")
     if size is None:
-        raise ValueError("it states no size of the image")
+        raise ValueError("it does not state the image's size")
     height, width = (_number(size, tag) for tag in ("height", "width"))
     if min(height, width) < 1 or not (height.is_integer() and width.is_integer()):
-        raise ValueError(f"it states that the image is {width:g} x {height:g} pixels")
+        raise ValueError(f"it states an image size of {width:g} x {height:g} pixels")
     return int(height), int(width)
 
 
@@ -116,5 +118,5 @@ def _number(parent: ElementTree.Element, tag: str) -> float:
     except ValueError:
         value = math.nan
     if not math.isfinite(value):
-        raise ValueError(f"its {parent.tag} has the {tag} '{text.strip()[:40]}', which is no number")
+        raise ValueError(f"its {parent.tag} has the {tag} '{text.strip()[:40]}', which is not a number")
     return value

@@ -1,4 +1,4 @@
-"""Pascal VOC's folder layout: where images, masks, boxes and split lists lie."""
+"""Pascal VOC's folder layout: images, masks, boxes and split lists."""
 
 from __future__ import annotations
 
@@ -15,19 +15,19 @@ from attnlab.errors import AttnlabError
 VOC_CLASSES = ["background", "aeroplane", "bicycle", "bird", "boat", "bottle", "bus", "car", "cat", "chair"]
 VOC_CLASSES += ["cow", "diningtable", "dog", "horse", "motorbike", "person", "pottedplant", "sheep", "sofa"]
 VOC_CLASSES += ["train", "tvmonitor"]
-"""The classes of Pascal VOC; detection is without the background."""
+"""The classes of Pascal VOC; detection has no background."""
 
 NEEDED_FOLDERS = {
     "Segmentation": ("JPEGImages", "SegmentationClass", "ImageSets/Segmentation"),
     "Main": ("JPEGImages", "Annotations", "ImageSets/Main"),
 }
-"""What there must be, by the folder of the lists: those of segmentation, or of detection."""
+"""Required folders, by the folder of the lists: for segmentation or detection."""
 
 
 def colour_map(num_classes: int) -> list[list[int]]:
     """Pascal VOC's colours, RGB in 0..255, of at most 256 classes.
 
-    They are the bits of the index, dealt out to red, green and blue from the top bit down.
+    They are the bits of the index, distributed over red, green and blue from the top bit down.
     """
     return [
         [sum((index >> 3 * bit + channel & 1) << 7 - bit for bit in range(3)) for channel in range(3)]
@@ -39,7 +39,7 @@ class VOCFolder:
     """A folder in Pascal VOC's layout.
 
     Args:
-        folder: The folder that holds ``JPEGImages``, ``ImageSets`` and the masks or annotations.
+        folder: The folder with ``JPEGImages``, ``ImageSets`` and the masks or annotations.
         lists: The folder in ``ImageSets`` with the split lists: ``"Segmentation"``, or ``"Main"`` for
             detection.
     """
@@ -53,17 +53,17 @@ class VOCFolder:
     def find(
         cls, root: str, year: str, how_to_get: str, lists: str = "Segmentation", itself: bool = True
     ) -> VOCFolder:
-        """The layout's folder in a root that is it, or holds ``VOC<year>``, or ``VOCdevkit/VOC<year>``.
+        """The folder of the layout: the root, or ``VOC<year>`` or ``VOCdevkit/VOC<year>`` in it.
 
         Args:
             root: Where to look.
-            year: The release that is looked for.
-            how_to_get: The last sentence of the error, for when it is not there.
-            lists: As of the class.
+            year: The release to look for.
+            how_to_get: The last sentence of the error if it is missing.
+            lists: As for the class.
             itself: Whether the root may be the folder itself.
 
         Raises:
-            AttnlabError: There is none, or only part of one, or that of another year.
+            AttnlabError: It is missing, incomplete, or of another year.
         """
         top = Path(root)
         needed = NEEDED_FOLDERS[lists]
@@ -77,7 +77,7 @@ class VOCFolder:
         folder = started[0]
         missing = [part for part in needed if not (folder / part).is_dir()]
         if missing:
-            raise AttnlabError(f"'{folder}' is not complete: {', '.join(missing)} is not there. {how_to_get}")
+            raise AttnlabError(f"'{folder}' is incomplete: {', '.join(missing)} is missing. {how_to_get}")
         other = re.fullmatch(r"VOC(\d{4})", folder.resolve().name)
         if other and other[1] != year:
             raise AttnlabError(
@@ -86,10 +86,10 @@ class VOCFolder:
         return cls(folder, lists)
 
     def list_file(self, split: str) -> Path:
-        """Where the list of a split is, ``valid.txt`` for ``val``, ``Train.TXT`` for ``train``, or would be.
+        """The file of a split's list, existing or not; ``valid.txt`` for ``val`` is found, too.
 
         Raises:
-            AttnlabError: Several may be meant.
+            AttnlabError: It is ambiguous.
         """
         usual = self.folder / "ImageSets" / self.lists / f"{split}.txt"
         if usual.is_file():
@@ -98,21 +98,21 @@ class VOCFolder:
         found = split_called(split, there)
         if len(found) > 1:
             raise AttnlabError(
-                f"No split '{split}': '{usual}' is not there, and {listed(found)} may be meant. Name the "
-                "list with --data.val_split or --data.test_split, or rename it."
+                f"No split '{split}': '{usual}' does not exist, but {listed(found)} may be meant. Choose "
+                "the list with --data.val_split or --data.test_split, or rename it."
             )
         return there[found[0]] if found else usual
 
     def names(self, split: str) -> list[str]:
-        """The names of the images of a split, a list's name without ``.txt``, in the list's order.
+        """The names of a split's images, in the list's order; a split is a list's name without ``.txt``.
 
         Raises:
-            AttnlabError: There is no such list, it is in an unknown encoding, empty, or names an image twice.
+            AttnlabError: The list does not exist, has an unknown encoding, is empty, or names an image twice.
         """
         path = self.list_file(split)
         if not path.is_file():
             known = ", ".join(sorted(self._there(f"ImageSets/{self.lists}", (".txt",)))) or "none"
-            raise AttnlabError(f"No split '{split}': '{path}' is not there. Known: {known}.")
+            raise AttnlabError(f"No split '{split}': '{path}' does not exist. Known: {known}.")
         names = self._names(read_lines(path))
         if not names:
             raise AttnlabError(f"The split list '{path}' is empty.")
@@ -125,11 +125,11 @@ class VOCFolder:
         return names
 
     def image(self, name: str) -> Path:
-        """An image's file: VOC's own ``.jpg``, or, in data made after VOC's model, any that is there."""
+        """An image's file: VOC's ``.jpg``, or another format that exists."""
         return self._file("JPEGImages", name, IMAGE_SUFFIXES)
 
     def mask(self, name: str, folder: str = "SegmentationClass") -> Path:
-        """The file of an image's mask, in one of the folders with masks."""
+        """The file of an image's mask, in one of the mask folders."""
         return self._file(folder, name, (".png",))
 
     def annotation(self, name: str) -> Path:
@@ -137,12 +137,12 @@ class VOCFolder:
         return self._file("Annotations", name, (".xml",))
 
     def _file(self, folder: str, name: str, suffixes: tuple[str, ...]) -> Path:
-        """The file of a name, or, where there is none, the one that there usually is."""
+        """The file of a name or, if there is none, the usual one."""
         usual = self.folder / folder / f"{name}{suffixes[0]}"
         return self._there(folder, suffixes).get(name, usual)
 
     def _there(self, folder: str, suffixes: tuple[str, ...]) -> dict[str, Path]:
-        """The files that end so, in capitals or not, by their names without it; of several, the usual one."""
+        """The files with these suffixes, in any case, by name without suffix; of several, the usual one."""
         if folder not in self._listed:
             place = self.folder / folder
             files = [place / name for name in listing(place)[0] if name.lower().endswith(suffixes)]
@@ -151,31 +151,31 @@ class VOCFolder:
         return self._listed[folder]
 
     def _names(self, lines: list[str]) -> list[str]:
-        """The images that the lines of a list are about.
+        """The images in a list's lines.
 
-        A line holds a name, which may have spaces in it; or the paths of an image and its mask; or, in lists
-        of one class as VOC has them, a name and 1, 0 or -1. "photo 1" may be either: the list is of the
-        latter kind if all lines end so and none of them, as a whole, is an image.
+        A line is a name, possibly with spaces; the paths of an image and its mask; or, in VOC's per-class
+        lists, a name and 1, 0 or -1. As "photo 1" is ambiguous, a list is per class if all lines end so and
+        none, as a whole, is an image.
         """
         images = self._there("JPEGImages", IMAGE_SUFFIXES)
         flagged = [_FLAGGED.fullmatch(line) for line in lines]
-        if all(flagged) and not any(_plain(line) in images for line in lines):
-            return [_plain(match[1]) for match in flagged if match]
+        if all(flagged) and not any(_bare_name(line) in images for line in lines):
+            return [_bare_name(match[1]) for match in flagged if match]
         names = []
         for line in lines:
-            paths = None if _plain(line) in images else _TWO_PATHS.fullmatch(line)
-            names.append(_plain(paths[paths.lastgroup or 0] if paths else line))
+            paths = None if _bare_name(line) in images else _TWO_PATHS.fullmatch(line)
+            names.append(_bare_name(paths[paths.lastgroup or 0] if paths else line))
         return names
 
 
-def _plain(name: str) -> str:
-    """A name without the folders before it and an image's suffix."""
+def _bare_name(name: str) -> str:
+    """A name without folders and image suffix."""
     path = Path(name.replace("\\", "/"))
     return path.stem if path.suffix.lower() in IMAGE_SUFFIXES else path.name
 
 
 _SUFFIX = "|".join(re.escape(suffix) for suffix in IMAGE_SUFFIXES)
-# An image's path and another one, e.g. "/JPEGImages/my dog.jpg /Masks/my dog.png", or parted by a tab.
+# An image's path and another, e.g. "/JPEGImages/my dog.jpg /Masks/my dog.png", or separated by a tab.
 _TWO_PATHS = re.compile(
     rf"(?:(?P<file>.+?(?:{_SUFFIX}))\s+\S.*(?:{_SUFFIX})|(?P<path>\S*/\S*)\s+\S*/\S*|(?P<field>[^\t]+)\t.+)",
     re.IGNORECASE,

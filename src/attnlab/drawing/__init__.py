@@ -1,1 +1,1 @@
-"""Pictures of what a network saw and said: arrays in, arrays out; no file, display or global setting."""
+"""Drawing of results: arrays in, arrays out; no files, display or global settings."""

@@ -1,4 +1,4 @@
-"""Labelled boxes on pictures: truths beside detections, with what was missed and what is false."""
+"""Labelled boxes on images: ground truth next to detections, with missed and false ones."""
 
 from __future__ import annotations
 
@@ -17,24 +17,24 @@ from attnlab.drawing.figures import GREY, WHITE, WRONG, words
 from attnlab.drawing.layout import framed, panel, stacked, swatch
 from attnlab.drawing.pixels import Colour, Palette, Pixels, as_pixels, fitted_to
 
-# Above so many boxes lines and letters become smaller; only so many of the best have a label.
+# Above this many boxes, lines and letters are smaller; only this many of the best have a label.
 CROWDED, LABELLED = 15, 40
 BLACK: Colour = (0, 0, 0)
-# Colours of what is known of a box, in place of its class's.
+# Colours by verdict, instead of by class.
 VERDICTS = {"right": (0, 200, 110), "wrong": (225, 30, 30), "not scored": (170, 170, 170)}
 KEY = {"right": "found", "wrong": "missed or false", "not scored": "crowd or difficult"}
 
 
 @dataclass(frozen=True)
 class Box:
-    """A box with what is written at it.
+    """A box and its label.
 
     Attributes:
         corners: x0, y0, x1, y1 in pixels.
         label: Class.
-        score: In 0..1; None for a truth.
-        note: What else is to be known of it (``crowd``, ``difficult``); such a box is dashed.
-        verdict: A key of ``VERDICTS``, which has its colour; nothing for the colour of the class.
+        score: In 0..1; None for ground truth.
+        note: A note (``crowd``, ``difficult``); such a box is dashed.
+        verdict: A key of ``VERDICTS``, which gives its colour; empty for the class's colour.
     """
 
     corners: tuple[float, float, float, float]
@@ -63,24 +63,24 @@ def truths(target: Mapping[str, Any]) -> list[Box]:
 
 
 def scaled(boxes: Sequence[Box], factors: tuple[float, float]) -> list[Box]:
-    """The boxes on a picture that has grown by the given factors of x and y."""
+    """The boxes scaled by the given factors of x and y."""
     grown = np.array([box.corners for box in boxes]).reshape(-1, 4) * [*factors, *factors]
     return [replace(box, corners=tuple(corners)) for box, corners in zip(boxes, grown.tolist(), strict=True)]
 
 
 def bright(palette: Palette) -> list[Colour]:
-    """The palette with its dark colours, in which thin lines are lost, made lighter at the same hue."""
+    """The palette with dark colours, in which thin lines are hard to see, made lighter at the same hue."""
     colours = rgb_to_hsv(np.asarray(palette).reshape(-1, 3) / 255)
     colours[:, 2] = 0.59 + 0.41 * colours[:, 2]
     return [(r, g, b) for r, g, b in (255 * hsv_to_rgb(colours)).round().astype(int).tolist()]
 
 
 def draw_boxes(image: Pixels, boxes: Sequence[Box], names: Sequence[str], palette: Palette) -> Pixels:
-    """A picture with outlines in the colours of classes, or verdicts, and labels with names and scores.
+    """An image with outlines in the colours of classes or verdicts, and labels with names and scores.
 
-    Detections have a dark rim, truths a white one; what lies outside the picture is cut off. Labels stay
-    inside it and off each other: those of lower scores move, and are left out where there is no room. Dark
-    colours of the palette are drawn lighter, see ``bright``.
+    Detections have a dark rim, ground truth a white one; boxes are clipped to the image. Labels stay inside
+    and do not overlap: those of lower scores are moved, or left out if there is no room. Dark colours are
+    drawn lighter, see ``bright``.
     """
     height, width = image.shape[:2]
     crowded = len(boxes) > CROWDED
@@ -89,10 +89,10 @@ def draw_boxes(image: Pixels, boxes: Sequence[Box], names: Sequence[str], palett
     classes = bright([palette[box.label] for box in boxes]) if boxes else []
     colours = [VERDICTS.get(box.verdict, colour) for box, colour in zip(boxes, classes, strict=True)]
     corners, size = torch.tensor([box.corners for box in boxes]).reshape(-1, 4), torch.tensor([width, height])
-    # First and last pixels inside the picture, one each at least.
+    # First and last pixels inside the image, at least one each.
     first = corners[:, :2].round().long().clamp(min=0).minimum(size - 1)
     places = torch.cat([first, first.maximum(corners[:, 2:].round().long().minimum(size) - 1)], 1)
-    # Higher scores lie on top; truths have none: the larger ones lie below.
+    # Higher scores are on top; among ground truth, larger boxes are below.
     areas = (corners[:, 2:] - corners[:, :2]).prod(1).tolist()
     order = sorted(range(len(boxes)), key=lambda i: (boxes[i].score or 0.0, -areas[i]))
 
@@ -105,7 +105,7 @@ def draw_boxes(image: Pixels, boxes: Sequence[Box], names: Sequence[str], palett
         return draw_bounding_boxes(page, places[chosen], colors=[colours[i] for i in chosen], width=thick)
 
     page = torch.tensor(image).permute(2, 0, 1)
-    # torchvision has no dashes: these outlines are seen through stripes.
+    # torchvision has no dashes: these outlines are masked by stripes.
     stripes = (torch.arange(height)[:, None] + torch.arange(width)) % (8 * thick + 4) < 5 * thick + 2
     page = torch.where(stripes, outlined(page, [i for i in order if boxes[i].note]), page)
     drawn = as_pixels(outlined(page, [i for i in order if not boxes[i].note]))
@@ -137,12 +137,12 @@ def detection_panel(
     max_side: int,
     min_score: float,
 ) -> Pixels:
-    """Truths and detections of an image side by side: right ones green, missed and false ones red.
+    """Ground truth and detections side by side: correct ones green, missed and false ones red.
 
     The image, (3, h, w) in 0..1, is drawn with a longest side of ``max_side`` pixels. Objects and detections
-    (``boxes`` (M, 4) xyxy, ``scores`` (M,), ``labels`` (M,)) are in the image's pixels; where the objects are
-    not known (None), the detections stand alone, in the colours of their classes. Those of a score below
-    ``min_score`` are not drawn, and find nothing.
+    (``boxes`` (M, 4) xyxy, ``scores`` (M,), ``labels`` (M,)) are in the image's pixels; without objects
+    (None), only the detections are drawn, in their classes' colours. Those with a score below ``min_score``
+    are ignored.
     """
     pixels, factors = fitted_to(image, max_side, max_side)
     found = detected(detections, min_score)
@@ -172,14 +172,14 @@ def detection_panel(
 def judged(objects: Sequence[Box], found: Sequence[Box]) -> tuple[list[Box], list[Box]]:
     """Objects and detections with their verdicts.
 
-    Detections choose in the order of their scores, each the free object of its class that it overlaps most,
-    from an IoU of 0.5. Crowds and difficult objects are not scored, nor are detections that lie on one.
+    By descending score, each detection takes the free object of its class that it overlaps most, at an IoU of
+    at least 0.5. Crowd and difficult objects are not scored, nor are detections on them.
     """
     a = np.array([box.corners for box in found]).reshape(-1, 1, 4)
     b = np.array([box.corners for box in objects]).reshape(1, -1, 4)
     both = (np.minimum(a[..., 2:], b[..., 2:]) - np.maximum(a[..., :2], b[..., :2])).clip(0).prod(-1)
     own, other = ((x[..., 2:] - x[..., :2]).prod(-1) for x in (a, b))
-    # Of a crowd, the share of the detection that lies on it.
+    # For a crowd, the share of the detection that lies on it.
     union = np.where([box.note == "crowd" for box in objects], own, own + other - both)
     same = np.equal.outer([box.label for box in found], [box.label for box in objects])
     near = np.where(same & (both >= 0.5 * union), both / np.maximum(union, 1e-9), 0)

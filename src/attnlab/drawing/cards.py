@@ -1,4 +1,4 @@
-"""Sheets of small pictures with captions."""
+"""Sheets of thumbnails with captions."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ MARGIN, GAP, PADDING, FRAME, NARROWEST = 16, 10, 7, 4, 150
 
 
 @dataclass(frozen=True)
-class Line:
-    """A line of a caption: a text at the left, cut where too long (a path in its middle), a figure right."""
+class CaptionLine:
+    """A line of a caption: a text, shortened if too long (a path in its middle), and a figure."""
 
     text: str
     figure: str = ""
@@ -28,20 +28,20 @@ class Line:
 
 @dataclass(frozen=True)
 class Card:
-    """A picture (H, W, 3), its caption, and a colour around it (``figures.RIGHT`` or ``WRONG``) or None."""
+    """An image (H, W, 3), its caption, and the frame's colour (``figures.RIGHT`` or ``WRONG``) or None."""
 
     image: Pixels
-    lines: Sequence[Line] = field(default_factory=tuple)
+    lines: Sequence[CaptionLine] = field(default_factory=tuple)
     frame: Colour | None = None
 
 
-def path_line(name: str) -> Line:
+def path_line(name: str) -> CaptionLine:
     """A file's name, small and grey."""
-    return Line(name, colour=GREY, size=10, is_path=True)
+    return CaptionLine(name, colour=GREY, size=10, is_path=True)
 
 
 def sheet(cards: Sequence[Card], title: str, columns: int = 6) -> Pixels:
-    """Cards, which may be none, in rows of at most so many columns below a title: RGB, uint8 (H, W, 3)."""
+    """Any number of cards in rows of at most ``columns`` below a title: RGB, uint8 (H, W, 3)."""
     parts = [words(title, TITLE, bold=True)]
     if cards:
         size = np.max([card.image.shape[:2] for card in cards], 0) + 2 * FRAME
@@ -54,7 +54,7 @@ def sheet(cards: Sequence[Card], title: str, columns: int = 6) -> Pixels:
 
 
 def _drawn(card: Card, height: int, width: int) -> Pixels:
-    """One card: its picture in the middle of (height, width), and its caption below."""
+    """One card: its image centred in (height, width), and its caption below."""
     picture = card.image if card.frame is None else margin(card.image, FRAME, card.frame)
     parts = [framed(picture, height, width, GROUND, 0.5)]
     for line in card.lines:

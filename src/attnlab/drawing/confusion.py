@@ -16,10 +16,10 @@ from numpy.typing import NDArray
 from attnlab.drawing.figures import axes_at, fitted, new_figure, pixels_of, plain_style
 from attnlab.drawing.pixels import Pixels, percent
 
-# Up to so many classes are drawn whole with their names, and of more only so many, the most confused ones;
-# up to so many have percentages in their cells.
+# Limits on the number of classes: drawn completely with names; else this many, the most confused ones; with
+# percentages in the cells.
 NAMED, CONFUSED, WRITTEN = 40, 20, 25
-# In pixels: room for a name, the upper edge of a matrix, a row of the list, its width, a small whole matrix.
+# In pixels: width of a name, top of a matrix, height of a list row, its width, side of the small matrix.
 NAME, TOP, ROW, LIST, WHOLE = 150, 60, 36, 340, 320
 MARKS = (0, 0.01, 0.05, 0.1, 0.25, 0.5, 1)
 EMPTY: dict[str, Any] = {"facecolor": "0.85", "hatch": "////", "edgecolor": "0.6"}
@@ -35,7 +35,7 @@ def row_shares(matrix: Matrix) -> Shares:
 
 
 def most_confused(matrix: Matrix, count: int) -> list[tuple[int, int, int, int]]:
-    """Truth, predicted class, how often, and of how many images, most frequent confusion first."""
+    """True class, predicted class, count, and images of the true class; most frequent first."""
     wrong, sums = np.array(matrix), np.asarray(matrix).sum(1)
     np.fill_diagonal(wrong, 0)
     order = np.argsort(-wrong, axis=None, kind="stable")[:count]
@@ -44,10 +44,10 @@ def most_confused(matrix: Matrix, count: int) -> list[tuple[int, int, int, int]]
 
 
 def confusion_picture(matrix: Matrix, names: Sequence[str], pairs: int = 12) -> Pixels:
-    """The matrix in shares of its rows; of more than 40 classes, the 20 that are confused most.
+    """The confusion matrix in shares of its rows; with more than 40 classes, the 20 most confused.
 
-    Beside these stand so many of the most confused pairs, as bars, and the whole matrix, small. The matrix
-    has counts, int64 (K, K); rows are the truth, columns what was predicted.
+    With these it shows the most confused pairs as bars, and the whole matrix in small. The matrix has counts,
+    int64 (K, K); rows are true classes, columns predictions.
     """
     matrix = np.asarray(matrix)
     shares, images = row_shares(matrix), int(matrix.sum())
@@ -57,11 +57,11 @@ def confusion_picture(matrix: Matrix, names: Sequence[str], pairs: int = 12) -> 
         chosen, listed = list(dict.fromkeys(k for pair in worst for k in pair[:2]))[:CONFUSED], worst[:pairs]
         title = f"The {len(chosen)} most confused of {title}" if listed else f"{title}, none confused"
     if images:
-        title += f": {images} images, {percent(np.trace(matrix) / images)} right"
+        title += f": {images} images, {percent(np.trace(matrix) / images)} correct"
     side = len(chosen) * (max(30, min(60, 400 // max(1, len(chosen)))) if len(chosen) <= WRITTEN else 20)
     left, right = NAME + 60, NAME + 60 + side + 110
     with plain_style([names[k] for k in [*chosen, *(k for pair in listed for k in pair[:2])]]):
-        # What is too large is cut off in the end.
+        # The excess is cropped at the end.
         figure = new_figure(right + 600, TOP + max(side + NAME + 60, len(listed) * ROW + WHOLE + 150, 360))
         figure.suptitle(title, x=left / figure.bbox.width, y=1 - 20 / figure.bbox.height, ha="left")
         if chosen:
@@ -87,13 +87,13 @@ def confusion_picture(matrix: Matrix, names: Sequence[str], pairs: int = 12) -> 
 
 
 def _matrix(axes: Axes, shares: Shares) -> AxesImage:
-    """Shares in 0..1 as blues, with percentages where there are few; rows without images are hatched."""
+    """Shares in 0..1 as blues, with percentages if there are few; rows without images are hatched."""
     classes = len(shares)
     cuts = np.arange(0, classes, -(-classes // WHOLE))
-    # Where several classes share a pixel, their largest share is seen. NaN is clear, and shows the patch.
+    # If several classes share a pixel, their largest share is shown. NaN is transparent and shows the patch.
     blocks = np.fmax.reduceat(np.fmax.reduceat(shares, cuts, 0), cuts, 1)
     extent = (-0.5, classes - 0.5, classes - 0.5, -0.5)
-    # By the square root, one confusion in a hundred is told from none.
+    # With the square root, one confusion in a hundred is visible.
     image = axes.imshow(
         blocks, "Blues", PowerNorm(0.5, 0, 1), aspect="auto", extent=extent, interpolation="nearest"
     )

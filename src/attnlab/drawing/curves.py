@@ -1,4 +1,4 @@
-"""Precision against recall of a detector, as a picture."""
+"""Precision-recall curves of a detector."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from attnlab.drawing.pixels import Pixels
 
 # COCO's grids: ten IoUs from 0.5 in steps of 0.05, 101 recalls from 0 in steps of 0.01.
 IOU_50, IOU_75, RECALLS = 0, 5, np.linspace(0, 1, 101)
-# Up to so many classes each have a colour; of more, so many of the best and of the worst.
+# Up to this many classes each have a colour; with more, this many of the best and of the worst.
 COLOURED, ENDS = 10, 4
 BEST, WORST = ("#08306b", "#08519c", "#3787c0", "#6aaed6"), ("#fb694a", "#e32f27", "#b81419", "#67000d")
 SIDE, NAME, FAINT = 360, 160, "0.78"
@@ -22,11 +22,11 @@ Entry = tuple[Curve, str, str]
 
 
 def precision_picture(precision: Curve, names: Sequence[str], title: str = "") -> Pixels | None:
-    """Precision against recall, the means over classes at the left and the classes at an IoU of 0.5 right.
+    """Precision-recall curves: means over classes at the left, single classes at an IoU of 0.5 at the right.
 
-    Of more than ten classes, the four best and the four worst by AP50 have a colour and a name, and the
-    others are thin and grey. The precision, (10, 101, K), is that of IoU 0.50 to 0.95 by recall 0 to 1 by
-    class, in 0..1, and -1 for classes without truths; there is no picture where none has any.
+    With more than ten classes, the four best and the four worst by AP50 have a colour and a name; the others
+    are thin and grey. The precision, (10, 101, K), is for IoU 0.50 to 0.95, recall 0 to 1 and class, in 0..1,
+    and -1 for classes without ground truth; None if no class has any.
     """
     known = np.flatnonzero((np.asarray(precision) > -1).all((0, 1))).tolist()
     if not known:
@@ -43,12 +43,12 @@ def precision_picture(precision: Curve, names: Sequence[str], title: str = "") -
         figure.suptitle(title, x=60 / figure.bbox.width, y=1 - 10 / figure.bbox.height, ha="left")
         for x, what, heading, entries in plots:
             axes = axes_at(figure, x, 70, SIDE, SIDE)
-            # A line along the border would be half outside.
+            # Otherwise a line along the border would be half outside.
             axes.set(xlim=(0, 1.01), ylim=(0, 1.01), xlabel="recall", ylabel="precision", title=what)
             axes.grid(color="0.9")
             axes.spines[["top", "right"]].set_visible(False)
             for curve, text, colour in entries:
-                # Several curves in one have gaps between them. The space is for names that begin with a "_".
+                # Several curves in one line, separated by gaps. The space is for names that begin with "_".
                 recalls, faint = np.resize([*RECALLS, np.nan], len(curve)), colour == FAINT
                 axes.plot(
                     recalls, curve, color=colour, label=f" {text}", lw=0.5 if faint else 2, zorder=2 - faint
@@ -59,7 +59,7 @@ def precision_picture(precision: Curve, names: Sequence[str], title: str = "") -
 
 
 def _classes(curves: Curve, names: Sequence[str]) -> list[Entry]:
-    """The classes' curves (101, K), from the highest AP50 down."""
+    """The classes' curves (101, K), by descending AP50."""
     scores = curves.mean(0)
     order = np.argsort(-scores, kind="stable").tolist()
 

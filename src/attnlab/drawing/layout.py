@@ -1,4 +1,4 @@
-"""Pictures put together: side by side, one below the other, with a legend."""
+"""Composing images: side by side, stacked, with a legend."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ import numpy as np
 from attnlab.drawing.figures import GREY, TITLE, WHITE, words
 from attnlab.drawing.pixels import Colour, Pixels
 
-# A legend has at most so many entries; pictures with text are not narrower.
+# Maximum number of legend entries; minimum width of pictures with text.
 MOST, NARROWEST = 24, 200
 
 
 def framed(picture: Pixels, height: int, width: int, ground: Colour = WHITE, place: float = 0) -> Pixels:
-    """The picture on a sheet (height, width, 3) of a colour, at its upper left; in its middle with 0.5."""
+    """An image on a sheet (height, width, 3) of a colour, at the upper left, or centred with 0.5."""
     sheet = np.empty((height, width, 3), np.uint8)
     sheet[:] = ground
     high, wide = picture.shape[:2]
@@ -24,12 +24,12 @@ def framed(picture: Pixels, height: int, width: int, ground: Colour = WHITE, pla
 
 
 def margin(picture: Pixels, size: int, ground: Colour = WHITE) -> Pixels:
-    """The picture with so many pixels of a colour on all sides."""
+    """An image with a margin of a colour."""
     return framed(picture, picture.shape[0] + 2 * size, picture.shape[1] + 2 * size, ground, 0.5)
 
 
 def stacked(parts: Sequence[Pixels], axis: int, gap: int = 0, ground: Colour = WHITE) -> Pixels:
-    """Pictures one below the other (axis 0) or side by side (axis 1), aligned at their upper left corners."""
+    """Images stacked vertically (axis 0) or horizontally (axis 1), aligned at their upper left corners."""
     size = [max(part.shape[0] for part in parts), max(part.shape[1] for part in parts)]
     cells = []
     for left, part in zip(range(len(parts) - 1, -1, -1), parts, strict=True):
@@ -39,7 +39,7 @@ def stacked(parts: Sequence[Pixels], axis: int, gap: int = 0, ground: Colour = W
 
 
 def grid(panels: Sequence[Pixels], columns: int = 2) -> Pixels:
-    """Panels of any sizes on one white sheet, from left to right, in rows as high as they must be."""
+    """Panels of any size on a white sheet, in rows from left to right."""
     width = max(panel.shape[1] for panel in panels)
     cells = [framed(panel, panel.shape[0], width) for panel in panels]
     return stacked([stacked(cells[i : i + columns], 1) for i in range(0, len(cells), columns)], 0)
@@ -51,7 +51,7 @@ def swatch(colour: Sequence[int]) -> Pixels:
 
 
 def legend(entries: Sequence[tuple[Pixels, str]], width: int) -> Pixels:
-    """Swatches with their names, in lines of at most ``width`` pixels; of very many the first ones."""
+    """Swatches with names, in lines of at most ``width`` pixels; at most the first `MOST`."""
     pieces = [
         stacked([framed(mark, 18, 13, place=0.5), words(name, width=width - 20)], 1, 5)
         for mark, name in entries[:MOST]
@@ -69,8 +69,8 @@ def legend(entries: Sequence[tuple[Pixels, str]], width: int) -> Pixels:
 def panel(
     name: str, note: str, cells: Sequence[tuple[Pixels, Pixels]], key: Sequence[tuple[Pixels, str]]
 ) -> Pixels:
-    """Pictures side by side, with a caption above each, below a name and a note and above a legend."""
-    # Narrow pictures have room for their captions.
+    """Captioned images side by side, below a name and a note and above a legend."""
+    # Leave room for captions of narrow images.
     width = max(NARROWEST, *(part.shape[1] for cell in cells for part in cell))
     row = stacked(
         [framed(cell, cell.shape[0], width) for cell in (stacked(pair, 0, 2) for pair in cells)], 1, 8

@@ -1,4 +1,4 @@
-"""Class maps over pictures, and where they are wrong."""
+"""Class maps over images, and their mistakes."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ from attnlab.drawing.pixels import Palette, Pixels, as_pixels, drawn_to, percent
 
 # VOC's colour for borders, in the files of masks.
 IGNORE_COLOUR = (224, 224, 192)
-# A prediction over a smaller picture is enlarged up to this side.
+# Overlays of smaller images are enlarged up to this side.
 SMALL = 320
 Mask = NDArray[np.bool_]
 
 
 def palette_image(classes: Pixels, palette: Palette) -> Image.Image:
-    """A palette image whose pixel values are the classes, uint8 (H, W), as Pascal VOC stores its masks."""
+    """A palette image of classes, uint8 (H, W), as in Pascal VOC's masks."""
     image = Image.fromarray(classes)
     table = np.full((256, 3), IGNORE_COLOUR, np.uint8)
     table[: len(palette)] = palette
@@ -34,10 +34,10 @@ def palette_image(classes: Pixels, palette: Palette) -> Image.Image:
 def mask_over(
     image: Pixels, classes: Pixels, palette: Palette, opacity: float = 0.5, ignore_index: int = 255
 ) -> Pixels:
-    """The colours of all classes but 0 (background) over a picture, with solid edges and a white rim.
+    """The colours of all classes but 0 (background) over an image, with solid edges and a white rim.
 
     Image (H, W, 3) and classes (H, W) are uint8; the opacity, in 0..1, is the share of the class's colour.
-    Pixels of ``ignore_index``, which are not scored, or of no class of the palette, are hatched.
+    Pixels of ``ignore_index`` or without a class in the palette are hatched.
     """
     ignored = (classes == ignore_index) | (classes >= len(palette))
     inside = (classes != 0) & ~ignored
@@ -52,7 +52,7 @@ def mask_over(
 
 
 def mistakes_over(image: Pixels, truth: Pixels, prediction: Pixels, ignore_index: int = 255) -> Pixels:
-    """The picture in pale grey; red where truth and prediction (H, W) differ, hatched if ignored."""
+    """The image in pale grey; red where truth and prediction (H, W) differ, hatched where ignored."""
     pale = (110 + 0.55 * np.asarray(Image.fromarray(image).convert("L").convert("RGB"))).astype(np.uint8)
     ignored = truth == ignore_index
     return _hatched(_tinted(pale, {0: (truth != prediction) & ~ignored}, [WRONG], 0.85), ignored)
@@ -68,11 +68,11 @@ def segmentation_panel(
     max_side: int,
     ignore_index: int = 255,
 ) -> Pixels:
-    """Picture, truth, prediction and mistakes side by side, with this picture's scores and a legend.
+    """Image, truth, prediction and mistakes side by side, with the image's scores and a legend.
 
-    The image is uint8 (3, h, w), truth and prediction are classes (H, W), and the pictures have their aspect:
-    larger ones are shrunk to a longest side of ``max_side`` pixels, small ones enlarged by a whole factor.
-    Pixels whose truth is ``ignore_index`` are hatched, and not scored.
+    The image is uint8 (3, h, w), truth and prediction are classes (H, W), with the image's aspect ratio:
+    larger images are shrunk to a longest side of ``max_side`` pixels, small ones enlarged by an integer
+    factor. Pixels whose truth is ``ignore_index`` are hatched and not scored.
     """
     maps = [torch.as_tensor(x).to("cpu", torch.uint8) for x in (truth, prediction)]
     right, iou = _scores(maps[0].numpy(), maps[1].numpy(), ignore_index)
@@ -89,14 +89,14 @@ def segmentation_panel(
     if (true == ignore_index).any():
         key.append((_hatched(swatch(GREY), np.ones((13, 13), bool)), "not scored"))
     key += _entries(np.concatenate([true, guessed]), class_names, palette)
-    scores = f"{percent(right)} of pixels right, mIoU {percent(iou)}"
+    scores = f"{percent(right)} of pixels correct, mIoU {percent(iou)}"
     return panel(name, scores, [(words(what), picture) for what, picture in pictures.items()], key)
 
 
 def overlay_with_legend(
     image: Pixels, classes: Pixels, class_names: Sequence[str], palette: Palette
 ) -> Pixels:
-    """Classes uint8 (H, W) over their picture (H, W, 3), both enlarged where small, with a legend below."""
+    """Classes uint8 (H, W) over their image (H, W, 3), both enlarged if small, with a legend below."""
     times = max(1, SMALL // max(classes.shape))
     image, classes = (x.repeat(times, 0).repeat(times, 1) for x in (image, classes))
     width = max(image.shape[1], NARROWEST)
@@ -106,7 +106,7 @@ def overlay_with_legend(
 
 
 def _tinted(image: Pixels, masks: dict[int, Mask], palette: Palette, opacity: float) -> Pixels:
-    """A new picture with the classes' colours laid over their masks (H, W)."""
+    """A new image with the classes' colours over their masks (H, W)."""
     if not masks:
         return image.copy()
     where = torch.from_numpy(np.stack(list(masks.values())))
@@ -117,7 +117,7 @@ def _tinted(image: Pixels, masks: dict[int, Mask], palette: Palette, opacity: fl
 
 
 def _hatched(image: Pixels, where: Mask) -> Pixels:
-    """The picture, whitened and hatched where a mask (H, W) is set; changed in place."""
+    """The image, whitened and hatched where a mask (H, W) is set; changed in place."""
     rows, columns = np.nonzero(where)
     shade = np.where((rows + columns) % 5 < 2, 80, 250)[:, None]
     image[rows, columns] = (0.25 * image[rows, columns] + 0.75 * shade).astype(np.uint8)
@@ -125,13 +125,13 @@ def _hatched(image: Pixels, where: Mask) -> Pixels:
 
 
 def _entries(classes: Pixels, names: Sequence[str], palette: Palette) -> list[tuple[Pixels, str]]:
-    """Legend entries of the classes shown, those of the largest area first; the background has none."""
+    """Legend entries of the classes shown, by descending area, without background."""
     areas = np.bincount(classes.ravel(), minlength=256)[: len(names)]
     return [(swatch(palette[k]), names[k]) for k in np.argsort(-areas, kind="stable") if k and areas[k]]
 
 
 def _scores(truth: Pixels, prediction: Pixels, ignore_index: int) -> tuple[float, float]:
-    """Share of right pixels, and the mean IoU of the classes in either map; NaN where no pixel is scored."""
+    """Pixel accuracy, and the mean IoU of the classes in either map; NaN if no pixel is scored."""
     known = truth != ignore_index
     pairs = np.ravel_multi_index((truth[known], prediction[known]), (256, 256))
     table = np.bincount(pairs, minlength=256 * 256).reshape(256, 256)

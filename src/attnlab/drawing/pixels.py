@@ -1,4 +1,4 @@
-"""Pictures as arrays, of a size that suits the eye."""
+"""Images as arrays, resized for viewing."""
 
 from __future__ import annotations
 
@@ -29,9 +29,9 @@ def resized(image: Tensor, size: tuple[int, int], mode: str) -> Tensor:
 
 
 def drawn_to(image: Tensor, size: tuple[int, int], max_side: int) -> Pixels:
-    """An image uint8 (3, h, w) as a picture of a size (height, width) that is fitted to ``max_side``.
+    """An image uint8 (3, h, w) resized to (height, width), fitted to ``max_side``.
 
-    A larger one is shrunk smoothly, a smaller one enlarged by a whole factor: its pixels become squares.
+    A larger image is shrunk smoothly, a smaller one enlarged by an integer factor to squares.
     """
     factor = max_side / max(size)
     factor = int(factor) if factor >= 1 else factor
@@ -40,12 +40,12 @@ def drawn_to(image: Tensor, size: tuple[int, int], max_side: int) -> Pixels:
 
 
 def thumbnail(image: Tensor, max_side: int) -> Pixels:
-    """An image uint8 (3, H, W) as a picture of at most ``max_side`` pixels a side, see ``drawn_to``."""
+    """An image uint8 (3, H, W) resized to at most ``max_side`` pixels per side, see ``drawn_to``."""
     return drawn_to(image, (image.shape[1], image.shape[2]), max_side)
 
 
 def fitted_to(image: Tensor, smallest: int, largest: int) -> tuple[Pixels, tuple[float, float]]:
-    """An image (3, h, w) in 0..1 as a picture, its longest side in bounds; and the factors of x and y."""
+    """An image (3, h, w) in 0..1 resized to a longest side in bounds; and the factors of x and y."""
     height, width = image.shape[1:]
     factor = min(max(height, width, smallest), largest) / max(height, width)
     size = (max(1, round(height * factor)), max(1, round(width * factor)))
@@ -59,7 +59,7 @@ def as_pixels(image: Tensor) -> Pixels:
 
 
 def percent(share: float) -> str:
-    """A share in 0..1 in per cent, with a decimal below ten: ``93%``, ``2.5%``, ``<0.1%``, ``NaN``."""
+    """A share in 0..1 as a percentage, with a decimal below ten: ``93%``, ``2.5%``, ``<0.1%``, ``NaN``."""
     value = 100 * share
     if value != value or 0 < value < 0.1:
         return "<0.1%" if value > 0 else "NaN"

@@ -1,4 +1,4 @@
-"""Scores that torchmetrics does not give as the tasks need them."""
+"""Metrics beyond torchmetrics."""
 
 from attnlab.metrics.classification import ClassificationResult, ClassificationScores
 from attnlab.metrics.detection import ClassAP, DetectionResult, DetectionScores

@@ -1,4 +1,4 @@
-"""Classification scores over a whole data set, from counts of integers."""
+"""Classification metrics over a whole data set, from integer counts."""
 
 from __future__ import annotations
 
@@ -11,18 +11,16 @@ from torchmetrics import Metric
 
 @dataclass(frozen=True)
 class ClassificationResult:
-    """What one pass over a data set came to.
+    """Scores of one pass over a data set.
 
     Attributes:
-        top1: Share of the images whose class is predicted, in 0..1; nan when nothing was scored.
-        top5: Share of the images whose class is among the five most likely, in 0..1; nan when nothing was
-            scored, None with fewer than five classes.
-        per_class: Share of the images of each class that are predicted as it, in 0..1, by class name; the
-            classes that have an image.
-        absent: Classes without an image. They have no accuracy of their own.
-        matrix: int64 (K, K) on the CPU; rows are truths, columns predictions. Images without a prediction
-            are in none of its cells.
-        images: How many images were scored.
+        top1: Top-1 accuracy, in 0..1; NaN if nothing was scored.
+        top5: Top-5 accuracy, in 0..1; NaN if nothing was scored, None with fewer than five classes.
+        per_class: Accuracy of each class that has images, in 0..1, by class name.
+        absent: Classes without images, which have no accuracy.
+        matrix: int64 (K, K) on the CPU; rows are true classes, columns predictions. Images without a
+            prediction are not included.
+        images: Number of images scored.
     """
 
     top1: float
@@ -36,12 +34,11 @@ class ClassificationResult:
 class ClassificationScores(Metric):
     """Top-1 and top-5 accuracy, per-class accuracy and the confusion matrix, accumulated in int64.
 
-    The state is counts alone, so its memory is K x K whatever the number of images. Integers add up the same
-    in any order, so the result does not depend on batch size or on how many processes shared the images.
+    The state is counts, K x K for any number of images. Integer sums do not depend on order, hence neither on
+    batch size nor on the number of processes.
 
-    Of equal logits, the one of the lower class index comes first, both for the prediction (top-1) and for the
-    five most likely classes (top-5). A network whose logits are all the same thus scores by chance. An image
-    with a NaN among its logits has no prediction: it is scored, and counts as wrong.
+    Among equal logits the lower class index ranks first, so a network with constant logits scores at chance
+    level. An image with NaN logits has no prediction and counts as wrong.
 
     Args:
         class_names: Name of each class, in the order of its index.
@@ -56,7 +53,7 @@ class ClassificationScores(Metric):
         super().__init__()
         self.class_names = list(class_names)
         classes = len(class_names)
-        # The last column is of the images without a prediction.
+        # The last column counts images without a prediction.
         self.add_state("counts", torch.zeros(classes, classes + 1, dtype=torch.int64), dist_reduce_fx="sum")
         self.add_state("top5_hits", torch.zeros((), dtype=torch.int64), dist_reduce_fx="sum")
 
@@ -78,20 +75,20 @@ class ClassificationScores(Metric):
         self.top5_hits += ((ahead.sum(1) < 5) & ~broken).sum()
 
     def compute(self) -> tuple[Tensor, Tensor]:
-        """The counts (K, K + 1), the last column of images without a prediction, and the hits of top-5."""
+        """The counts (K, K + 1), the last column for images without a prediction, and the top-5 hits."""
         return self.counts, self.top5_hits
 
     def result(self) -> ClassificationResult:
         """Scores over everything seen so far, on all processes together.
 
-        Must be called on every process, since it sums the processes' counts.
+        Must be called on every process, since it sums their counts.
         """
         counts, top5_hits = self.compute()
         return result_from_counts(counts, int(top5_hits), self.class_names)
 
 
 def result_from_counts(counts: Tensor, top5_hits: int, class_names: list[str]) -> ClassificationResult:
-    """Scores from the counts of `ClassificationScores.compute`: rows are truths, columns predictions."""
+    """Scores from the counts of `ClassificationScores.compute`: rows are true classes."""
     counts = counts.to("cpu", torch.int64)
     matrix = counts[:, :-1].clone()
     hits = matrix.diagonal()

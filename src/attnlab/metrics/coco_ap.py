@@ -21,15 +21,15 @@ THRESHOLDS, RECALLS, AREAS, LIMITS = 10, 101, 4, 3
 
 @dataclass(frozen=True)
 class CocoScores:
-    """What COCO's evaluation came to.
+    """Results of COCO's evaluation.
 
     Attributes:
-        numbers: The 12 numbers AP AP50 AP75 APs APm APl AR1 AR10 AR100 ARs ARm ARl, in 0..1; nan where there
-            is no truth for one.
-        ap: (K,), AP of each class over the IoU thresholds 0.50 to 0.95; nan without truths.
-        ap50: (K,), AP of each class at the IoU threshold 0.50; nan without truths.
+        numbers: The 12 numbers AP AP50 AP75 APs APm APl AR1 AR10 AR100 ARs ARm ARl, in 0..1; NaN without
+            ground truth for it.
+        ap: (K,), AP of each class over the IoU thresholds 0.50 to 0.95; NaN without ground truth.
+        ap50: (K,), AP of each class at the IoU threshold 0.50; NaN without ground truth.
         precision: (10, 101, K), the highest precision at each recall 0.00, 0.01 … 1.00 or beyond, by IoU
-            threshold; all areas, 100 detections; -1 for classes without truths.
+            threshold; all areas, 100 detections; -1 for classes without ground truth.
     """
 
     numbers: dict[str, float]
@@ -41,17 +41,16 @@ class CocoScores:
 def coco_scores(detections: PackedDetections, truths: PackedTruths, classes: int) -> CocoScores:
     """Score as pycocotools does, class after class.
 
-    Of each image and class, the 100 detections of the highest scores are looked at; of equal scores, the
-    earlier row comes first, over the images too. A crowd may be matched by any number of detections, with the
-    intersection over the detection's area for IoU, and neither it nor they count. Difficult objects are taken
-    for crowds, as in the usual conversions of Pascal VOC to COCO's format. Whether an object is small, medium
-    or large (32^2 and 96^2 square pixels, both ends belonging to both) is a matter of the annotation's area.
+    Per image and class, the 100 detections with the highest scores are used; among equal scores the earlier
+    row ranks first, also across images. A crowd may be matched by any number of detections, with the
+    intersection over the detection's area as IoU; neither it nor they count. Difficult objects are treated as
+    crowds, as in the usual conversions of Pascal VOC to COCO's format. An object is small, medium or large by
+    the annotation's area (limits 32^2 and 96^2 square pixels, inclusive on both sides).
 
-    One class at a time, since the evaluator wants a dictionary for each box, and those of one class are
-    gone before the next.
+    One class at a time, since the evaluator needs a dictionary per box, freed before the next class.
 
     Args:
-        detections: Rows in the order in which ties are to be broken.
+        detections: Rows in tie-breaking order.
         truths: The objects.
         classes: K.
     """
@@ -61,7 +60,7 @@ def coco_scores(detections: PackedDetections, truths: PackedTruths, classes: int
     for k, real in enumerate(rows_by_class(truths.labels, classes)):
         if truths.ignored[real].all():
             continue
-        # Garbage collection would look through all the dictionaries again and again as they are made.
+        # Garbage collection would scan all the dictionaries repeatedly while they are made.
         collected = gc.isenabled()
         gc.disable()
         try:
@@ -90,7 +89,7 @@ def coco_scores(detections: PackedDetections, truths: PackedTruths, classes: int
 
 
 def _mean(values: NDArray[np.float64]) -> float:
-    """Mean of what is defined; nan where nothing is."""
+    """Mean of the defined values; NaN if there are none."""
     defined = values[values > -1]
     return float(defined.mean()) if defined.size else float("nan")
 
@@ -98,7 +97,7 @@ def _mean(values: NDArray[np.float64]) -> float:
 def _evaluate(
     detections: PackedDetections, found: IntArray, truths: PackedTruths, real: IntArray
 ) -> dict[str, Any]:
-    """Precision (10, 101, 1, 4, 3) and recall (10, 1, 4, 3) of the one class of these rows."""
+    """Precision (10, 101, 1, 4, 3) and recall (10, 1, 4, 3) of these rows' single class."""
     objects = _annotations(
         truths.boxes[real], truths.images[real], truths.area[real], iscrowd=truths.ignored[real].astype(int)
     )
@@ -120,7 +119,7 @@ def _evaluate(
 def _annotations(
     boxes: FloatArray, images: IntArray, area: FloatArray | None = None, **more: NDArray[Any]
 ) -> list[dict[str, Any]]:
-    """One dictionary a box; numbered from 1, since 0 stands for 'no match'. The area is else the box's."""
+    """One dictionary per box, numbered from 1 as 0 means 'no match'. The default area is the box's."""
     exact = boxes.astype(np.float64)
     exact[:, 2:] -= exact[:, :2]
     areas = exact[:, 2:].clip(0).prod(1) if area is None else area.astype(np.float64)

@@ -1,4 +1,4 @@
-"""Detection scores over a whole data set, by the protocols of COCO and of Pascal VOC."""
+"""Detection metrics over a whole data set, by the protocols of COCO and Pascal VOC."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class ClassAP:
         ap: COCO's, mean over the IoU thresholds 0.50 to 0.95.
         ap50: COCO's at IoU 0.50.
         voc_ap50: Pascal VOC's at IoU 0.50, area form.
-        truths: How many objects of the class count, crowds and difficult ones left out.
+        truths: Number of the class's objects, without crowd and difficult ones.
     """
 
     ap: float
@@ -39,18 +39,18 @@ class ClassAP:
 
 @dataclass(frozen=True)
 class DetectionResult:
-    """What one pass over a data set came to.
+    """Scores of one pass over a data set.
 
     Attributes:
-        coco: COCO's 12 numbers AP AP50 AP75 APs APm APl AR1 AR10 AR100 ARs ARm ARl, in 0..1; nan where there
-            is no object for one.
+        coco: COCO's 12 metrics AP AP50 AP75 APs APm APl AR1 AR10 AR100 ARs ARm ARl, in 0..1; NaN without
+            objects for it.
         voc: Pascal VOC's ``AP50`` (area form, 2010 and later) and ``AP50_11point`` (2007), in 0..1: means
-            over the classes with objects; nan without any.
-        per_class: Scores of the classes that have an object that counts, by class name.
-        absent: Classes without one. They are left out of every mean.
-        images: How many images were scored.
-        truths: How many objects count, crowds and difficult ones left out.
-        detections: How many detections were scored.
+            over the classes with objects; NaN without any.
+        per_class: Scores of the classes with counted objects, by class name.
+        absent: Classes without, which are left out of every mean.
+        images: Number of images scored.
+        truths: Number of objects, without crowd and difficult ones.
+        detections: Number of detections scored.
         precision: float64 (10, 101, K), COCO's precision by IoU threshold 0.50, 0.55 … 0.95 and recall 0.00,
             0.01 … 1.00, for all areas and 100 detections; -1 for absent classes.
     """
@@ -66,7 +66,7 @@ class DetectionResult:
 
 
 class _Image(NamedTuple):
-    """What was collected of an image: the fields of `PackedDetections` and of `PackedTruths` for it alone."""
+    """An image's data: the fields of `PackedDetections` and `PackedTruths`."""
 
     id: int
     found: tuple[NDArray[Any], ...]
@@ -74,16 +74,14 @@ class _Image(NamedTuple):
 
 
 class DetectionScores:
-    """COCO's 12 numbers and Pascal VOC's AP50, collected per step and computed once.
+    """COCO's 12 metrics and Pascal VOC's AP50, collected per step and computed once.
 
-    What is collected is NumPy arrays, 24 bytes a detection and 25 a true box, which no precision and no move
-    between devices touches. ``result`` brings them to the first process, sorts them by image id, scores them
-    there and sends the result to the others, so it does not depend on batch size, on the order of the images
-    or on how many processes shared them.
+    The data are NumPy arrays, 24 bytes per detection and 25 per true box, unaffected by precision and device.
+    ``result`` gathers them on the first process, sorts them by image id, scores them and broadcasts the
+    result, which depends neither on batch size nor on image order nor on the number of processes.
 
-    Detections with a coordinate or a score that is nan or infinite are dropped. They count as nothing: an
-    object that only they would have found is missed. Crowds and difficult objects are neither found nor
-    missed in both protocols; in COCO's, difficult ones count as crowds.
+    Detections with a NaN or infinite coordinate or score are dropped. In both protocols crowd and difficult
+    objects are neither found nor missed; in COCO's, difficult ones count as crowds.
 
     Args:
         class_names: Name of each class, in the order of its label.
@@ -94,37 +92,37 @@ class DetectionScores:
         self._images: list[_Image] = []
 
     def reset(self) -> None:
-        """Forget what was collected."""
+        """Clear the collected data."""
         self._images = []
 
     def merge_state(self, other: DetectionScores) -> None:
-        """Take in what another one has collected."""
+        """Add another one's collected data."""
         self._images += other._images
 
     def update(self, detections: Sequence[Mapping[str, Any]], targets: Sequence[Mapping[str, Any]]) -> None:
-        """Take in a batch.
+        """Add a batch.
 
         Args:
             detections: For each image ``boxes`` (M, 4) x0 y0 x1 y1 in pixels, ``scores`` (M,) and ``labels``
                 (M,) in 0..K-1; arrays, or tensors on any device, of any float and integer type.
-            targets: For each image ``boxes`` (N, 4), ``labels`` (N,), ``image_id`` and, if there are any,
-                ``iscrowd`` (N,), ``difficult`` (N,) and ``area`` (N,) in square pixels; area is the box's
-                unless it is given.
+            targets: For each image ``boxes`` (N, 4), ``labels`` (N,), ``image_id`` and optionally ``iscrowd``
+                (N,), ``difficult`` (N,) and ``area`` (N,) in square pixels (default: the box's).
 
         Raises:
-            AttnlabError: If the numbers of images or of boxes differ, a target has no boxes, or a label is
-                outside 0..K-1.
+            AttnlabError: The numbers of images or boxes differ, a target has no boxes, or a label is outside
+                0..K-1.
         """
         if len(detections) != len(targets):
-            raise AttnlabError(f"{len(detections)} detections cannot be scored on {len(targets)} targets.")
+            raise AttnlabError(
+                f"Detections of {len(detections)} images cannot be scored on {len(targets)} targets."
+            )
         self._images += [self._image(one, target) for one, target in zip(detections, targets, strict=True)]
 
     def _image(self, detections: Mapping[str, Any], target: Mapping[str, Any]) -> _Image:
         image = int(target["image_id"])
         if "boxes" not in target or "labels" not in target:
             raise AttnlabError(
-                f"Image {image} has no annotations, so nothing can be scored on it. "
-                "Evaluate a split that has annotations."
+                f"Image {image} has no annotations to score on. Evaluate a split that has annotations."
             )
         guesses = _array(detections["labels"], np.int32)
         found = _array(detections["boxes"]), _array(detections["scores"]), guesses
@@ -133,8 +131,8 @@ class DetectionScores:
             counts = {len(other) for other in others}
             if counts != {len(own)}:
                 raise AttnlabError(
-                    f"Image {image} has {len(own)} boxes with {max(counts - {len(own)})} scores or labels; "
-                    "there must be one of each for each box."
+                    f"Image {image} has {len(own)} boxes but {max(counts - {len(own)})} scores or labels; "
+                    "each box needs one of each."
                 )
         for kind, ones in (("Detection", guesses), ("Truth", labels)):
             wrong = ones[(ones < 0) | (ones >= len(self.class_names))]
@@ -152,7 +150,7 @@ class DetectionScores:
         return _Image(image, (found[0].reshape(-1, 4), *found[1:]), (boxes, labels, area, ignored))
 
     def compute(self) -> dict[str, Tensor]:
-        """COCO's 12 numbers and ``voc/AP50``, ``voc/AP50_11point``; must be called on every process."""
+        """COCO's 12 metrics and ``voc/AP50``, ``voc/AP50_11point``; must be called on every process."""
         result = self.result()
         named = {**result.coco, **{f"voc/{name}": value for name, value in result.voc.items()}}
         return {name: torch.tensor(value, dtype=torch.float64) for name, value in named.items()}
@@ -160,10 +158,10 @@ class DetectionScores:
     def result(self) -> DetectionResult:
         """Scores over everything seen so far, on all processes together.
 
-        Must be called on every process. The first one computes, the others wait for it.
+        Must be called on every process. The first one computes, the others wait.
 
         Raises:
-            AttnlabError: If an image was given twice.
+            AttnlabError: An image was given twice.
         """
         if not (dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1):
             return _scored(self._images, self.class_names)
@@ -183,7 +181,7 @@ class DetectionScores:
 
 
 def _array(values: Any, dtype: type = np.float32) -> NDArray[Any]:
-    """An array of a tensor or an array."""
+    """A tensor or array as an array."""
     if isinstance(values, Tensor):
         # NumPy does not know bfloat16.
         values = (values.float() if values.is_floating_point() else values).detach().cpu().numpy()
@@ -195,7 +193,7 @@ def _scored(images: Sequence[_Image], class_names: list[str]) -> DetectionResult
     for before, image in itertools.pairwise(images):
         if before.id == image.id:
             raise AttnlabError(
-                f"Image {image.id} was scored twice. Each image_id may be given once between two resets."
+                f"Image {image.id} was scored twice. Each image_id may occur only once between resets."
             )
     boxes, scores, labels, numbers = _joined([image.found for image in images], _NO_DETECTION)
     finite = np.isfinite(boxes).all(1) & np.isfinite(scores)
@@ -233,6 +231,6 @@ _NO_TRUTH = (_NO_DETECTION[0], _NO_DETECTION[2], _NO_DETECTION[1], np.empty(0, b
 
 
 def _joined(parts: Sequence[tuple[NDArray[Any], ...]], empty: tuple[NDArray[Any], ...]) -> list[NDArray[Any]]:
-    """The fields of all images, each in one array, and after them the number of each row's image."""
+    """The concatenated fields of all images, and the number of each row's image."""
     fields = [np.concatenate(columns) for columns in zip(empty, *parts, strict=True)]
     return [*fields, np.repeat(np.arange(len(parts)), [len(part[0]) for part in parts])]

@@ -1,4 +1,4 @@
-"""Boxes of a whole data set in a few arrays, as the detection scores read them."""
+"""Boxes of a whole data set in a few arrays, for the detection metrics."""
 
 from __future__ import annotations
 
@@ -50,6 +50,6 @@ class PackedTruths:
 
 
 def rows_by_class(labels: IntArray, classes: int) -> list[IntArray]:
-    """For each of the classes the rows that have it, in their order."""
+    """The rows of each class, in order."""
     order = np.argsort(labels, kind="stable")
     return np.split(order, np.searchsorted(labels[order], np.arange(1, classes)))

@@ -1,4 +1,4 @@
-"""Segmentation scores over a whole data set, from one confusion matrix of integers."""
+"""Segmentation metrics over a whole data set, from an integer confusion matrix."""
 
 from __future__ import annotations
 
@@ -11,15 +11,15 @@ from torchmetrics.classification import MulticlassConfusionMatrix
 
 @dataclass(frozen=True)
 class SegmentationResult:
-    """What one pass over a data set came to.
+    """Scores of one pass over a data set.
 
     Attributes:
-        miou: Mean of ``iou`` over the classes that are present, in 0..1; nan when nothing was scored.
-        pixel_accuracy: Correct pixels over scored pixels, in 0..1; nan when nothing was scored.
+        miou: Mean of ``iou`` over the classes present, in 0..1; NaN if nothing was scored.
+        pixel_accuracy: Correct pixels over scored pixels, in 0..1; NaN if nothing was scored.
         iou: Intersection over union of each present class, in 0..1, by class name.
-        absent: Classes found neither in a truth nor in a prediction. They have no IoU and are left out
-            of the mean; a mean over other classes is another number, so they are named.
-        pixels: How many pixels were scored.
+        absent: Classes in neither ground truth nor predictions. They have no IoU and are left out of the
+            mean.
+        pixels: Number of pixels scored.
     """
 
     miou: float
@@ -32,34 +32,34 @@ class SegmentationResult:
 class SegmentationScores(MulticlassConfusionMatrix):
     """mIoU, per-class IoU and pixel accuracy, accumulated in int64.
 
-    The state is torchmetrics' confusion matrix: ``update`` takes class maps, never a one-hot, so its
-    memory is K x K whatever the image size or count. Integers add up the same in any order, so the
-    result does not depend on batch size or on how many processes shared the images.
+    The state is torchmetrics' confusion matrix: ``update`` takes class maps, never a one-hot, so it takes K x
+    K memory for any image size and number. Integer sums do not depend on order, hence neither on batch size
+    nor on the number of processes.
 
     IoU follows the Pascal VOC definition (Everingham et al., IJCV 2015, section 4.2):
     ``TP / (TP + FP + FN)`` with the counts taken over all images together.
 
     Args:
         class_names: Name of each class, in the order of its index.
-        ignore_index: Truth value whose pixels are not scored.
+        ignore_index: Ground-truth value of pixels that are not scored.
     """
 
     def __init__(self, class_names: list[str], ignore_index: int = 255) -> None:
-        # validate_args looks at every value of every map, each step; the data module has checked the
-        # masks before and argmax cannot leave the range.
+        # validate_args would check every value in each step; the data module has checked the masks, and
+        # argmax stays in range.
         super().__init__(num_classes=len(class_names), ignore_index=ignore_index, validate_args=False)
         self.class_names = list(class_names)
 
     def result(self) -> SegmentationResult:
         """Scores over everything seen so far, on all processes together.
 
-        Must be called on every process, since it sums the processes' matrices.
+        Must be called on every process, since it sums their matrices.
         """
         return result_from_matrix(self.compute(), self.class_names)
 
 
 def result_from_matrix(matrix: Tensor, class_names: list[str]) -> SegmentationResult:
-    """Scores from a confusion matrix, int64 (K, K), whose rows are truths and columns predictions."""
+    """Scores from a confusion matrix, int64 (K, K), whose rows are true classes and columns predictions."""
     counts = matrix.to("cpu", torch.int64)
     hits = counts.diagonal()
     union = counts.sum(0) + counts.sum(1) - hits

@@ -1,7 +1,7 @@
 """The average precision of the Pascal VOC challenges, from packed arrays.
 
 Everingham et al., "The Pascal Visual Object Classes (VOC) Challenge", IJCV 2010, section 4.2, and the
-development kits of 2007 and 2012, which decide where the paper is silent.
+development kits of 2007 and 2012, which settle what the paper leaves open.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ PAIRS_AT_ONCE = 1 << 18
 
 @dataclass(frozen=True)
 class VocScores:
-    """Average precision of each class, in 0..1; nan for a class without objects that count.
+    """Average precision of each class, in 0..1; NaN for a class without counted objects.
 
     Attributes:
         area: (K,), the area under the curve of precision over recall (VOC 2010 and later).
@@ -40,24 +40,23 @@ class VocScores:
 def voc_scores(
     detections: PackedDetections, truths: PackedTruths, classes: int, threshold: float = 0.5
 ) -> VocScores:
-    """Score as the development kit does.
+    """Score like the development kit.
 
-    The detections of a class are taken over all images by falling score; of equal scores, the earlier row
-    first. Each belongs to the object of its class and image with the highest IoU, the earlier one of equals.
-    If that IoU is at least the threshold, the first detection of an object is a true positive and any further
-    one a false positive; where the object is ignored, they are neither. Any other detection is a false
-    positive. An object that is taken is never passed over for the second nearest, which is where COCO's rule
-    differs.
+    The detections of a class over all images are sorted by descending score, the earlier row first among
+    equals. Each is assigned to the object of its class and image with the highest IoU, the earlier one among
+    equals. If that IoU is at least the threshold, the first detection of an object is a true positive and any
+    further one a false positive; if the object is ignored, they are neither. Any other detection is a false
+    positive. Unlike in COCO, a detection of a matched object never matches the second nearest.
 
-    The kit's code accepts an IoU equal to the threshold, though the paper says that it must be exceeded; so
-    does this. The kit's boxes include their last pixel, and it adds 1 to widths; boxes here are half-open, so
-    that x1 - x0 is the same width.
+    Like the kit's code, but unlike the paper, an IoU equal to the threshold is accepted. The kit's boxes
+    include their last pixel, and it adds 1 to widths; boxes here are half-open, so that x1 - x0 is the same
+    width.
 
     Args:
         detections: Rows in the order in which ties are to be broken.
-        truths: The objects. Crowds, which VOC does not know, are treated as its difficult objects.
+        truths: The objects. Crowds, which VOC does not have, are treated as difficult objects.
         classes: K.
-        threshold: The least IoU of a match.
+        threshold: Minimum IoU of a match.
     """
     match, overlap = best_matches(detections, truths)
     match = np.where(overlap >= threshold, match, -1)
@@ -98,7 +97,7 @@ def best_matches(
 
 
 def _portions(rows: IntArray, counts: IntArray) -> Iterator[IntArray]:
-    """Rows in portions of about so many pairs, which bounds the memory."""
+    """Rows in chunks of limited numbers of pairs, to bound memory."""
     total = np.cumsum(counts[rows])
     limits = np.arange(PAIRS_AT_ONCE, int(total[-1]) if len(total) else 0, PAIRS_AT_ONCE)
     for portion in np.split(rows, np.searchsorted(total, limits)):
@@ -119,7 +118,7 @@ def pair_iou(a: FloatArray, b: FloatArray) -> NDArray[np.float64]:
 def true_positives(match: IntArray, ignored: BoolArray) -> BoolArray:
     """Whether each detection is a true positive; those that are neither true nor false are left out.
 
-    The detections, by falling score, are given by the row (M,) of the object that they belong to, or -1.
+    Detections, by descending score, are given by the row (M,) of their object, or -1.
     """
     aside: BoolArray = (match >= 0) & ignored[match]
     counting = match[~aside]
@@ -130,12 +129,12 @@ def true_positives(match: IntArray, ignored: BoolArray) -> BoolArray:
 
 
 def _average_precisions(hits: BoolArray, positives: int) -> tuple[float, float]:
-    """The area and the 11-point form, from true (True) and false positives by falling score."""
+    """The area and the 11-point form, from true (True) and false positives by descending score."""
     found = np.cumsum(hits)
     precision = found / np.arange(1, len(hits) + 1)
     envelope = np.maximum.accumulate(precision[::-1])[::-1]
     area = float(envelope[hits].sum()) / positives
-    # Recall >= j / 10 in integers, so that 3 of 10 objects do reach 0.3.
+    # Recall >= j / 10 in integers, so that 3 of 10 objects reach 0.3.
     places = np.searchsorted(10 * found, np.arange(11) * positives)
     eleven_point = float(envelope[places[places < len(hits)]].sum()) / 11
     return area, eleven_point

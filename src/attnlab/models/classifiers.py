@@ -17,9 +17,9 @@ from attnlab.errors import AttnlabError, unknown
 from attnlab.models.built import REFUSALS, BuiltNetwork, without_values
 from attnlab.models.published import find_network, library_classifier_weights
 
-# They act in training alone.
+# They act only in training.
 FREE_OPTIONS = frozenset({"dropout", "stochastic_depth_prob", "drop_rate", "drop_path_rate"})
-# Given by arguments of `build_classifier`, or of no use in a network that is to give logits.
+# Set by arguments of `build_classifier`, or useless in a network that returns logits.
 _OWN_ARGUMENTS = frozenset(
     {
         *("self", "cfg", "arch", "weights", "progress", "num_classes", "in_chans", "aux_logits"),
@@ -37,31 +37,29 @@ def build_classifier(
 ) -> BuiltNetwork:
     """Build a network with random weights: the library's own module, (B, 3, H, W) -> logits (B, K).
 
-    GoogLeNet and Inception v3 of torchvision have no auxiliary heads, and take images normalised as for all
-    the other networks (``transform_input`` is on, as for the published weights).
+    torchvision's GoogLeNet and Inception v3 have no auxiliary heads, and take images normalised as for all
+    other networks (``transform_input`` is on, as for the published weights).
 
     Args:
-        network: A name of torchvision, e.g. ``resnet18``, or else of timm, e.g. ``resnet10t``; or with its
+        network: A torchvision name, e.g. ``resnet18``, or else a timm name, e.g. ``resnet10t``; or with its
             library, ``torchvision/resnet18`` or ``timm/resnet18``.
-        num_classes: Number of classes K; None is the network's own.
-        network_options: Further arguments of the network, e.g. ``{"width_mult": 0.5}`` of ``mobilenet_v2``.
-        stem_stride: Pixels per step of the stem's output, as for `set_stem_stride`; None leaves the
-            network's own.
+        num_classes: Number of classes K; None means the network's default.
+        network_options: Further arguments of the network, e.g. ``{"width_mult": 0.5}`` for ``mobilenet_v2``.
+        stem_stride: Stride of the stem, see `set_stem_stride`; None keeps the network's own.
 
     Returns:
-        The network, whose class layer is the one that makes the logits.
+        The network; its class layer is the one that outputs the logits.
 
     Raises:
-        AttnlabError: For an unknown network or option, a network that is no CNN (`is_cnn`), or a stem that
-            cannot have that stride.
+        AttnlabError: Unknown network or option, a network that is not a CNN (`is_cnn`), or a stem that cannot
+            have this stride.
     """
     library, name = find_network(network)
     module = _build(library, name, num_classes, dict(network_options or {}))
     if not is_cnn(module):
         raise AttnlabError(
-            f"'{name}' of {library} is no CNN: it does not mix neighbouring positions mainly by convolution, "
-            "all the way through, so it has few maps for an attention module or none. Choose a convolutional "
-            "network, e.g. resnet18, mobilenet_v2 or convnext_tiny."
+            f"{library}'s '{name}' is not a CNN: it has few or no convolutional feature maps for attention. "
+            "Choose a convolutional network, e.g. resnet18, mobilenet_v2 or convnext_tiny."
         )
     if stem_stride is not None:
         set_stem_stride(module, stem_stride, network)
@@ -76,9 +74,8 @@ def build_classifier(
 def is_cnn(network: nn.Module) -> bool:
     """Whether a network mixes positions mainly by convolution, from its first to its last layers.
 
-    Of the layers with a matrix of weights, those count that are convolutions whose windows overlap (kernel
-    larger than stride, so that neither 1x1 convolutions count nor those that cut an image into patches). In a
-    CNN
+    Of the layers with a weight matrix, convolutions with overlapping windows are counted (kernel larger than
+    stride, so neither 1x1 nor patch-embedding convolutions). In a CNN
 
     - they are at least one in eight: Swin and MLP-Mixer have none, MaxViT has few;
     - the last of them stands in the second half: LeViT, or a ViT on a ResNet, has them in front;
@@ -96,27 +93,27 @@ def is_cnn(network: nn.Module) -> bool:
 
 
 def set_stem_stride(network: nn.Module, stride: int, name: str) -> None:
-    """Change how far the stem reduces the image, in place.
+    """Change the stride of the stem, in place.
 
     In networks of the ResNet family (with children ``conv1`` and ``maxpool``): 4 is the usual stem; 2 is a
     3x3 convolution of stride 2 without pooling; 1 is a 3x3 convolution of stride 1 without pooling, as is
-    usual for images of 32 or 64 pixels. In others the stem is the first convolution alone: one of stride 2
-    can get stride 1, and whatever follows it, such as a pooling, stays.
+    usual for images of 32 or 64 pixels. In others the stem is only the first convolution: stride 2 can become
+    1, and what follows, such as pooling, stays.
 
     Args:
         network: The network, without attention.
-        stride: Pixels per step of the stem's output.
-        name: How to call the network in messages.
+        stride: Stride of the stem's output.
+        name: Name of the network in messages.
 
     Raises:
-        AttnlabError: If the stem cannot have that stride.
+        AttnlabError: The stem cannot have this stride.
     """
     if {"conv1", "maxpool"} <= dict(network.named_children()).keys():
         _set_resnet_stem(network, stride, name)
         return
     first = next((call for call in _calls(network) if isinstance(call.module, nn.Conv2d)), None)
     if first is None or first.map_size is None:
-        raise AttnlabError(f"{name} has no convolution to be its stem; leave --model.stem_stride away.")
+        raise AttnlabError(f"{name} has no convolution as its stem: leave --model.stem_stride out.")
     own = round(_side(network) / first.map_size[0])
     if stride == own:
         return
@@ -129,29 +126,29 @@ def set_stem_stride(network: nn.Module, stride: int, name: str) -> None:
         except AttnlabError as error:
             stem.stride = (2, 2)
             raise AttnlabError(
-                f"The stem of {name} cannot get stride 1: other layers reduce the image beside "
-                f"{first.name}, and their maps would no longer fit. Leave --model.stem_stride away."
+                f"The stem of {name} cannot have stride 1: layers parallel to {first.name} also downsample, "
+                "so their maps would no longer fit. Leave --model.stem_stride out."
             ) from error
         return
     takes = "1 or 2" if own == 2 and stem.stride == (2, 2) else str(own)
     height, width = stem.kernel_size
     raise AttnlabError(
         f"The stem of {name} is a {height}x{width} convolution of stride {own} ({first.name}); "
-        f"--model.stem_stride takes {takes} for it, or is left away. It was {stride}."
+        f"--model.stem_stride must be {takes} or be left out, got {stride}."
     )
 
 
 def _head(network: nn.Module, num_classes: int | None) -> str:
     """Name of the layer that makes the logits, e.g. ``fc`` or ``classifier.1``.
 
-    It is the last linear layer or convolution with K outputs in a run of a copy of the network on one image.
+    It is the last linear layer or convolution with K outputs when a copy of the network runs on one image.
     """
     calls = _calls(network)
     made = calls[0].output
     classes = made[-1] if num_classes is None and isinstance(made, tuple) else num_classes
     if made != (1, classes):
         raise AttnlabError(
-            f"{type(network).__name__} makes {made} of one image, not the logits of {classes} classes."
+            f"{type(network).__name__} outputs {made} for one image, not the logits of {classes} classes."
         )
     for call in reversed(calls):
         if isinstance(call.module, nn.Linear | nn.Conv2d) and isinstance(call.output, tuple):
@@ -159,17 +156,17 @@ def _head(network: nn.Module, num_classes: int | None) -> str:
             if channels == classes:
                 return call.name
     raise AttnlabError(
-        f"{type(network).__name__} has no linear layer or convolution that makes its {classes} logits."
+        f"{type(network).__name__} has no linear layer or convolution that outputs its {classes} logits."
     )
 
 
 def _build(library: str, name: str, num_classes: int | None, options: dict[str, Any]) -> nn.Module:
-    """The library's module; options that it refuses or would swallow are named in the error."""
+    """The library's module; the error names options that it rejects or would ignore."""
     build = _constructor(library, name, num_classes)
     if own := [option for option in options if option in _OWN_ARGUMENTS]:
         raise AttnlabError(
-            f"'{own[0]}' cannot be an option of {name}: the number of classes comes from the data, "
-            "weights from --model.weights, and the network gives one tensor of logits."
+            f"'{own[0]}' cannot be an option of {name}: the number of classes comes from the data, weights "
+            "from --model.weights, and the output must be one tensor of logits."
         )
     if not options:
         return build()
@@ -187,7 +184,7 @@ def _build(library: str, name: str, num_classes: int | None, options: dict[str, 
 
 
 def _constructor(library: str, name: str, num_classes: int | None) -> Callable[..., nn.Module]:
-    """A function of the options that builds a network without weights."""
+    """A function that builds a network without weights from the options."""
     classes: dict[str, Any] = {} if num_classes is None else {"num_classes": num_classes}
     if library == "timm":
         import timm
@@ -200,7 +197,7 @@ def _constructor(library: str, name: str, num_classes: int | None) -> Callable[.
 
 
 def _swallows(build: Callable[..., nn.Module]) -> bool:
-    """Whether the constructor takes an option that nobody has defined."""
+    """Whether the constructor accepts undefined options."""
     try:
         without_values(lambda: build(no_such_option_anywhere=0))
     except REFUSALS:
@@ -209,7 +206,7 @@ def _swallows(build: Callable[..., nn.Module]) -> bool:
 
 
 def _named_options(library: str, build: Callable[..., nn.Module]) -> set[str]:
-    """Arguments by name of a network's class, and of the functions of its file that configure it."""
+    """Named arguments of a network's class and of the functions in its file that configure it."""
     cls = type(without_values(build))
     functions: list[Any] = [cls.__init__]
     if library == "torchvision":
@@ -233,7 +230,7 @@ def _overlaps(module: nn.Module) -> bool:
 
 
 def _side(network: nn.Module) -> int:
-    """Side of the image that a network is observed on, in pixels: a few of timm's take one size alone."""
+    """Side of the image that a network is observed on, in pixels: a few of timm's accept only one size."""
     config = getattr(network, "pretrained_cfg", None) or {}
     return int(config["input_size"][-1]) if config.get("fixed_input_size") else 224
 
@@ -260,7 +257,7 @@ def _set_resnet_stem(network: nn.Module, stride: int, name: str) -> None:
     if stride not in (1, 2) or not path.startswith("conv1"):
         raise AttnlabError(
             f"The stem of {name} is a convolution of stride 2 ({path}) and a pooling of stride 2; "
-            f"--model.stem_stride takes 1, 2 or 4 for it, or is left away. It was {stride}."
+            f"--model.stem_stride must be 1, 2 or 4 or be left out, got {stride}."
         )
     if max(first.kernel_size) > 3:
         smaller = nn.Conv2d(

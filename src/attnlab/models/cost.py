@@ -1,4 +1,4 @@
-"""What a network costs, counted rather than timed."""
+"""The cost of a network: parameters and MACs."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from attnlab.attention.macs import macs_within
 
 @dataclass(frozen=True)
 class Cost:
-    """Parameters and multiply-accumulates of a network, and the attention's share of both.
+    """Parameters and multiply-accumulates (MACs) of a network, and attention's share of both.
 
     Attributes:
         parameters: Number of parameters.
-        macs: Multiply-accumulates of the convolutions and matrix products of one forward pass of one image.
-            Element-wise operations, normalisation and pooling count nothing.
-        attention_parameters: Those parameters that are in attention modules.
-        attention_macs: Those multiply-accumulates that are done in attention modules.
+        macs: MACs of the convolutions and matrix products in a forward pass of one image. Element-wise
+            operations, normalisation and pooling are not counted.
+        attention_parameters: Parameters of attention modules.
+        attention_macs: MACs of attention modules.
         size: Height and width of the image, in pixels.
     """
 
@@ -30,11 +30,11 @@ class Cost:
     size: tuple[int, int]
 
     def hparams(self) -> dict[str, int]:
-        """The four counts by the names under which runs are compared."""
+        """The four counts, by hyperparameter name."""
         return {f"cost.{name}": count for name, count in asdict(self).items() if name != "size"}
 
     def rows(self) -> list[tuple[str, str]]:
-        """Label and figure of each line of a table."""
+        """Label and figure of each row of a table."""
         height, width = self.size
         rows = [
             ("parameters", f"{self.parameters / 1e6:.3f} M"),
@@ -49,7 +49,7 @@ class Cost:
 
 
 def share(part: int, whole: int, unit: str, scale: float) -> str:
-    """A part in its unit, and as a share of the whole."""
+    """A part in a unit, and as a share of the whole."""
     return f"{part / scale:.1f} {unit} ({100 * part / max(whole, 1):.2f}%)"
 
 
@@ -57,7 +57,7 @@ def measure_cost(network: nn.Module, attention: Iterable[nn.Module], size: tuple
     """Count a network's cost for one image.
 
     Args:
-        network: (1, 3, H, W) -> anything. Not changed.
+        network: (1, 3, H, W) -> anything. Not modified.
         attention: The attention modules in it.
         size: H and W of the image.
     """

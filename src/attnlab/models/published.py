@@ -1,4 +1,4 @@
-"""Networks that libraries know by name, and the ImageNet weights that they publish."""
+"""Networks of torchvision and timm by name, and their ImageNet weights."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def find_network(network: str) -> tuple[str, str]:
     """Library and name of a network, given as ``NAME``, ``torchvision/NAME`` or ``timm/NAME``.
 
     Raises:
-        AttnlabError: If no library has it.
+        AttnlabError: No library has it.
     """
     library, slash, name = network.rpartition("/")
     if slash and library not in LIBRARIES:
@@ -29,7 +29,7 @@ def find_network(network: str) -> tuple[str, str]:
         return "torchvision", known
     if library == "torchvision":
         raise unknown("network of torchvision", name, own)
-    import timm  # Here, since it takes longer than all the rest.
+    import timm  # Imported here because it is slow.
 
     if name and timm.is_model(name):
         return "timm", name
@@ -39,20 +39,20 @@ def find_network(network: str) -> tuple[str, str]:
     if slash:
         raise unknown("network of timm", name, theirs)
     near = get_close_matches(network.lower(), theirs, n=3, cutoff=0.5)
-    raise unknown("network", network, {*own, *near}, "All others of timm.list_models() are known too.")
+    raise unknown("network", network, {*own, *near}, "All names of timm.list_models() are known, too.")
 
 
 def library_classifier_weights(network: str) -> dict[str, Tensor]:
-    """State dict of a classification network's ImageNet weights, by its name as for `build_classifier`.
+    """State dict of a classification network's ImageNet weights, by name as in `build_classifier`.
 
     Raises:
-        AttnlabError: When there are no such weights, or they cannot be fetched.
+        AttnlabError: There are no such weights, or they cannot be downloaded.
     """
     library, name = find_network(network)
     with _fetching(f"the ImageNet weights of {library}'s '{name}'", "network") as instead:
         if library == "torchvision":
             if weights := getattr(models.get_model_weights(name), "DEFAULT", None):
-                # Torch says what it fetches and to where; its bar belongs on a terminal alone.
+                # Torch logs what it downloads; its progress bar is only for terminals.
                 return dict(weights.get_state_dict(progress=sys.stderr.isatty(), check_hash=True))
         else:
             import timm
@@ -63,14 +63,14 @@ def library_classifier_weights(network: str) -> dict[str, Tensor]:
 
 
 def library_encoder_weights(encoder: str, depth: int = 5) -> dict[str, Tensor]:
-    """State dict of an encoder's ImageNet weights from its library; downloads it where it is not cached.
+    """State dict of an encoder's ImageNet weights; downloaded if not cached.
 
     Args:
         encoder: Name of an encoder of segmentation-models-pytorch.
         depth: Number of stages of the encoder.
 
     Raises:
-        AttnlabError: When there are no such weights, or they cannot be fetched.
+        AttnlabError: There are no such weights, or they cannot be downloaded.
     """
     import segmentation_models_pytorch as smp
 
@@ -85,16 +85,16 @@ def library_encoder_weights(encoder: str, depth: int = 5) -> dict[str, Tensor]:
 
 @contextmanager
 def _fetching(what: str, part: str) -> Iterator[str]:
-    """One error for what the hub clients raise when offline: their own kinds of two that say which host."""
+    """Turn the hub clients' errors when offline into one AttnlabError."""
     instead = (
-        f"pass a file instead: --model.weights FILE (a torch state dict or safetensors with the {part}'s "
-        "keys), or --model.weights none to train from scratch."
+        f"use a file, --model.weights FILE (a torch state dict or safetensors with the {part}'s keys), or "
+        "--model.weights none to train from scratch."
     )
     try:
         yield instead
     except (OSError, RuntimeError) as error:
         raise AttnlabError(
-            f"Could not fetch {what}: {first_line(error)} With no connection, {instead}"
+            f"Could not download {what}: {first_line(error)} Without a connection, {instead}"
         ) from error
 
 

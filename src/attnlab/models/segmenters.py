@@ -16,16 +16,16 @@ from attnlab.errors import AttnlabError, known_name, unknown
 from attnlab.models.built import REFUSALS, BuiltNetwork
 from attnlab.models.published import library_encoder_weights
 
-# They act in training alone.
+# They act only in training.
 FREE_OPTIONS = frozenset({"decoder_aspp_dropout", "psp_dropout", "decoder_dropout"})
 
 
 class Segmenter(nn.Module):
-    """A network of segmentation-models-pytorch that takes images of any size.
+    """A segmentation-models-pytorch network that takes images of any size.
 
-    The image is padded at the bottom and the right with zeros (the mean colour of a normalised image) to
-    a multiple of the network's stride, and the logits are cut back. The padding is decided by the image's
-    own size alone.
+    The image is padded at the bottom and right with zeros (the mean colour of a normalised image) to a
+    multiple of the network's stride, and the logits are cropped. The padding depends only on the image's
+    size.
 
     Args:
         model: The network, with ``encoder`` and ``decoder``.
@@ -37,12 +37,12 @@ class Segmenter(nn.Module):
 
     @property
     def encoder(self) -> nn.Module:
-        """The backbone: what pretrained weights are for."""
+        """The backbone, which takes pretrained weights."""
         return self.model.get_submodule("encoder")
 
     @property
     def stride(self) -> int:
-        """Pixels per step of the deepest feature map; inputs are padded to a multiple of it."""
+        """Stride of the deepest feature map; inputs are padded to a multiple of it."""
         return int(self.encoder.output_stride)  # type: ignore[arg-type]
 
     def forward(self, image: Tensor) -> Tensor:
@@ -56,7 +56,7 @@ class Segmenter(nn.Module):
 
 
 def architectures() -> dict[str, type[nn.Module]]:
-    """The architectures of segmentation-models-pytorch by their class names."""
+    """The architectures of segmentation-models-pytorch, by class name."""
     import segmentation_models_pytorch as smp
 
     return {cls.__name__: cls for cls in smp.MODEL_ARCHITECTURES_MAPPING.values()}
@@ -73,15 +73,15 @@ def build_segmenter(
     Args:
         architecture: Class name in segmentation-models-pytorch, e.g. ``DeepLabV3Plus``.
         encoder: Encoder name there, e.g. ``resnet18``, or ``tu-<name>`` for any network of timm.
-        num_classes: Number of classes K, background included; None is the library's own.
+        num_classes: Number of classes K, including the background; None means the library's default.
         architecture_options: Further arguments of the architecture, e.g. ``{"encoder_output_stride": 16}``.
 
     Returns:
-        The network, whose backbone is the encoder.
+        The network; its backbone is the encoder.
 
     Raises:
-        AttnlabError: For an unknown architecture, encoder or option, or a combination that the library
-            refuses (for example a dilated DeepLab on an encoder that cannot be dilated).
+        AttnlabError: Unknown architecture, encoder or option, or a combination that the library rejects (e.g.
+            a dilated DeepLab on an encoder that cannot be dilated).
     """
     import timm
     from segmentation_models_pytorch.encoders import get_encoder_names
@@ -94,9 +94,9 @@ def build_segmenter(
         if not timm.is_model(encoder.removeprefix("tu-")):
             raise unknown("timm network", encoder.removeprefix("tu-"), timm.list_models())
     elif encoder not in encoders and not encoder.startswith("timm-"):
-        raise unknown("encoder", encoder, encoders, "Any network of timm works as 'tu-<name>'.")
+        raise unknown("encoder", encoder, encoders, "Any timm network works as 'tu-<name>'.")
     cls, options = known[name], dict(architecture_options or {})
-    # The architecture would swallow others in its ``**kwargs`` without using them.
+    # The architecture would silently accept others in its ``**kwargs``.
     named = {p.name for p in inspect.signature(cls).parameters.values() if p.kind is not p.VAR_KEYWORD}
     named -= {"encoder_name", "encoder_weights", "in_channels", "classes"}
     if strangers := [option for option in options if option not in named]:
@@ -128,11 +128,10 @@ def build_segmenter(
 
 
 def _drop_unused(segmenter: Segmenter) -> tuple[str, ...]:
-    """Replace the parts of the encoder that no output depends on by ``nn.Identity``.
+    """Replace unused parts of the encoder by ``nn.Identity``; returns their names in the encoder.
 
-    A shallow network (PSPNet uses three encoder stages by default) leaves the deeper stages of its encoder
-    without a gradient: parameters that would be counted but never used, and on which distributed training
-    would stop. The names of what was replaced, below the encoder, come back.
+    In a shallow network (PSPNet uses three encoder stages by default) the deeper stages get no gradient:
+    their parameters would be counted but never used, and distributed training would fail.
     """
     probe = copy.deepcopy(segmenter).to("meta").eval()
     side = 8 * segmenter.stride

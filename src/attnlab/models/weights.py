@@ -1,4 +1,4 @@
-"""Pretrained weights, from a library or a file: of a whole network, or of its backbone."""
+"""Loads pretrained weights, from a library or a file, into a network or its backbone."""
 
 from __future__ import annotations
 
@@ -21,23 +21,23 @@ from attnlab.models.built import BuiltNetwork
 from attnlab.models.detectors.names import YOLOX_FILES
 from attnlab.models.published import first_line
 
-# What a classifier has and a backbone has not; anything else left over in a file is an error.
+# Classifier layers that a backbone lacks; anything else left over in a file is an error.
 CLASSIFIER_PREFIXES = ("classifier.", "fc.", "head.", "heads.", "last_linear.", "conv_head.", "global_pool.")
 _ATTENTION = re.compile(r"(^|\.)(attention\.|attention_alpha$)")
 
 
 @dataclass(frozen=True)
 class WeightsReport:
-    """What a load did.
+    """The result of loading weights.
 
     Attributes:
-        source: File or library the weights came from.
-        part: What they are of: ``network`` or ``backbone``.
-        loaded: How many tensors were taken over.
+        source: File or library that the weights come from.
+        part: What they were loaded into: ``network`` or ``backbone``.
+        loaded: Number of tensors loaded.
         new: Keys of attention modules, which keep their initial values.
-        unused: Keys of the source that have no place here: layers for other classes, auxiliary classifiers,
-            and stages that are not used.
-        restarted: Keys of the class layers, where they keep their initial values.
+        unused: Keys of the source that are not used: layers for other classes, auxiliary classifiers, unused
+            stages.
+        restarted: Keys of class layers that keep their initial values.
         reason: Why they do.
     """
 
@@ -53,24 +53,24 @@ class WeightsReport:
         """One line for a log."""
         text = (
             f"Weights of the {self.part} from {self.source}: {self.loaded} tensors loaded, {len(self.new)} "
-            f"of attention modules start anew, {len(self.unused)} left out"
+            f"of attention modules newly initialised, {len(self.unused)} unused"
         )
         if self.restarted:
-            text += f"; {self.reason}, so these start anew: {', '.join(self.restarted)}"
+            text += f"; {self.reason}, so these are newly initialised: {', '.join(self.restarted)}"
         return f"{text}."
 
 
 def weights_file(path: str | Path) -> Path:
-    """The path of a weights file that is there.
+    """The path of an existing weights file.
 
     Raises:
-        AttnlabError: When it is not; the message says where files of that name come from, if that is known.
+        AttnlabError: It does not exist; the message says where to get it, if known.
     """
     path = Path(path)
     if not path.is_file():
         where = f" {YOLOX_FILES}" if path.name.lower().startswith("yolox") else ""
         raise AttnlabError(
-            f"Weights file not found: {path}. --model.weights takes none, imagenet or a file's path.{where}"
+            f"Weights file not found: {path}. --model.weights takes none, imagenet or a file path.{where}"
         )
     return path
 
@@ -79,10 +79,10 @@ def read_state_dict(path: str | Path) -> dict[str, Tensor]:
     """Tensors of a weights file: a torch state dict, a checkpoint that holds one, or safetensors.
 
     Args:
-        path: The file. It is read with ``weights_only=True``: no code in it is run.
+        path: The file; read with ``weights_only=True``, so no code in it is run.
 
     Raises:
-        AttnlabError: When it is missing, cannot be read, or holds no tensors.
+        AttnlabError: It is missing, unreadable, or contains no tensors.
     """
     path = weights_file(path)
     unreadable = (RuntimeError, EOFError, OSError, ValueError, pickle.UnpicklingError, SafetensorError)
@@ -99,29 +99,29 @@ def read_state_dict(path: str | Path) -> dict[str, Tensor]:
             content = content[key]
     tensors = {key: value for key, value in content.items() if isinstance(value, Tensor)}
     if not tensors:
-        raise AttnlabError(f"{path} holds no tensors by name; a state dict was expected.")
+        raise AttnlabError(f"{path} contains no named tensors; expected a state dict.")
     return tensors
 
 
 def load_weights(built: BuiltNetwork, weights: str | Path | Mapping[str, Tensor]) -> WeightsReport:
     """Load weights into a network, whether attention is attached already or not.
 
-    They are taken for those of the whole network if more of them have a place in it than in its backbone
-    alone. A prefix of the source's keys (``module.``, ``network.``) is dropped, and names of other projects
-    and older versions are translated. Layers that depend on the classes keep their random start where the
-    source has them for another number, or has none; attention modules do where it has none.
+    They are loaded into the whole network if more of them fit it than its backbone. A prefix of the keys
+    (``module.``, ``network.``) is dropped, and names of other projects and older versions are translated.
+    Class layers stay random if the source lacks them or has another number of classes; attention modules if
+    the source lacks them.
 
     Args:
         built: Its network is changed in place.
         weights: ``imagenet``, a file's path, or tensors by name.
 
     Raises:
-        AttnlabError: When they cannot be fetched or read; when any other tensor is missing, is left over or
-            has another shape, and then nothing is loaded. Auxiliary classifiers may be left over and, by a
-            backbone, a classifier and stages that are not used.
+        AttnlabError: They cannot be downloaded or read, or any other tensor is missing, left over or of
+            another shape; then nothing is loaded. Auxiliary classifiers may be left over and, for a backbone,
+            a classifier and unused stages.
     """
     if isinstance(weights, Mapping):
-        state, source = weights, "the state dict given"
+        state, source = weights, "the given state dict"
     elif weights == "imagenet":
         state, source = built.imagenet(), "the published ImageNet weights"
     else:
@@ -131,18 +131,18 @@ def load_weights(built: BuiltNetwork, weights: str | Path | Mapping[str, Tensor]
     whole, part = (max((Fit.of(each, into) for each in states), key=len) for into in (network, backbone))
     if not whole.fitting and not part.fitting:
         raise AttnlabError(
-            f"{source} has weights neither of {type(network).__name__} nor of its backbone: its keys are "
-            f"{some(state)}, and here they are {some(network.state_dict())}."
+            f"{source} fits neither {type(network).__name__} nor its backbone: its keys are {some(state)}, "
+            f"but the network's are {some(network.state_dict())}."
         )
     is_whole = not built.backbone or len(whole) > len(part)
     fit, target, name = (whole, network, "network") if is_whole else (part, backbone, "backbone")
-    # Attention that was trained with the other weights cannot be left out without a word.
+    # Trained attention must not be dropped silently.
     if strangers := [key for key in fit.left if _ATTENTION.search(key)]:
         raise AttnlabError(
-            f"{source} has weights of attention modules that the network has not: {some(strangers)}. Set "
-            "--model.attention to the one that it was trained with."
+            f"{source} has weights of attention modules that the network does not have: {some(strangers)}. "
+            "Set --model.attention to the module it was trained with."
         )
-    # Counters of BatchNorms that are frozen here, and have none.
+    # Counters of BatchNorms that are frozen here and lack them.
     left = [key for key in fit.left if not key.endswith("num_batches_tracked")]
     restarted, reason = _restarted(built, fit) if is_whole else ([], "")
     if not built.backbone:
@@ -164,11 +164,11 @@ def load_weights(built: BuiltNetwork, weights: str | Path | Mapping[str, Tensor]
     if texts := [f"{problem}: {some(keys, 4)}" for problem, keys in problems.items() if keys]:
         raise AttnlabError(
             f"The weights of {source} do not fit the {name} {type(target).__name__}: {'; '.join(texts)}. "
-            "Choose the network they were trained with, with the same options."
+            "Use the network and options they were trained with."
         )
     loaded = {key: value for key, value in fit.fitting.items() if key not in restarted}
-    # Some encoders of segmentation-models-pytorch pop their classifier's keys here and return nothing; the
-    # comparison has already told what is missing.
+    # Some encoders of segmentation-models-pytorch pop their classifier's keys here and return nothing;
+    # missing keys were checked above.
     target.load_state_dict(loaded, strict=False)
     below = "" if is_whole else f"{built.backbone}."
     new = sorted(attention_keys(network) - {below + key for key in loaded})
@@ -178,13 +178,13 @@ def load_weights(built: BuiltNetwork, weights: str | Path | Mapping[str, Tensor]
 
 @dataclass(frozen=True)
 class Fit:
-    """How a source's tensors fit a network.
+    """The match between a source's tensors and a network.
 
     Attributes:
-        prefix: What was dropped from the source's keys. Keys of the source without it are left aside.
-        fitting: Tensors that have a place, whatever their shape.
-        missing: Keys of the network that the source lacks and must have.
-        left: Keys of the source, less the prefix, that have no place.
+        prefix: The prefix dropped from the source's keys; keys without it are ignored.
+        fitting: Tensors that the network has, whatever their shape.
+        missing: Required keys of the network that the source lacks.
+        left: Keys of the source, without the prefix, that the network lacks.
         wanted: The network's tensors.
     """
 
@@ -196,12 +196,12 @@ class Fit:
 
     @classmethod
     def of(cls, state: Mapping[str, Tensor], network: nn.Module) -> Fit:
-        """Compare by name; a prefix that the source's keys share with none of the network's is dropped."""
+        """Compare by name, dropping a prefix that only the source's keys have."""
         every, new = network.state_dict(), attention_keys(network)
         prefix = _common_prefix(every, state)
         found = {key.removeprefix(prefix): value for key, value in state.items() if key.startswith(prefix)}
         fitting = {key: found[key] for key in every if key in found}
-        # Of the absent ones, a counter that older files lack and that no output depends on does not matter.
+        # BatchNorm counters may be missing: older files lack them, and no output depends on them.
         needed = (key for key in every if key not in new and not key.endswith("num_batches_tracked"))
         missing = [key for key in needed if key not in found]
         return cls(prefix, fitting, missing, [key for key in found if key not in every], every)
@@ -211,7 +211,7 @@ class Fit:
 
     @property
     def shapes(self) -> dict[str, tuple[tuple[int, ...], tuple[int, ...]]]:
-        """Shapes, the source's and the network's, of the fitting tensors where they differ."""
+        """Shapes in the source and the network of fitting tensors, where they differ."""
         pairs = {
             key: (tuple(value.shape), tuple(self.wanted[key].shape)) for key, value in self.fitting.items()
         }
@@ -219,7 +219,7 @@ class Fit:
 
 
 def _restarted(built: BuiltNetwork, fit: Fit) -> tuple[list[str], str]:
-    """The keys of the class layers that start anew, and why."""
+    """The keys of the class layers that stay newly initialised, and why."""
     layers = tuple(f"{name}." for name in built.class_layers)
     new, shapes = attention_keys(built.network), fit.shapes
     keys = [key for key in fit.wanted if key.startswith(layers) and key not in new]
@@ -232,14 +232,14 @@ def _restarted(built: BuiltNetwork, fit: Fit) -> tuple[list[str], str]:
 
 
 def _check_stem(fit: Fit, restarted: Collection[str], fault: str) -> None:
-    """Say what to do where a classifier's first convolution is another one, and perhaps nothing else is."""
+    """Give advice if a classifier's first convolution differs."""
     shapes = {key: pair for key, pair in fit.shapes.items() if key not in restarted}
     stem = next((key for key, value in fit.wanted.items() if value.ndim == 4), "")
     theirs, ours = shapes.get(stem, ((), ()))
     if stem in shapes and (len(shapes) == 1 or theirs[2:] != ours[2:]):
         raise AttnlabError(
             f"The weights of {fault}: {stem} is {theirs} in the file and {ours} in the network. Leave "
-            "--model.stem_stride away, or train from scratch with --model.weights none."
+            "--model.stem_stride out, or train from scratch with --model.weights none."
         )
 
 
@@ -255,6 +255,6 @@ def _common_prefix(wanted: Mapping[str, Tensor], state: Mapping[str, Tensor]) ->
 
 
 def some(keys: Collection[str], shown: int = 3) -> str:
-    """The first of some names, and how many there are."""
+    """The first few names, and their number."""
     more = f", … ({len(keys)} in all)" if len(keys) > shown else ""
     return ", ".join(list(keys)[:shown]) + more

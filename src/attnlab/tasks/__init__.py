@@ -1,4 +1,4 @@
-"""LightningModules, one a task."""
+"""The LightningModules, one per task."""
 
 from attnlab.tasks.base import BaseTask
 from attnlab.tasks.classification import ClassificationTask

@@ -1,4 +1,4 @@
-"""The one loop of all tasks: steps, scores, what is logged, what a run ends with, checkpoints."""
+"""What all tasks share: training and evaluation steps, scores, logging, the final table, checkpoints."""
 
 from __future__ import annotations
 
@@ -16,18 +16,17 @@ from attnlab.tasks.identity import refuse_another_network
 from attnlab.tasks.network import NetworkModule
 from attnlab.views import View
 
-# A closing table of a thousand lines is read by nobody.
+# Nobody reads a final table of a thousand lines.
 LISTED_CLASSES = 40
 WORST_CLASSES = 10
 
 
 class BaseTask(NetworkModule):
-    """A network with attention that is trained and scored.
+    """Trains and scores a network with attention.
 
-    A subclass says what its network is (`configure_network`, ``backbone``, `load_weights`), what is lost
-    (`losses`), what is scored (`make_scores`, `evaluate`, `figures`) and what is told of the scores
-    (`headline`). Steps, logging, the guard against broken losses and `NetworkModule`'s options are the same
-    for all.
+    A subclass defines its network (`configure_network`, ``backbone``, `load_weights`), its losses (`losses`),
+    its metrics (`make_scores`, `evaluate`, `figures`) and their summary (`headline`). Steps, logging, the
+    check for non-finite losses and `NetworkModule`'s options are the same for all.
 
     Args:
         own: The subclass's own options, for ``hparams``.
@@ -35,19 +34,19 @@ class BaseTask(NetworkModule):
 
     Attributes:
         results: The last scores of ``"val"`` and ``"test"``.
-        has_eval_loss: Whether `evaluate` updates a loss, too.
-        class_metric: What every class's figure is called where it is logged, ``STAGE_NAME/class``; and in
-            which stages that is done.
-        class_label: What the closing table calls it.
+        has_eval_loss: Whether `evaluate` also updates a loss.
+        class_metric: The name under which per-class figures are logged, ``STAGE_NAME/class``, and the stages
+            in which they are.
+        class_label: The name of the per-class figure in the final table.
     """
 
-    # What the command line calls the task; checkpoints keep it.
+    # Short name of the task; stored in checkpoints.
     kind: str
-    # The data module that the command line takes where none is named, by its name or import path.
+    # The data module used by default on the command line: name or import path.
     default_data: ClassVar[str | None] = None
-    # What it shows of its scores and writes of its predictions.
+    # How its results are shown and its predictions written.
     view: View
-    # The metric that decides which checkpoint is best; more is better.
+    # The metric that selects the best checkpoint; higher is better.
     monitor: str
     has_eval_loss: ClassVar[bool] = True
     class_metric: ClassVar[tuple[str, tuple[str, ...]]] = ("score", ("test",))
@@ -61,7 +60,7 @@ class BaseTask(NetworkModule):
         self.configure_metrics()
 
     def setup(self, stage: str) -> None:
-        """Refuse data of another task, then set the network up.
+        """Reject data for another task, then set the network up.
 
         Raises:
             AttnlabError: The trainer's data module is for another task.
@@ -70,69 +69,69 @@ class BaseTask(NetworkModule):
         super().setup(stage)
 
     def refuse_other_data(self, data: Any) -> None:
-        """Refuse a data module that is for another task.
+        """Reject a data module for another task.
 
         Args:
-            data: The data module; one that does not say what it is for is taken to be for this task.
+            data: The data module; one without a task is accepted.
 
         Raises:
-            AttnlabError: It is for another.
+            AttnlabError: It is for another task.
         """
         task = getattr(data, "task", None)
         if task not in (None, self.kind):
             raise AttnlabError(
-                f"{type(data).__name__} is data for {task}, and the task is {self.kind}: name other data "
-                f"(--data), or --task {task}."
+                f"{type(data).__name__} is data for {task}, but the task is {self.kind}. Choose other data "
+                f"(--data), or the {task} task (--model)."
             )
 
     def configure_losses(self) -> None:
-        """Build what `losses` needs."""
+        """Set up what `losses` needs."""
 
     def configure_metrics(self) -> None:
-        """Build scores, and the mean loss, of validation and test."""
+        """Set up the metrics and the mean loss of validation and test."""
         self.val_scores, self.test_scores = self.make_scores(), self.make_scores()
         self.val_loss, self.test_loss = MeanMetric(), MeanMetric()
 
     @abstractmethod
     def make_scores(self) -> Any:
-        """What gathers the scores of one stage: ``result()`` gives them, ``reset()`` starts anew."""
+        """The metrics of one stage: ``result()`` computes them, ``reset()`` clears them."""
 
     @abstractmethod
     def losses(self, batch: dict[str, Any]) -> dict[str, Tensor]:
-        """The terms of a training batch's loss by name, and ``"loss"``, which is trained on."""
+        """The terms of a training batch's loss by name, and ``"loss"``, the one to minimise."""
 
     @abstractmethod
     def evaluate(self, batch: dict[str, Any], scores: Any, loss: MeanMetric) -> Any:
-        """Score one batch, and return what was predicted, for callbacks.
+        """Score one batch, and return the predictions for callbacks.
 
         Args:
-            batch: Its samples where ``counted`` is False only keep the processes in step.
-            scores: What `make_scores` gave, to be updated.
-            loss: Mean loss of the stage, to be updated where there is one.
+            batch: Samples with ``counted`` False only keep the processes in step.
+            scores: The metrics from `make_scores`, to be updated.
+            loss: The stage's mean loss, to be updated, or None.
         """
 
     @abstractmethod
     def figures(self, result: Any) -> dict[str, float]:
-        """The scores by the names under which they are logged, ``STAGE/NAME``."""
+        """The scores by the name they are logged under, ``STAGE/NAME``."""
 
     def class_figures(self, result: Any) -> dict[str, float]:
-        """The figure of each class by its name, for the log; see ``class_metric``."""
+        """Each class's figure by class name, for the log; see ``class_metric``."""
         return {}
 
     def listed_figures(self, result: Any) -> dict[str, float]:
-        """The figure of each class by its name, for the closing table; see ``class_label``."""
+        """Each class's figure by class name, for the final table; see ``class_label``."""
         return self.class_figures(result)
 
     @abstractmethod
     def headline(self, stage: str, result: Any) -> list[tuple[str, str]]:
-        """Label and text of the scores, for the closing table; those of classes excepted."""
+        """Label and text of the scores for the final table, without those per class."""
 
     def summary(self, stage: str, per_class: bool = True) -> list[tuple[str, str]]:
-        """Label and text of the last scores of a stage, for the closing table.
+        """Label and text of a stage's last scores, for the final table.
 
         Args:
             stage: ``val`` or ``test``.
-            per_class: List every class's figure, too; of more than 40, those of the ten worst.
+            per_class: Also list each class's figure; with more than 40 classes, the ten worst.
         """
         result = self.results.get(stage)
         if result is None:
@@ -149,10 +148,10 @@ class BaseTask(NetworkModule):
         return rows + [(f"{self.class_label} {name}", f"{value:.4f}") for name, value in listed]
 
     def training_step(self, batch: dict[str, Any], batch_idx: int) -> Tensor:
-        """The loss of one batch, of which every term is logged.
+        """The loss of one batch; every term is logged.
 
         Raises:
-            AttnlabError: It is not finite; see `FiniteLoss`.
+            AttnlabError: The loss is not finite; see `FiniteLoss`.
         """
         terms = self.losses(batch)
         self.finite.look_at(terms, batch, self.current_epoch, self.global_step)
@@ -164,7 +163,7 @@ class BaseTask(NetworkModule):
         return loss
 
     def on_train_epoch_end(self) -> None:
-        """Look at the last step's loss before anything is saved."""
+        """Check the last step's loss before anything is saved."""
         self.finite.look_back()
 
     def validation_step(self, batch: dict[str, Any], batch_idx: int) -> Any:
@@ -194,42 +193,43 @@ class BaseTask(NetworkModule):
         if stage in stages:
             each = self.class_figures(result).items()
             values |= {f"{stage}_{name}/{class_name}": value for class_name, value in each}
-        # All processes hold the same number already; a maximum, unlike a mean, cannot round it.
+        # All processes hold the same number already; a maximum, unlike a mean, does not round it.
         self.log_dict(values, sync_dist=True, reduce_fx="max")
         scores.reset()
         loss.reset()
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Say which class the checkpoint is of; broken weights are never saved."""
+        """Record the task's class in the checkpoint; never save after a non-finite loss."""
         self.finite.look_back()
         cls = type(self)
-        # What Lightning looks for in `BaseTask.load_from_checkpoint`.
+        # Lightning looks for this in `BaseTask.load_from_checkpoint`.
         checkpoint["hyper_parameters"] |= {
             checkpoints.CLASS_PATH: f"{cls.__module__}.{cls.__qualname__}",
             checkpoints.INSTANTIATOR: "lightning.pytorch.cli.instantiate_module",
         }
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Refuse a checkpoint of another network, and say what differs."""
+        """Reject a checkpoint of another network, and say what differs."""
         refuse_another_network(self, checkpoint)
 
 
 def names_of(num_classes: int | None, class_names: list[str] | None) -> list[str]:
-    """Class names, made up where only their number is known.
+    """Class names, made up if only their number is known.
 
     Raises:
-        AttnlabError: When neither is given, or they contradict each other.
+        AttnlabError: Neither is given, or they contradict each other.
     """
     if class_names is None:
         if num_classes is None:
             raise AttnlabError(
-                "The number of classes is not known: give num_classes, or class_names, or data that has them."
+                "The number of classes is not known: give num_classes or class_names, or data that "
+                "defines them."
             )
         return [f"class {index}" for index in range(num_classes)]
     if num_classes is not None and num_classes != len(class_names):
         first = ", ".join(class_names[:30]) + (", …" if len(class_names) > 30 else "")
         raise AttnlabError(
             f"--model.num_classes {num_classes} contradicts the data, which has {len(class_names)} classes: "
-            f"{first}. Leave it away: it comes from the data."
+            f"{first}. Leave it out; it comes from the data."
         )
     return list(class_names)

@@ -1,4 +1,4 @@
-"""Image classification: the task that trains, scores and uses a classifier."""
+"""Image classification."""
 
 from __future__ import annotations
 
@@ -19,25 +19,25 @@ from attnlab.views import ClassificationView
 
 
 class ClassificationTask(BaseTask):
-    """Trains a classifier of torchvision or timm, with attention where you want it.
+    """Trains a classifier from torchvision or timm, with attention where you want it.
 
     Each image counts once in the scores, whatever the number of processes. Validation and test loss are the
-    plain cross-entropy, so that they compare between recipes with and without label smoothing and mixing.
+    cross-entropy without label smoothing and mixing, so they are comparable between recipes.
 
     Args:
-        network: Any CNN of torchvision or timm by its name: resnet50, mobilenet_v2, convnext_tiny, ...; where
-            both have the name, torchvision's, or say timm/resnet50.
+        network: Any CNN of torchvision or timm by name: resnet50, mobilenet_v2, convnext_tiny, ... If both
+            have the name, torchvision's is used; write timm/resnet50 for timm's.
         network_options: Further arguments of the network, e.g. ``{width_mult: 0.5}`` for mobilenet_v2.
-        stem_stride: Pixels per step of the stem's output: 1 or 2 suits images much smaller than 224 pixels (a
-            3x3 convolution without pooling in ResNets). By default the network's own stem.
+        stem_stride: Stride of the stem. 1 or 2 suits images much smaller than 224 pixels (in ResNets: a 3x3
+            convolution without pooling). Default: the network's own stem.
         label_smoothing: Share of each training target that is spread over all classes, in 0..1.
         mixing: Mixup and CutMix of training batches.
-        num_classes: Number of classes. It comes from the data; given here, it is checked against the data.
-        class_names: Names of the classes; they come from the data.
+        num_classes: Number of classes. Comes from the data; if given, it is checked against the data.
+        class_names: Names of the classes; come from the data.
         **options: The other options of `NetworkModule`.
 
     Raises:
-        AttnlabError: For anything unknown or contradictory.
+        AttnlabError: An option is unknown, invalid or contradicts another.
     """
 
     kind = "classification"
@@ -83,7 +83,7 @@ class ClassificationTask(BaseTask):
         return ClassificationScores(self.class_names)
 
     def setup(self, stage: str) -> None:
-        """Refuse a top-5 that there cannot be, then load weights."""
+        """Reject a top-5 monitor with fewer than five classes, then load weights."""
         monitored = [
             callback.monitor
             for callback in self.trainer.checkpoint_callbacks
@@ -131,7 +131,7 @@ class ClassificationTask(BaseTask):
         return result.per_class
 
     def headline(self, stage: str, result: ClassificationResult) -> list[tuple[str, str]]:
-        """Top-1 with what chance would give, and top-5."""
+        """Top-1 with the chance level, and top-5."""
         top5 = "-, needs at least five classes" if result.top5 is None else f"{result.top5:.4f}"
         chance = f"chance {1 / len(self.class_names):.4f}"
         return [

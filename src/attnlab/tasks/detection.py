@@ -1,4 +1,4 @@
-"""Object detection: the task that trains, scores and uses a detector."""
+"""Object detection."""
 
 from __future__ import annotations
 
@@ -16,28 +16,29 @@ from attnlab.views import DetectionView
 
 
 class DetectionTask(BaseTask):
-    """Trains a detector of torchvision, YOLOX or YOLOF, with attention where you want it.
+    """Trains a torchvision detector, YOLOX or YOLOF, with attention where you want it.
 
-    The detector itself resizes what it is given, and gives boxes in the pixels of that picture, so AP is
-    always taken at the size at which pictures are stored. COCO's twelve numbers and Pascal VOC's AP50 (area
-    under the curve, and the 11-point form of 2007) are taken of the same detections. There is no validation
-    loss: torchvision's detectors have losses in training alone.
+    The detector resizes its input and returns boxes in the input's pixels, so AP is always computed at the
+    images' stored size. COCO's twelve metrics and Pascal VOC's AP50 (area under the curve, and the 11-point
+    form of 2007) come from the same detections. There is no validation loss: torchvision's detectors compute
+    losses only in training.
 
-    Weights may be of the whole detector or of its backbone, and YOLOX files of other PyTorch ports are read,
-    too. Parts that depend on the number of classes start anew where that differs.
+    Weights may be for the whole detector or its backbone; YOLOX files of other PyTorch ports work, too.
+    Layers that depend on the number of classes are reinitialised if it differs.
 
     Args:
         network: faster_rcnn, retinanet, fcos, ssdlite (torchvision's), yolox_nano, yolox_tiny, yolox_s,
             yolox_m, yolox_l, yolox_x, or yolof.
         network_options: Further arguments of the network, e.g. ``{backbone: resnet50, min_size: 800}`` for
-            faster_rcnn or ``{size: 416}`` for yolox_nano; an unknown one is refused with the list of them.
-        num_classes: Number of classes, without a background. It comes from the data; given here, it is
-            checked against the data.
-        class_names: Names of the classes; they come from the data.
+            faster_rcnn or ``{size: 416}`` for yolox_nano; an unknown one is rejected with a list of those
+            available.
+        num_classes: Number of classes, without background. Comes from the data; if given, it is checked
+            against the data.
+        class_names: Names of the classes; come from the data.
         **options: The other options of `NetworkModule`.
 
     Raises:
-        AttnlabError: For anything unknown or contradictory.
+        AttnlabError: An option is unknown, invalid or contradicts another.
     """
 
     kind = "detection"
@@ -67,21 +68,21 @@ class DetectionTask(BaseTask):
         super().__init__(own, **options)
 
     def make_scores(self) -> DetectionScores:
-        """COCO's twelve numbers and Pascal VOC's AP50."""
+        """COCO's twelve metrics and Pascal VOC's AP50."""
         return DetectionScores(self.class_names)
 
     @property
     def compiled_part(self) -> nn.Module:
-        """The backbone: what follows it goes by the number of boxes, another one in each image."""
+        """The backbone: the shapes after it depend on the number of boxes, which varies between images."""
         return self.backbone
 
     @property
     def first_label(self) -> int:
-        """What the network calls class 0."""
+        """The network's label of class 0."""
         return self.built.first_label or 0
 
     def forward(self, image: list[Tensor]) -> list[dict[str, Tensor]]:
-        """Detections in images of values in 0..1.
+        """Detections in images with values in 0..1.
 
         Args:
             image: (3, h, w) each, of any size.
@@ -94,7 +95,7 @@ class DetectionTask(BaseTask):
         return [{**found, "labels": found["labels"] - self.first_label} for found in detections]
 
     def on_train_epoch_start(self) -> None:
-        """Tell the detector how far training is, if its losses or sizes depend on that."""
+        """Tell the detector how far training has come, if its losses or sizes depend on that."""
         super().on_train_epoch_start()
         set_progress: Any = getattr(self.network, "set_progress", None)
         if set_progress is not None:
@@ -122,12 +123,12 @@ class DetectionTask(BaseTask):
     def evaluate(
         self, batch: dict[str, Any], scores: DetectionScores, loss: MeanMetric
     ) -> dict[str, list[dict[str, Tensor] | None]]:
-        """Score one batch, and return its ``detections``; None for an image that does not count."""
+        """Score one batch, and return its ``detections``; None for an image that is not counted."""
         detections = self.predict_step(batch, 0)
         pairs = [
             (found, target)
             for found, target in zip(detections, batch["target"], strict=True)
-            # A split without annotations, such as COCO's test-dev, has nothing to score with.
+            # A split without annotations, such as COCO's test-dev, cannot be scored.
             if found is not None and "boxes" in target
         ]
         if pairs:
@@ -135,7 +136,7 @@ class DetectionTask(BaseTask):
         return {"detections": detections}
 
     def predict_step(self, batch: dict[str, Any], batch_idx: int) -> list[dict[str, Tensor] | None]:
-        """Detections in each image of one batch, as `forward` gives them; None where it does not count."""
+        """Detections in each image of one batch, as from `forward`; None for an image that is not counted."""
         counted = batch["counted"].tolist()
         if not any(counted):
             return [None] * len(counted)
@@ -143,10 +144,9 @@ class DetectionTask(BaseTask):
         return [next(found) if counts else None for counts in counted]
 
     def figures(self, result: DetectionResult) -> dict[str, float]:
-        """COCO's numbers by their names, Pascal VOC's as ``VOC_AP50`` and ``VOC_AP50_11point``.
+        """COCO's metrics by name, Pascal VOC's as ``VOC_AP50`` and ``VOC_AP50_11point``.
 
-        Those that the set has nothing for are left out, but for AP, AP50 and VOC_AP50; without annotations,
-        all are.
+        Undefined ones are left out, except AP, AP50 and VOC_AP50; without annotations, all are.
         """
         values = result.coco | {f"VOC_{name}": value for name, value in result.voc.items()}
         always = ("AP", "AP50", "VOC_AP50")
@@ -154,17 +154,17 @@ class DetectionTask(BaseTask):
         return kept if result.images else {}
 
     def class_figures(self, result: DetectionResult) -> dict[str, float]:
-        """COCO's AP of each class that has truths."""
+        """COCO's AP of each class that has ground truth."""
         return {name: scores.ap for name, scores in result.per_class.items()}
 
     def listed_figures(self, result: DetectionResult) -> dict[str, float]:
-        """AP50 of each class that has truths."""
+        """AP50 of each class that has ground truth."""
         return {name: scores.ap50 for name, scores in result.per_class.items()}
 
     def headline(self, stage: str, result: DetectionResult) -> list[tuple[str, str]]:
-        """COCO's twelve numbers, and Pascal VOC's two."""
+        """COCO's twelve metrics and Pascal VOC's two."""
         if result.images == 0:
-            return [(f"{stage} AP", "-, there are no annotations to score with")]
+            return [(f"{stage} AP", "- (no annotations to score with)")]
         coco, voc = result.coco, result.voc
         over = f"over {len(result.per_class)} of {len(self.class_names)} classes, {result.images} images"
         return [

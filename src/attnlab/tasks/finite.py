@@ -1,4 +1,4 @@
-"""The guard of every task's training: a loss that is no number ends it, while the last checkpoint is good."""
+"""Stops training at a non-finite loss, while the last checkpoint is still good."""
 
 from __future__ import annotations
 
@@ -14,26 +14,26 @@ from attnlab.errors import AttnlabError
 
 
 class FiniteLoss:
-    """Looks at every training step's loss, on a GPU one step later.
+    """Checks every training step's loss, on a GPU one step later.
 
-    There, waiting for a number of the step that is just being computed would leave the device idle. What the
-    one step in between has done to the weights is never saved: `look_back` comes before every checkpoint.
+    On a GPU, waiting for the current step's loss would leave the device idle. The update made in between is
+    never saved: `look_back` comes before every checkpoint.
     """
 
     def __init__(self) -> None:
         self._last: tuple[torch.cuda.Event, Tensor, Callable[[], str]] | None = None
 
     def look_at(self, terms: Mapping[str, Tensor], batch: Mapping[str, Any], epoch: int, step: int) -> None:
-        """Look at a step's loss, or on a GPU at that of the step before.
+        """Check a step's loss, or on a GPU that of the step before.
 
         Args:
-            terms: The loss's terms by name, with ``"loss"``, each of one number.
-            batch: Its images' names are ``name``.
-            epoch: Counted from 0.
+            terms: The loss terms by name, including ``"loss"``; scalars.
+            batch: The batch; its ``name`` holds the images' names.
+            epoch: The epoch, counted from 0.
             step: Optimizer steps before this one.
 
         Raises:
-            AttnlabError: It is infinite or undefined.
+            AttnlabError: The loss is not finite.
         """
         self.look_back()
         kept = {name: term.detach() for name, term in terms.items()}
@@ -50,10 +50,10 @@ class FiniteLoss:
         self._last = copied, flag, words
 
     def look_back(self) -> None:
-        """Look at the last step's loss, where that was not done yet.
+        """Check the last step's loss, unless that was done.
 
         Raises:
-            AttnlabError: It is infinite or undefined.
+            AttnlabError: The loss is not finite.
         """
         last, self._last = self._last, None
         if last is not None:
@@ -68,7 +68,7 @@ def _words(terms: Mapping[str, Tensor], names: list[str], epoch: int, step: int)
     values = ", ".join(f"{name} {float(term):g}" for name, term in parts.items())
     images = f" Images of the batch: {listed(names, 16)}." if names else ""
     return (
-        f"The loss is no number any more in epoch {epoch}, step {step}: {values}.{images} Lower "
-        "--model.optimizer.lr, lengthen --model.schedule.warmup_steps or set --trainer.gradient_clip_val; "
-        "checkpoints of earlier epochs are kept, and --ckpt_path last goes on from the newest."
+        f"The loss is not finite in epoch {epoch}, step {step}: {values}.{images} Lower "
+        "--model.optimizer.lr, lengthen --model.schedule.warmup_steps or set --trainer.gradient_clip_val. "
+        "Checkpoints of earlier epochs are kept; --ckpt_path last resumes from the newest."
     )

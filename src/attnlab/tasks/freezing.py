@@ -8,13 +8,13 @@ from torch import distributed, nn
 
 
 class BackboneFreeze:
-    """Keeps the backbone as it is for the first epochs, its BatchNorm statistics too.
+    """Freezes the backbone for the first epochs, including its BatchNorm statistics.
 
-    Its parameters are in the optimizer from the start, so that a run can be resumed in either part, and the
-    schedule is one. What is frozen gets neither an update nor weight decay.
+    Its parameters are in the optimizer from the start, so that a run can be resumed at any time under one
+    schedule. Frozen parameters get neither updates nor weight decay.
 
     Args:
-        epochs: How many; 0 freezes nothing.
+        epochs: Number of epochs; 0 freezes nothing.
     """
 
     def __init__(self, epochs: int) -> None:
@@ -24,11 +24,11 @@ class BackboneFreeze:
     def at_epoch(
         self, epoch: int, parameters: Iterable[nn.Parameter], batchnorms: Iterable[nn.Module]
     ) -> None:
-        """Freeze, or thaw, as the epoch that begins says.
+        """Freeze or unfreeze at the start of an epoch.
 
         Args:
-            epoch: Its number, from 0.
-            parameters: The backbone's, without those of attention in it.
+            epoch: The epoch, counted from 0.
+            parameters: The backbone's, without those of attention modules.
             batchnorms: The backbone's BatchNorm layers.
         """
         frozen = epoch < self.epochs
@@ -37,7 +37,7 @@ class BackboneFreeze:
                 layer.train(not frozen)
         if frozen and not self._held:
             self._held = [parameter for parameter in parameters if parameter.requires_grad]
-            # A distributed strategy has been promised a gradient of each, and waits for it.
+            # A distributed strategy expects a gradient of each parameter, and waits for it.
             shared = distributed.is_available() and distributed.is_initialized()
             for parameter in self._held if not shared else ():
                 parameter.requires_grad_(False)
@@ -47,6 +47,6 @@ class BackboneFreeze:
             self._held = []
 
     def drop_gradients(self) -> None:
-        """Forget the gradients of what is frozen: a distributed strategy fills them in all the same."""
+        """Drop the gradients of frozen parameters, which a distributed strategy computes all the same."""
         for parameter in self._held:
             parameter.grad = None

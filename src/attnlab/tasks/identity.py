@@ -1,4 +1,4 @@
-"""Is this checkpoint one of this network?"""
+"""Checks that a checkpoint belongs to the network it is loaded into."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from torch import Tensor, nn
 from attnlab.errors import AttnlabError
 from attnlab.tasks.network import NetworkModule
 
-# What classes and pixels mean: the same tensors, read otherwise.
+# The meaning of classes and pixels: same tensors, other interpretation.
 MEANING = ("class_names", "ignore_index")
-# What may make a network another one even where every tensor fits.
+# What may make it another network even if every tensor fits.
 FUNCTION = ("architecture", "encoder", "architecture_options", "network", "network_options", "stem_stride")
 ATTENTION = ("name", "at", "mode", "shared", "options")
 # How the same function is computed.
@@ -26,15 +26,14 @@ _OF_EVERY_MODULE = frozenset(vars(nn.Module()))
 def refuse_another_network(task: NetworkModule, checkpoint: Mapping[str, Any]) -> None:
     """Compare a checkpoint with the network it is about to be loaded into.
 
-    Options that differ are no difference if they build the same modules: a default that is written out, or
-    another spelling of a name.
+    Options may differ if they build the same modules: a default written out, or another spelling of a name.
 
     Args:
-        task: The network as built now.
-        checkpoint: As saved by a Trainer.
+        task: The task with its network, as built now.
+        checkpoint: The checkpoint's content.
 
     Raises:
-        AttnlabError: When they differ in architecture, attention, classes, or in any tensor's name or shape.
+        AttnlabError: They differ in architecture, attention, classes, or any tensor's name or shape.
     """
     saved = checkpoint.get("hyper_parameters", {})
     differences = _differences(task, saved, MEANING)
@@ -44,15 +43,15 @@ def refuse_another_network(task: NetworkModule, checkpoint: Mapping[str, Any]) -
         differences += options
     if differences or tensors:
         raise AttnlabError(
-            "The checkpoint is of another network. "
+            "The checkpoint is for another network. "
             + "; ".join([*differences, *tensors])
-            + ". Leave --config and --model.* away to build the network from the checkpoint itself, "
-            "or give the options it was trained with."
+            + ". Omit --config and --model.* to build the network from the checkpoint, or give the "
+            "options it was trained with."
         )
 
 
 def _differences(task: NetworkModule, saved: Mapping[str, Any], keys: Collection[str]) -> list[str]:
-    """The options of these names that both have and that differ, the free ones among them left out."""
+    """Those of the named options that both have and that differ, free ones left out."""
     free = task.built.free_options | FREE_ATTENTION_OPTIONS
     here, there = (
         {
@@ -72,7 +71,7 @@ def _differences(task: NetworkModule, saved: Mapping[str, Any], keys: Collection
 
 
 def _with_free(options: Any, others: Any, free: Collection[str]) -> Any:
-    """The options that count, and the free ones of other options; all of what is no block of options."""
+    """A value with the free options replaced by those of another; anything but a dict is returned as is."""
     if not isinstance(options, Mapping):
         return options
     kept = {key: value for key, value in options.items() if key not in free}
@@ -80,7 +79,7 @@ def _with_free(options: Any, others: Any, free: Collection[str]) -> Any:
 
 
 def _builds_the_same(task: NetworkModule, saved: Mapping[str, Any]) -> bool:
-    """Whether the checkpoint's options, but for the free ones, build the modules that this task's build."""
+    """Whether the checkpoint's options, free ones aside, build the same modules as this task's."""
     here, free = dict(task.hparams), task.built.free_options
     names = [name for name in FUNCTION if name in here and name in saved]
     there = here | {name: _with_free(saved[name], here[name], free) for name in names}
@@ -91,41 +90,43 @@ def _builds_the_same(task: NetworkModule, saved: Mapping[str, Any]) -> bool:
     with torch.random.fork_rng(devices=[]):
         try:
             first, second = (_modules(type(task)(**options).network) for options in (here, there))
-        except (AttnlabError, TypeError):  # options that are there no more, in a task of one's own too
+        except (AttnlabError, TypeError):  # options that no longer exist, also in a user's own task
             return False
     return first == second
 
 
 def _modules(network: nn.Module) -> list[Any]:
-    """What each module of a new network is and holds, the values of parameters left aside."""
+    """Class and attributes of each module of a new network, without parameter values."""
     numbers: dict[nn.Module, int] = {}
     found: list[Any] = []
     for name, module in network.named_modules(remove_duplicate=False):
         held = {key: value for key, value in vars(module).items() if key not in _OF_EVERY_MODULE}
-        if module is network:  # libraries write down there with which options it was built
+        if module is network:  # libraries note there which options it was built with
             held = {key: value for key, value in held.items() if not isinstance(value, Mapping)}
         buffers = dict(module.named_buffers(recurse=False))
-        found.append((name, numbers.setdefault(module, len(numbers)), type(module), _plain([held, buffers])))
+        found.append(
+            (name, numbers.setdefault(module, len(numbers)), type(module), _by_value([held, buffers]))
+        )
     return found
 
 
-def _plain(value: Any, levels: int = 8) -> Any:
-    """A value that is equal to another one's if both were made in the same way."""
+def _by_value(value: Any, levels: int = 8) -> Any:
+    """A value that compares equal if both objects were made in the same way."""
     if levels == 0 or isinstance(value, nn.Module):
         return type(value)
     if isinstance(value, Tensor):
         return value.tolist()
     if isinstance(value, Mapping):
-        return {key: _plain(item, levels - 1) for key, item in value.items()}
+        return {key: _by_value(item, levels - 1) for key, item in value.items()}
     if isinstance(value, list | tuple):
-        return [_plain(item, levels - 1) for item in value]
+        return [_by_value(item, levels - 1) for item in value]
     if isinstance(value, partial):
-        return _plain([value.func, value.args, value.keywords], levels - 1)
+        return _by_value([value.func, value.args, value.keywords], levels - 1)
     if isinstance(value, FunctionType):
         held = [cell.cell_contents for cell in value.__closure__ or ()]
-        return [value.__module__, value.__qualname__, _plain([held, value.__defaults__], levels - 1)]
+        return [value.__module__, value.__qualname__, _by_value([held, value.__defaults__], levels - 1)]
     if hasattr(value, "__dict__") and not isinstance(value, type):
-        return [type(value), _plain(vars(value), levels - 1)]
+        return [type(value), _by_value(vars(value), levels - 1)]
     return value
 
 

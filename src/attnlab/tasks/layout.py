@@ -1,4 +1,4 @@
-"""How a network is laid out in memory: the same numbers but for rounding, sooner."""
+"""The memory format of a network: the same results up to rounding, faster."""
 
 from __future__ import annotations
 
@@ -12,18 +12,18 @@ HALVES = ("16", "bf16")
 def memory_format(
     wanted: Literal["auto"] | bool, attention: str, device: str, precision: str
 ) -> torch.memory_format:
-    """The layout of images and weights.
+    """The memory format of images and weights.
 
-    ``auto`` puts the channels innermost on a CPU, where the steps of thirteen networks took from four
-    hundredths more to a quarter less (docs/benchmarks.md), and on a GPU in half precision, which its tensor
-    cores want so. It keeps the usual layout elsewhere, where nothing was measured, and for attention of one's
-    own, which was perhaps never tried on such maps: ``x.view(b * c, h, w)`` is an error there.
+    ``auto`` is channels_last on a CPU, where steps of thirteen networks changed by +4 % to -25 %
+    (docs/benchmarks.md), and on a GPU in half precision, as tensor cores prefer. Elsewhere nothing was
+    measured, and a user's own attention may not support it (``x.view(b * c, h, w)`` fails): these keep the
+    default.
 
     Args:
         wanted: The option.
-        attention: The attention module's name; an import path is one's own.
-        device: Type of the device.
-        precision: Lightning's name of it, e.g. ``bf16-mixed``.
+        attention: The attention module's name; an import path is a user's own module.
+        device: Device type.
+        precision: Lightning's name for it, e.g. ``bf16-mixed``.
     """
     last = wanted
     if wanted == "auto":

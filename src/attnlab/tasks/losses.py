@@ -14,14 +14,14 @@ from attnlab.errors import AttnlabError
 
 @dataclass(frozen=True)
 class SegmentationLossConfig:
-    """Weights of the terms that are summed; a term of weight 0 is not computed.
+    """Weights of the summed loss terms; a term of weight 0 is not computed.
 
     Attributes:
-        cross_entropy: Weight of the mean cross-entropy a pixel.
+        cross_entropy: Weight of the cross-entropy (mean over pixels).
         focal: Weight of the focal loss.
         dice: Weight of the Dice loss.
-        focal_gamma: Exponent of the focal loss; 0 makes it the cross-entropy (2 in the paper).
-        label_smoothing: Smoothing of the cross-entropy's targets, in 0..1.
+        focal_gamma: Exponent of the focal loss; 0 gives cross-entropy (2 in the paper).
+        label_smoothing: Label smoothing of the cross-entropy, in 0..1.
     """
 
     cross_entropy: float = 1.0
@@ -32,20 +32,19 @@ class SegmentationLossConfig:
 
 
 class SegmentationLoss(torch.nn.Module):
-    """Weighted sum of cross-entropy, focal and Dice loss over the pixels that count.
+    """Weighted sum of cross-entropy, focal and Dice loss over the pixels that are not ignored.
 
     Cross-entropy and focal loss are means over the pixels of the batch that are not ``ignore_index``; a batch
-    without any gives 0 (and zero gradients), not nan. The focal loss is the softmax form of Lin et al.,
-    arXiv 1708.02002, equation 4: ``-(1 - p_t)^gamma log p_t`` with p_t the softmax probability of the true
-    class. Dice is that of segmentation-models-pytorch in its multi-class form, classes absent from the batch
-    left out.
+    without any gives 0 (and zero gradients), not NaN. The focal loss is the softmax form of Lin et al., arXiv
+    1708.02002, equation 4: ``-(1 - p_t)^gamma log p_t`` with p_t the softmax probability of the true class.
+    Dice is segmentation-models-pytorch's multi-class form, without classes absent from the batch.
 
     Args:
         config: The weights.
-        ignore_index: Mask value of pixels that do not count.
+        ignore_index: Mask value of ignored pixels.
 
     Raises:
-        AttnlabError: When no term has a positive weight, or a weight is negative.
+        AttnlabError: No weight is positive, or one is negative.
     """
 
     def __init__(self, config: SegmentationLossConfig, ignore_index: int = 255) -> None:
@@ -53,7 +52,7 @@ class SegmentationLoss(torch.nn.Module):
         weights = {"cross_entropy": config.cross_entropy, "focal": config.focal, "dice": config.dice}
         if min(weights.values()) < 0 or max(weights.values()) == 0:
             raise AttnlabError(
-                f"--model.loss needs weights of 0 or more, at least one of them above 0; got {weights}."
+                f"--model.loss needs weights of at least 0, and at least one above 0; got {weights}."
             )
         self.weights = {name: weight for name, weight in weights.items() if weight > 0}
         self.config = config
@@ -90,7 +89,7 @@ class SegmentationLoss(torch.nn.Module):
 
     def _focal_term(self, logits: Tensor, mask: Tensor) -> Tensor:
         log_loss = F.cross_entropy(logits, mask, ignore_index=self.ignore_index, reduction="none")
-        # An ignored pixel has p_t = 1, where a power below 1 has no finite slope.
+        # Ignored pixels have p_t = 1, where a power below 1 has an infinite gradient.
         uncertainty = (1 - torch.exp(-log_loss)).clamp(min=1e-7)
         return self._pixel_mean(uncertainty**self.config.focal_gamma * log_loss, mask)
 

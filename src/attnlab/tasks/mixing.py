@@ -1,4 +1,4 @@
-"""Mixup and CutMix: training on blends of two images, applied to a whole batch."""
+"""Mixup and CutMix, applied to whole batches."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from attnlab.errors import AttnlabError
 
 @dataclass(frozen=True)
 class MixingConfig:
-    """Blends of two images, with their labels blended alike. Where both kinds are on, each batch gets one.
+    """Mixup and CutMix. If both are on, each batch gets one of them.
 
     Attributes:
-        mixup_alpha: Mixup (arXiv 1710.09412): the share of an image is drawn from Beta(alpha, alpha); 0 is
+        mixup_alpha: Mixup (arXiv 1710.09412): the mixing ratio is drawn from Beta(alpha, alpha); 0 turns it
             off (0.2 in the paper's ImageNet runs).
-        cutmix_alpha: CutMix (arXiv 1905.04899): the area of the rectangle that stays is drawn from
-            Beta(alpha, alpha); 0 is off (1.0 in the paper).
-        probability: Share of the batches that are mixed at all, in 0..1.
+        cutmix_alpha: CutMix (arXiv 1905.04899): the share of the area kept is drawn from Beta(alpha, alpha);
+            0 turns it off (1.0 in the paper).
+        probability: Probability that a batch is mixed, in 0..1.
     """
 
     mixup_alpha: float = 0.0
@@ -29,24 +29,24 @@ class MixingConfig:
 
 
 class BatchMixing:
-    """Mixes a batch with itself, in another order, as configured.
+    """Mixes a batch with a permutation of itself.
 
-    It draws from torch's default generator, which a task seeds anew for every step.
+    Draws from torch's default generator, which a task reseeds every step.
 
     Args:
-        config: Which kinds, and how often.
+        config: The kinds of mixing and their probability.
         num_classes: Number of classes K.
 
     Raises:
-        AttnlabError: For a negative alpha, or a probability outside 0..1.
+        AttnlabError: An alpha is negative, or the probability is outside 0..1.
     """
 
     def __init__(self, config: MixingConfig, num_classes: int) -> None:
         if min(config.mixup_alpha, config.cutmix_alpha) < 0 or not 0 <= config.probability <= 1:
             raise AttnlabError(
-                "--model.mixing needs alphas of 0 or more and a probability within 0..1; got "
-                f"mixup_alpha {config.mixup_alpha}, cutmix_alpha {config.cutmix_alpha}, "
-                f"probability {config.probability}."
+                "--model.mixing needs alphas of at least 0 and a probability in 0..1; got mixup_alpha "
+                f"{config.mixup_alpha}, cutmix_alpha {config.cutmix_alpha}, probability "
+                f"{config.probability}."
             )
         self.probability = config.probability
         self.kinds: list[v2.Transform] = []
@@ -63,8 +63,7 @@ class BatchMixing:
             label: int64 (B,).
 
         Returns:
-            The images, and the labels: as they came, or, where the batch was mixed, as float (B, K) shares
-            that add up to 1.
+            The images and the labels: unchanged, or float (B, K) summing to 1 if the batch was mixed.
         """
         if not self.kinds or float(torch.rand(())) >= self.probability:
             return image, label

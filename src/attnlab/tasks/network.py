@@ -1,4 +1,4 @@
-"""A network with attention in it: its options, its weights, and how it is trained."""
+"""A network with attention: its options, weights and training."""
 
 from __future__ import annotations
 
@@ -36,56 +36,55 @@ AnyBatchNorm = nn.BatchNorm1d | nn.BatchNorm2d | nn.BatchNorm3d | nn.SyncBatchNo
 
 
 def as_config(cls: type[ConfigT], value: ConfigT | dict[str, Any]) -> ConfigT:
-    """A block of options from the object itself or from the plain dict that a checkpoint holds."""
+    """A block of options from an object or from the dict that a checkpoint holds."""
     return cls(**value) if isinstance(value, dict) else value
 
 
-def plain(value: Any) -> Any:
-    """A block of options as plain values, which a checkpoint may hold."""
+def as_builtin(value: Any) -> Any:
+    """A block of options as built-in types, for checkpoints."""
     return asdict(value) if is_dataclass(value) and not isinstance(value, type) else value
 
 
 class NetworkModule(LightningModule):
-    """A network with attention in it, trained from random or pretrained weights: what is below every task.
+    """Base of all tasks: a network with attention, trained from random or pretrained weights.
 
-    A subclass names the ``builder`` of its networks, whose parameters are options of its own; or it builds
-    its network itself (`configure_network`), and says which part is the ``backbone``.
+    A subclass sets the ``builder`` of its networks, whose parameters are its own options; or it builds its
+    network itself (`configure_network`) and defines the ``backbone``.
 
     Args:
         own: The subclass's own options, for ``hparams``.
-        weights: Where the network starts: none (random), imagenet (the published weights of the network or
-            its backbone, downloaded) or the path of a state dict (torch or safetensors) of either. A head
-            for another number of classes starts anew.
-        attention: Which attention module goes where.
-        optimizer: How parameters are updated.
-        schedule: How the learning rate moves.
-        bn_momentum: Momentum of the backbone's BatchNorm statistics, in 0..1; by default the network's own.
-        freeze_backbone_bn: Keep the backbone's BatchNorm statistics as they are (for small batches on a
-            pretrained backbone); scales, offsets and attention modules still train.
-        freeze_backbone_epochs: Train attention and head alone for so many epochs, then the backbone, too: for
-            attention that is put into a pretrained network.
-        channels_last: Lay images and weights out with the channels innermost, which most convolutions take
-            faster; it changes no result beyond rounding. auto does so where a rule that was
-            measured says that it pays; the table before training tells what it came to.
-        compile: Compile the network (torch.compile), in place: the first steps take minutes, the others less
-            than before.
+        weights: Initial weights: none (random), imagenet (published weights of the network or its backbone,
+            downloaded) or the path of a state dict (torch or safetensors) of either. A head for another
+            number of classes is reinitialised.
+        attention: Which attention module to use, and where.
+        optimizer: The optimizer and its learning rates.
+        schedule: The learning-rate schedule.
+        bn_momentum: Momentum of the backbone's BatchNorm statistics, in 0..1. Default: the network's own.
+        freeze_backbone_bn: Freeze the backbone's BatchNorm statistics (for small batches on a pretrained
+            backbone); scales, offsets and attention modules are still trained.
+        freeze_backbone_epochs: Number of first epochs that train only attention and head, for attention added
+            to a pretrained network.
+        channels_last: Use channels_last memory format, which is faster for most convolutions and changes
+            results only by rounding. auto uses it where measurements show a gain; the table before training
+            shows the choice.
+        compile: Compile the network with torch.compile: the first steps take minutes, later ones are faster.
 
     Attributes:
-        builder: Builds the network of the options that it has parameters for.
-        built: What it returned; of a network that was built otherwise, little is known.
-        network: The network, attention attached.
-        sites: Where attention was attached.
+        builder: Builds the network from the options that it has parameters for.
+        built: Its result; mostly empty for a network built otherwise.
+        network: The network with attention.
+        sites: The sites of attention.
         attention: The attention block, as configured.
-        class_names: Names of the classes 0, 1, …, where the task has classes.
+        class_names: Names of the classes 0, 1, …, if the task has classes.
         layout: The memory format of images and weights.
-        restored: A checkpoint is about to be loaded, so that pretrained weights are not needed. Set it before
-            ``trainer.fit(..., ckpt_path=...)``; the command line does.
-        must_be_trained: Refuse to be used with pretrained weights that leave the head random. The command
-            line sets it where nothing is trained.
-        weights_reach_head: Whether published weights can be those of the whole network.
+        restored: Whether a checkpoint will be loaded, so that pretrained weights are not needed. Set it
+            before ``trainer.fit(..., ckpt_path=...)``; the command line does.
+        must_be_trained: Reject pretrained weights that leave the head random. Set by the command line if
+            nothing is trained.
+        weights_reach_head: Whether published weights can be for the whole network.
 
     Raises:
-        AttnlabError: For anything unknown or contradictory.
+        AttnlabError: An option is unknown, invalid or contradicts another.
     """
 
     restored: bool = False
@@ -111,13 +110,13 @@ class NetworkModule(LightningModule):
     ) -> None:
         super().__init__()
         if bn_momentum is not None and not 0 <= bn_momentum <= 1:
-            raise AttnlabError(f"--model.bn_momentum is {bn_momentum}; it must lie in 0..1.")
+            raise AttnlabError(f"--model.bn_momentum is {bn_momentum}; it must be in 0..1.")
         if freeze_backbone_epochs < 0:
             raise AttnlabError(
                 f"--model.freeze_backbone_epochs is {freeze_backbone_epochs}; it must be at least 0."
             )
         attention = as_config(AttentionConfig, attention)
-        # ELA-B and ela_b are one module, so a checkpoint holds one name.
+        # ELA-B and ela_b are one module: a checkpoint holds the registered name.
         self.attention: AttentionConfig = replace(
             attention, name=known_name(attention.name, list_attentions())
         )
@@ -136,7 +135,7 @@ class NetworkModule(LightningModule):
             "channels_last": channels_last,
             "compile": compile,
         }
-        self.save_hyperparameters({name: plain(value) for name, value in hparams.items()}, logger=False)
+        self.save_hyperparameters({name: as_builtin(value) for name, value in hparams.items()}, logger=False)
         self._configured_groups: list[dict[str, Any]] = []
         self._weights_ready = False
         self._compiled = False
@@ -160,24 +159,24 @@ class NetworkModule(LightningModule):
 
     @property
     def backbone(self) -> nn.Module:
-        """The part that pretrained weights are for; of a classifier all but the class layers."""
+        """The part that takes pretrained weights; in a classifier all but the class layers."""
         if self.built.backbone:
             return self.network.get_submodule(self.built.backbone)
         return nn.ModuleList(_around(self.network, self.built.class_layers))
 
     def backbone_parameters(self) -> Iterable[nn.Parameter]:
-        """The parameters that pretrained weights are for."""
+        """The parameters that take pretrained weights."""
         return self.backbone.parameters()
 
     def attention_parameters(self) -> list[nn.Parameter]:
-        """The parameters that attaching attention has added."""
+        """The parameters added by attaching attention."""
         return [p for _, site in attention_modules(self.network) for p in site.new_parameters()]
 
     def attach_attention(self) -> None:
         """Put the configured attention into the network.
 
         Raises:
-            AttnlabError: For an unknown module, option or placement, or when nothing matches.
+            AttnlabError: A module, option or placement is unknown, or nothing matches.
         """
         config = self.attention
         self.sites = attach(
@@ -185,17 +184,17 @@ class NetworkModule(LightningModule):
         )
 
     def batchnorms(self) -> Iterator[AnyBatchNorm]:
-        """BatchNorm layers of the backbone, but for those of attention modules, which start anew."""
+        """BatchNorm layers of the backbone, without those of attention modules, which are new."""
         new = {id(m) for _, site in attention_modules(self.network) for m in site.attention.modules()}
         for module in self.backbone.modules():
             if isinstance(module, AnyBatchNorm) and id(module) not in new:
                 yield module
 
     def check_weights_file(self) -> None:
-        """Look whether the file that `setup` is to load is there.
+        """Check that the weights file for `setup` exists.
 
         Raises:
-            AttnlabError: When it is not.
+            AttnlabError: It does not exist.
         """
         weights = self._weights_to_load()
         if weights not in (None, "imagenet"):
@@ -206,22 +205,22 @@ class NetworkModule(LightningModule):
         return None if self.restored or self._weights_ready or weights == "none" else weights
 
     def setup(self, stage: str) -> None:
-        """Lay the network out; load pretrained weights, unless a checkpoint is about to replace them."""
+        """Set the memory format; load pretrained weights, unless a checkpoint will replace them."""
         self.lay_out(self.trainer.strategy.root_device.type, str(self.trainer.precision))
         weights = self._weights_to_load()
         if weights is not None:
             self._load_pretrained(weights)
         if self.hparams["compile"] and not self._compiled:
-            # In place, the keys of the state dict stay what they are.
+            # In place, so that state-dict keys do not change.
             self.compiled_part.compile()
             self._compiled = True
 
     def lay_out(self, device: str, precision: str = "32-true") -> None:
-        """Bring the weights to the layout that ``channels_last`` asks for; ``forward`` does so with images.
+        """Convert the weights to the memory format of ``channels_last``; ``forward`` converts images.
 
         Args:
-            device: Type of the device on which the network is about to work.
-            precision: Lightning's name of it.
+            device: Device type.
+            precision: Lightning's name for it.
         """
         self.layout = memory_format(self.hparams["channels_last"], self.attention.name, device, precision)
         self.network.to(memory_format=self.layout)
@@ -238,7 +237,7 @@ class NetworkModule(LightningModule):
         report = self.load_weights(weights)
         self._weights_ready = True
         rank_zero_info(str(report))
-        # Zeros and ones, which biases and scales start with, tell nothing.
+        # Zeros and ones, the initial biases and scales, say nothing.
         random = [
             name
             for name, value in self._head_parameters()
@@ -246,13 +245,13 @@ class NetworkModule(LightningModule):
         ]
         if random:
             raise AttnlabError(
-                f"{weights} leaves {len(random)} tensors of the network random ({random[0]}, ...): it holds "
-                "a backbone, or a network for other classes. Name a checkpoint (--ckpt_path best, last or "
-                "FILE); if random weights are meant: --random_weights true."
+                f"{weights} leaves {len(random)} tensors of the network random ({random[0]}, ...): it is "
+                "for a backbone, or for other classes. Give a checkpoint (--ckpt_path best, last or FILE), "
+                "or --random_weights true if that is intended."
             )
 
     def _head_parameters(self) -> Iterator[tuple[str, nn.Parameter]]:
-        """The parameters that are neither the backbone's nor of attention modules."""
+        """The parameters of neither the backbone nor attention modules."""
         others = {id(p) for p in (*self.backbone_parameters(), *self.attention_parameters())}
         for name, parameter in self.network.named_parameters():
             if id(parameter) not in others:
@@ -262,18 +261,18 @@ class NetworkModule(LightningModule):
         """Load pretrained weights into the network, or into its backbone.
 
         Args:
-            weights: ``imagenet``, or a file's path.
+            weights: ``imagenet``, or a file path.
 
         Returns:
-            What was done; its text is logged.
+            What was loaded; its text is logged.
 
         Raises:
-            AttnlabError: When they cannot be fetched or read, or do not fit.
+            AttnlabError: They cannot be downloaded or read, or do not fit.
         """
         return load_weights(self.built, weights)
 
     def configure_optimizers(self) -> OptimizerLRSchedulerConfig:
-        """One optimizer over the groups head, backbone and attention; one schedule, stepped every update."""
+        """One optimizer with the groups head, backbone and attention; one schedule, stepped every update."""
         groups = parameter_groups(
             self.network,
             self.backbone_parameters(),
@@ -282,8 +281,8 @@ class NetworkModule(LightningModule):
             self._lr_factor(),
         )
         optimizer = build_optimizer(self.optimizer_config, groups)
-        # A plain function is not saved with the scheduler's state: what is configured now decides, and a
-        # checkpoint holds nothing but tensors and plain values.
+        # A function is not saved with the scheduler's state: the current configuration applies, and
+        # checkpoints hold only tensors and built-in types.
         scheduler = LambdaLR(optimizer, lambda step: self.schedule(step))
         self._configured_groups = [
             {key: value for key, value in group.items() if key != "params"}
@@ -299,8 +298,8 @@ class NetworkModule(LightningModule):
         batch_size = getattr(self.trainer.datamodule, "batch_size", None)  # type: ignore[attr-defined]
         if not isinstance(batch_size, int):
             raise AttnlabError(
-                f"--model.optimizer.lr_scaling {config.lr_scaling} needs data that tells its batch_size. "
-                "Use lr_scaling none, or one of attnlab's data modules."
+                f"--model.optimizer.lr_scaling {config.lr_scaling} needs the data's batch_size. Use "
+                "lr_scaling none, or one of attnlab's data modules."
             )
         global_batch = batch_size * self.trainer.world_size * self.trainer.accumulate_grad_batches
         factor = batch_factor(config, global_batch)
@@ -311,7 +310,7 @@ class NetworkModule(LightningModule):
         return factor
 
     def on_train_start(self) -> None:
-        """Tell the schedule how long training is, and let what is configured beat what was restored."""
+        """Set the schedule's length, and let the configuration override what was restored."""
         batches = self.trainer.num_training_batches
         self.schedule.start(
             self.trainer.estimated_stepping_batches, batches / self.trainer.accumulate_grad_batches
@@ -325,7 +324,7 @@ class NetworkModule(LightningModule):
         return scheduler
 
     def on_train_epoch_start(self) -> None:
-        """Hold what is frozen in this epoch, and let go what no longer is."""
+        """Freeze and unfreeze parameters for this epoch."""
         scheduler = self._scheduler()
         adopt_groups(scheduler.optimizer, scheduler, len(self._configured_groups))
         attention = {id(parameter) for parameter in self.attention_parameters()}
@@ -336,25 +335,25 @@ class NetworkModule(LightningModule):
                 layer.eval()
 
     def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:
-        """Draw each step's random numbers (dropout) from a stream of its own.
+        """Draw each step's random numbers (dropout) from its own stream.
 
-        It depends on the run's seed, the epoch, the batch and the process alone, so a resumed run draws what
-        one that was never interrupted draws.
+        It depends only on the run's seed, epoch, batch and process, so a resumed run draws the same numbers
+        as an uninterrupted one.
         """
         entropy = (run_seed(), self.current_epoch, batch_idx, self.trainer.global_rank)
         seed = int(np.random.SeedSequence(entropy).generate_state(1)[0])
-        # torch.manual_seed seeds every kind of device there is, at a third of a millisecond a step.
+        # torch.manual_seed seeds every kind of device, at a third of a millisecond per step.
         torch.default_generator.manual_seed(seed)
         if self.device.type == "cuda":
             torch.cuda.manual_seed(seed)
 
     def on_before_optimizer_step(self, *_: Any) -> None:
-        """Leave no gradient on what is frozen, whatever the strategy has computed."""
+        """Drop gradients of frozen parameters."""
         self.frozen.drop_gradients()
 
 
 def _around(module: nn.Module, names: Collection[str]) -> Iterator[nn.Module]:
-    """The largest parts of a module that hold none of the modules of these names."""
+    """The largest parts of a module that contain none of the named modules."""
     if own := list(module.parameters(recurse=False)):
         yield nn.ParameterList(own)
     for child, part in module.named_children():

@@ -1,4 +1,4 @@
-"""Parameter groups, optimizer and learning-rate schedule of every task."""
+"""Parameter groups, optimizer and learning-rate schedule of all tasks."""
 
 from __future__ import annotations
 
@@ -25,13 +25,13 @@ def parameter_groups(
 ) -> list[dict[str, Any]]:
     """Trainable parameters as groups named ``head``, ``backbone`` and ``attention``, empty ones left out.
 
-    A parameter of the attention belongs to ``attention`` even inside the backbone. Where norms and biases are
-    spared the decay, those of each group are a group of their own, ``head_no_decay`` and so on.
+    A parameter of the attention belongs to ``attention`` even inside the backbone. If norms and biases are
+    exempt from decay, each group's form a separate one, ``head_no_decay`` and so on.
 
     Args:
-        network: All of it.
-        backbone: The parameters that pretrained weights are for.
-        attention: The parameters that attaching attention has added to it.
+        network: The whole network.
+        backbone: The backbone's parameters.
+        attention: The parameters added by attention.
         config: Learning rates and decay.
         lr_factor: Multiplies every learning rate, see `batch_factor`.
     """
@@ -60,11 +60,11 @@ def parameter_groups(
 
 
 def batch_factor(config: OptimizerConfig, global_batch: int) -> float:
-    """What the learning rate is multiplied with for a global batch, by the configured rule.
+    """The factor on the learning rate for a global batch size, by the configured rule.
 
     Args:
-        config: The rule, and the batch that the configured rate is meant for.
-        global_batch: Images of one optimizer step, over all processes and accumulated batches.
+        config: The rule, and the batch size that the configured rate is meant for.
+        global_batch: Images per optimizer step, over all processes and accumulated batches.
 
     Raises:
         AttnlabError: ``lr_batch_size`` is below 1.
@@ -82,10 +82,10 @@ def build_optimizer(config: OptimizerConfig, groups: list[dict[str, Any]]) -> Op
 
     Args:
         config: Name, decay and options.
-        groups: As `parameter_groups` gives them.
+        groups: From `parameter_groups`.
 
     Raises:
-        AttnlabError: For an unknown name, an unknown option, or a value the optimizer refuses.
+        AttnlabError: Unknown name or option, or a value that the optimizer rejects.
     """
     known: dict[str, Any] = {
         name: cls
@@ -102,19 +102,19 @@ def build_optimizer(config: OptimizerConfig, groups: list[dict[str, Any]]) -> Op
     try:
         return cls(groups, lr=config.lr, weight_decay=config.weight_decay, **config.options)
     except (TypeError, ValueError) as error:
-        raise AttnlabError(f"torch.optim.{cls.__name__} refuses its options: {error}") from error
+        raise AttnlabError(f"torch.optim.{cls.__name__} rejects its options: {error}") from error
 
 
 class Schedule:
-    """The factor on every learning rate as a function of the optimizer step alone.
+    """The factor on all learning rates as a function of the optimizer step.
 
     Args:
         config: The curve.
 
     Attributes:
-        total_steps: Length of the training in optimizer steps. It is set when training starts: asking the
-            Trainer earlier would build the loaders before their state is restored.
-        warmup_steps: Length of the warm-up in optimizer steps; of one given in epochs, set likewise.
+        total_steps: Length of the training in optimizer steps. Set when training starts: asking the Trainer
+            earlier would build the loaders before their state is restored.
+        warmup_steps: Length of the warm-up in optimizer steps; if given in epochs, set when training starts.
 
     Raises:
         AttnlabError: The warm-up is given both in steps and in epochs.
@@ -124,7 +124,7 @@ class Schedule:
         if config.warmup_steps and config.warmup_epochs:
             raise AttnlabError(
                 f"schedule.warmup_steps is {config.warmup_steps} and schedule.warmup_epochs "
-                f"{config.warmup_epochs}; give the length of the warm-up in one of the two."
+                f"{config.warmup_epochs}; set only one of the two."
             )
         self.config = config
         self.total_steps: float = math.inf
@@ -156,17 +156,17 @@ class Schedule:
             epoch_steps: Optimizer steps of one epoch.
 
         Raises:
-            AttnlabError: When the curve or the warm-up needs a length and there is none.
+            AttnlabError: The curve or the warm-up needs a length, but there is none.
         """
         if self.config.warmup_epochs:
             if math.isinf(epoch_steps):
                 raise AttnlabError(
-                    "schedule.warmup_epochs needs epochs of a known length; use schedule.warmup_steps."
+                    "schedule.warmup_epochs needs epochs of known length: use schedule.warmup_steps."
                 )
             self.warmup_steps = round(self.config.warmup_epochs * epoch_steps)
         if math.isinf(total_steps) and self.config.name != "constant":
             raise AttnlabError(
-                f"The schedule '{self.config.name}' needs to know how long the training is: set "
+                f"The schedule '{self.config.name}' needs the length of the training: set "
                 "--trainer.max_epochs or --trainer.max_steps, or --model.schedule.name constant."
             )
         self.total_steps = total_steps
@@ -175,14 +175,14 @@ class Schedule:
 def apply_config(optimizer: Optimizer, scheduler: LambdaLR, groups: list[dict[str, Any]]) -> None:
     """Put the configured values back after a checkpoint was restored.
 
-    An optimizer's state dict holds learning rates, decay and momentum as they were, which would silently
-    win over what the user now asks for. With an unchanged configuration this changes no bit.
+    An optimizer's state dict holds the old learning rates, decay and momentum, which would silently override
+    the current options. With an unchanged configuration this changes nothing.
 
     Args:
         optimizer: Restored from the checkpoint.
         scheduler: Its schedule, restored to its step.
-        groups: ``optimizer.param_groups`` as they were before the restore, without their parameters. Groups
-            beyond them are a callback's; see `adopt_groups`.
+        groups: ``optimizer.param_groups`` before the restore, without their parameters. Further groups are a
+            callback's; see `adopt_groups`.
     """
     # A new list: the old one may be the state dict's own.
     scheduler.base_lrs = [group["initial_lr"] for group in groups] + scheduler.base_lrs[len(groups) :]
@@ -194,22 +194,21 @@ def apply_config(optimizer: Optimizer, scheduler: LambdaLR, groups: list[dict[st
 
 
 def adopt_groups(optimizer: Optimizer, scheduler: LambdaLR, configured: int) -> None:
-    """Leave the groups that a callback has added (Lightning's BackboneFinetuning) their learning rate.
+    """Keep the learning rate of groups added by a callback (Lightning's BackboneFinetuning).
 
-    Such a callback sets it at the start of an epoch; the schedule, which knows nothing of them, would stop at
-    the first one.
+    Such a callback sets it at the start of an epoch; the schedule, which does not know them, would fail.
 
     Args:
-        optimizer: The groups that were configured come first.
+        optimizer: The optimizer; configured groups come first.
         scheduler: The schedule.
-        configured: Their number.
+        configured: Number of configured groups.
     """
     added = optimizer.param_groups[configured:]
     scheduler.base_lrs[configured:] = [group["lr"] for group in added]
     scheduler.lr_lambdas[configured:] = [lambda step: 1.0 for _ in added]
     for group in added:
         group["initial_lr"] = group["lr"]
-        # A resumed run has its groups again, but Lightning's callback has frozen their parameters anew.
+        # A resumed run has its groups, but Lightning's callback has frozen their parameters again.
         for parameter in group["params"]:
             parameter.requires_grad_(True)
 
@@ -220,19 +219,19 @@ def learning_rate_schedule(
     config: ScheduleConfig | str = "cosine",
     epoch_steps: float = math.inf,
 ) -> LambdaLR:
-    """A YAML's ``schedule`` block for one's own training loop; step it after every optimizer step.
+    """A YAML's ``schedule`` block for your own training loop; step it after every optimizer step.
 
     Args:
         optimizer: Its groups' learning rates are the base values.
         total_steps: Length of the training in optimizer steps.
-        config: The block, or the name of a curve at the block's other defaults.
-        epoch_steps: Optimizer steps of an epoch, where the warm-up is given in epochs.
+        config: The block, or the name of a curve with the block's other defaults.
+        epoch_steps: Optimizer steps per epoch, if the warm-up is given in epochs.
 
     Returns:
         The scheduler.
 
     Raises:
-        AttnlabError: The curve needs what was not given.
+        AttnlabError: The curve needs an argument that was not given.
     """
     names = get_args(get_type_hints(ScheduleConfig)["name"])
     if isinstance(config, str) and config not in names:

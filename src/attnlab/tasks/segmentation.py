@@ -1,4 +1,4 @@
-"""Semantic segmentation: the task that trains, scores and uses a segmentation network."""
+"""Semantic segmentation."""
 
 from __future__ import annotations
 
@@ -19,26 +19,25 @@ from attnlab.views import SegmentationView
 
 
 class SegmentationTask(BaseTask):
-    """Trains a network of segmentation-models-pytorch, with attention where you want it.
+    """Trains a segmentation-models-pytorch network, with attention where you want it.
 
-    Every image is scored by itself and at its own full size: logits are resized to the size of the stored
-    mask before they are compared, so mIoU depends neither on the batch size, nor on padding, nor on how many
-    processes share the images.
+    Every image is scored individually at full size: logits are resized to the stored mask, so mIoU depends
+    neither on batch size nor on padding nor on the number of processes.
 
     Args:
         architecture: Class name in segmentation-models-pytorch: DeepLabV3, DeepLabV3Plus, PSPNet, FPN, Unet,
             UPerNet, ...
-        encoder: The backbone: a name of that library, or ``tu-NAME`` for any network of timm.
+        encoder: The backbone: a name of that library, or ``tu-NAME`` for any timm network.
         architecture_options: Further arguments of the architecture, e.g. ``{encoder_output_stride: 16}``.
-        loss: Which losses are summed, with their weights.
-        num_classes: Number of classes, background included. It comes from the data; given here, it is checked
+        loss: The weights of the summed losses.
+        num_classes: Number of classes, including the background. Comes from the data; if given, it is checked
             against the data.
-        class_names: Names of the classes; they come from the data.
-        ignore_index: Mask value of pixels that do not count; it comes from the data.
+        class_names: Names of the classes; come from the data.
+        ignore_index: Mask value of ignored pixels; comes from the data.
         **options: The other options of `NetworkModule`.
 
     Raises:
-        AttnlabError: For anything unknown or contradictory.
+        AttnlabError: An option is unknown, invalid or contradicts another.
     """
 
     kind = "segmentation"
@@ -90,8 +89,8 @@ class SegmentationTask(BaseTask):
         if stage == "fit" and isinstance(crop, int) and crop < stride:
             raise AttnlabError(
                 f"--data.crop_size {crop} is smaller than the stride {stride} of "
-                f"{self.hparams['architecture']} on '{self.hparams['encoder']}': not one feature would be "
-                f"left. Use at least {stride}, better several times that."
+                f"{self.hparams['architecture']} on '{self.hparams['encoder']}': no feature map would be "
+                f"left. Use at least {stride}, preferably several times that."
             )
         super().setup(stage)
 
@@ -100,20 +99,20 @@ class SegmentationTask(BaseTask):
         return self.network(image.contiguous(memory_format=self.layout))
 
     def losses(self, batch: dict[str, Any]) -> dict[str, Tensor]:
-        """The sum of losses, and its terms, of one batch: ``image`` (B, 3, H, W), ``mask`` (B, H, W)."""
+        """The sum of losses and its terms for one batch: ``image`` (B, 3, H, W), ``mask`` (B, H, W)."""
         return self.criterion(self(batch["image"]), batch["mask"])
 
     def evaluate(
         self, batch: dict[str, Any], scores: SegmentationScores, loss: MeanMetric
     ) -> dict[str, list[Tensor | None]]:
-        """Score each image of a batch by itself.
+        """Score each image of a batch individually.
 
-        Run together, images would share the padding of the largest, which normalisation, pooling and strip
-        pooling see; and kernels chosen by batch size may differ in the last bit.
+        In a batch, images would be padded to the largest, which affects normalisation and pooling; and
+        kernels chosen by batch size may differ in the last bit.
 
         Returns:
-            ``predictions``: class maps, uint8 (H, W) at each mask's size; None for an image that is there
-            only to keep the processes in step.
+            ``predictions``: class maps, uint8 (H, W) at each mask's size; None for an image that is not
+            counted.
         """
         predictions: list[Tensor | None] = []
         for index, counted in enumerate(batch["counted"].tolist()):
@@ -131,7 +130,7 @@ class SegmentationTask(BaseTask):
         return {"predictions": predictions}
 
     def _logits(self, batch: dict[str, Any], index: int, size: tuple[int, int]) -> Tensor:
-        """Logits (1, K, *size) of one image of a batch, cut free of the batch's padding."""
+        """Logits (1, K, *size) of one image of a batch, without the batch's padding."""
         height, width = batch["size"][index].tolist()
         logits = self(batch["image"][index : index + 1, :, :height, :width])
         if logits.shape[-2:] != size:
@@ -139,7 +138,7 @@ class SegmentationTask(BaseTask):
         return logits
 
     def predict_step(self, batch: dict[str, Any], batch_idx: int) -> list[Tensor | None]:
-        """Class maps, uint8 (H, W) at each image's own size; None for an image that does not count."""
+        """Class maps, uint8 (H, W) at each image's own size; None for an image that is not counted."""
         return [
             class_map(self._logits(batch, i, tuple(batch["original_size"][i].tolist())))[0].to(torch.uint8)
             if counted
@@ -148,7 +147,7 @@ class SegmentationTask(BaseTask):
         ]
 
     def figures(self, result: SegmentationResult) -> dict[str, float]:
-        """``mIoU``, ``pixel_accuracy``, and over how many classes the mean is: ``classes_present``."""
+        """``mIoU``, ``pixel_accuracy``, and ``classes_present``, the number of classes in the mean."""
         return {
             "mIoU": result.miou,
             "pixel_accuracy": result.pixel_accuracy,
@@ -171,6 +170,6 @@ class SegmentationTask(BaseTask):
 def class_map(logits: Tensor) -> Tensor:
     """The most likely class of each pixel: (B, K, H, W) -> int64 (B, H, W).
 
-    The same as ``argmax(1)``, whose CPU kernel takes eight times as long along this dimension.
+    Same as ``argmax(1)``, whose CPU kernel takes eight times as long along this dimension.
     """
     return logits.max(1).indices

@@ -1,4 +1,4 @@
-"""What tasks show and write, one view a task."""
+"""Views: what a task shows and writes."""
 
 from attnlab.views.base import Gallery, Picture, Record, TextFile, View, Writer
 from attnlab.views.classification import ClassificationView

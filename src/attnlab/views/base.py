@@ -1,9 +1,9 @@
-"""What a task shows of its scores and writes of its predictions: its view.
+"""Views: how a task shows its results and writes its predictions.
 
 A view is made of exhibits. A `Gallery` draws pictures of an evaluated set, a `Record` writes a file of it, a
-`Writer` writes what was predicted. They know batches, scores and the data module, and neither a Trainer nor
-a logger: when they are asked, and where it all goes, is the callbacks' business. To all of them ``stage`` is
-``val`` or ``test``, ``result`` the task's scores (None where there are none), ``data`` the data module.
+`Writer` writes what was predicted. They know batches, scores and the data module, but neither Trainer nor
+logger: the callbacks decide when they run and where output goes. ``stage`` is always ``val`` or ``test``,
+``result`` the task's scores or None, ``data`` the data module.
 """
 
 from __future__ import annotations
@@ -30,9 +30,9 @@ class Picture(NamedTuple):
     """A drawn picture.
 
     Attributes:
-        name: Its file's name in the run's ``pictures/``, without suffix.
+        name: File name in the run's ``pictures/``, without suffix.
         pixels: RGB, uint8 (H, W, 3).
-        tag: What loggers call it; None for a file alone.
+        tag: Its tag in loggers; None to write only a file.
     """
 
     name: str
@@ -44,9 +44,9 @@ class TextFile(NamedTuple):
     """A file of an evaluation.
 
     Attributes:
-        name: In the run's folder.
+        name: File name in the run's folder.
         pieces: Its text.
-        said: What is printed of it, with ``{path}`` for where it lies; nothing for None.
+        said: The line to print, with ``{path}`` for its path; None prints nothing.
     """
 
     name: str
@@ -55,15 +55,15 @@ class TextFile(NamedTuple):
 
 
 class Gallery:
-    """Pictures of what a network makes of the validation or test set.
+    """Pictures of results on the validation or test set.
 
     Args:
-        every_n_epochs: Draw after every so many validation epochs, and after the last.
+        every_n_epochs: Draw every this many validation epochs, and after the last.
 
     Attributes:
-        option: What the command line calls its options.
-        everywhere: Batches of all processes are wanted, not those of the first alone.
-        wanted: Whether anything is to be drawn at all.
+        option: Name of its options on the command line.
+        everywhere: Whether it needs the batches of all processes, not only the first.
+        wanted: Whether to draw anything at all.
 
     Raises:
         AttnlabError: ``every_n_epochs`` is below 1.
@@ -77,16 +77,16 @@ class Gallery:
         self.every_n_epochs = at_least(every_n_epochs, 1, f"{self.option}.every_n_epochs")
 
     def begin(self, images: int) -> None:
-        """Forget what was kept; so many images are about to come."""
+        """Clear the state; ``images`` images are about to come."""
 
     def collect(self, outputs: Any, batch: dict[str, Any], data: Any) -> None:
-        """Keep what the pictures need of a batch, and of what the task's ``evaluate`` gave for it."""
+        """Keep what the pictures need from a batch and its predictions."""
 
     def exchange(self) -> None:
-        """Bring together what all processes have kept; each is asked, where batches of all are wanted."""
+        """Gather the data of all processes; called on each if ``everywhere``."""
 
     def pictures(self, stage: str, result: Any, data: Any) -> Iterator[Picture]:
-        """Draw; the first process is asked."""
+        """Draw; called on the first process."""
         raise NotImplementedError
 
 
@@ -94,13 +94,13 @@ class PanelGallery(Gallery):
     """Draws the first images of the validation or test set, one panel each.
 
     Args:
-        count: How many images are drawn (the first ones of the set, always the same); 0 draws none.
-        every_n_epochs: Draw after every so many validation epochs, and after the last.
-        max_side: Longest side of a drawn image in pixels. Larger ones are shrunk, small ones enlarged by a
-            whole factor.
+        count: Number of images drawn (always the first of the set); 0 draws none.
+        every_n_epochs: Draw every this many validation epochs, and after the last.
+        max_side: Longest side of a drawn image in pixels. Larger images are shrunk, small ones enlarged by an
+            integer factor.
 
     Attributes:
-        found: Under which name the task's outputs have what was found in each image, or None for it.
+        found: Key of the predictions in the task's outputs; a prediction may be None.
         least_side: The smallest ``max_side``.
 
     Raises:
@@ -118,11 +118,11 @@ class PanelGallery(Gallery):
         self._panels: dict[str, Pixels] = {}
 
     def panel(self, found: Any, batch: dict[str, Any], position: int, data: Any) -> Pixels:
-        """One image of a batch, beside what was found in it."""
+        """One image of a batch, next to its prediction."""
         raise NotImplementedError
 
     def begin(self, images: int) -> None:
-        """Forget what was kept."""
+        """Clear the state."""
         self._panels = {}
 
     def collect(self, outputs: Any, batch: dict[str, Any], data: Any) -> None:
@@ -132,7 +132,7 @@ class PanelGallery(Gallery):
                 self._panels[batch["name"][i]] = self.panel(found, batch, i, data)
 
     def pictures(self, stage: str, result: Any, data: Any) -> Iterator[Picture]:
-        """Each image's panel, and a sheet of all, which is no picture of its own for loggers."""
+        """Each image's panel, and a sheet of all, which does not go to loggers."""
         for name, pixels in self._panels.items():
             yield Picture(f"{stage}_{file_stem(name)}", pixels, f"{stage}/{name}")
         if self._panels:
@@ -140,31 +140,31 @@ class PanelGallery(Gallery):
 
 
 class Keeper:
-    """What every process keeps until it is written, together with what the others have kept.
+    """Keeps data on every process until all of it is written.
 
     Attributes:
-        kept: By the image's place in the set, or in the input.
+        kept: The data by the image's position in the set or the input.
     """
 
     def __init__(self) -> None:
         self.kept: dict[int, Any] = {}
 
     def begin(self) -> None:
-        """Forget what an interrupted run has left."""
+        """Clear what an interrupted run left."""
         self.kept = {}
 
     def all_kept(self) -> list[Any]:
-        """What all processes have kept, in order of the places; nothing is kept any longer."""
+        """The data of all processes, by position; clears the state."""
         kept = {index: item for part in gathered(self.kept) for index, item in part.items()}
         self.kept = {}
         return [kept[index] for index in sorted(kept)]
 
 
 class Record(Keeper):
-    """A file of a test, or of a validation that was asked for.
+    """A file written after ``test`` or ``validate``.
 
     Args:
-        write: Write it.
+        write: Write the file.
     """
 
     def __init__(self, write: bool = True) -> None:
@@ -172,10 +172,10 @@ class Record(Keeper):
         self.write = write
 
     def collect(self, outputs: Any, batch: dict[str, Any]) -> None:
-        """Keep what the file needs of one batch, on every process."""
+        """Keep what the file needs from one batch, on every process."""
 
     def file(self, stage: str, result: Any, data: Any) -> TextFile | None:
-        """The file, or None where there is nothing to write; every process is asked, and may gather."""
+        """The file, or None if there is nothing to write; called on every process."""
         raise NotImplementedError
 
 
@@ -183,8 +183,8 @@ class Writer(Keeper):
     """Files of predictions.
 
     Args:
-        output_dir: Folder to write to; made when missing.
-        pictures: Draw them, too.
+        output_dir: Folder to write to; created if missing.
+        pictures: Also draw them.
     """
 
     def __init__(self, output_dir: str = "predictions", pictures: bool = True) -> None:
@@ -193,19 +193,19 @@ class Writer(Keeper):
         self.pictures = pictures
 
     def planned(self) -> tuple[tuple[str, ...], tuple[str, ...]]:
-        """Endings of the files of each picture (``.png``), and names of those that are written once."""
+        """Suffixes of the files of each image (``.png``), and names of the files written once."""
         raise NotImplementedError
 
     def draws(self, index: int) -> bool:
-        """Whether the picture of that place in the input is drawn; of others the size alone is known."""
+        """Whether the image at a position of the input is drawn; for others only the size is known."""
         return self.pictures
 
     def add(self, prediction: Prediction, index: int, name: str, data: Any) -> None:
-        """Write, or keep, what is said of the picture at that place in the input; its files have the name."""
+        """Write or keep the prediction for the image at an input position; ``name`` names its files."""
         raise NotImplementedError
 
     def finish(self, data: Any, first: bool) -> str:
-        """Write the rest on the first process, and say where all lies; every one is asked, and may gather."""
+        """Write the rest on the first process, and return a line that says where; called on every process."""
         raise NotImplementedError
 
 
@@ -215,7 +215,7 @@ class View:
     Attributes:
         gallery: Draws evaluations.
         writer: Writes predictions.
-        more: Further galleries and records, by what the command line calls their options.
+        more: Further galleries and records, by the name of their options.
     """
 
     gallery: ClassVar[type[Gallery]]
@@ -223,15 +223,15 @@ class View:
     more: ClassVar[Mapping[str, type[Gallery] | type[Record]]] = {}
 
     def prediction(self, found: Any, image: Tensor, path: Path | None, data: Any) -> Prediction:
-        """What the task's ``predict_step`` found in one picture, uint8 (3, H, W) and upright, of a file."""
+        """The prediction of ``predict_step`` for one image of a file, uint8 (3, H, W), upright."""
         raise NotImplementedError
 
     def image(self, batch: dict[str, Any], position: int, data: Any) -> Tensor:
-        """A batch's picture as it is to be drawn on, uint8 (3, H, W)."""
+        """An image of a batch to draw on, uint8 (3, H, W)."""
         raise NotImplementedError
 
     def outline(self, batch: dict[str, Any], position: int) -> Tensor:
-        """In place of a picture that is not drawn: one of its size on ``meta``, for which nothing is done."""
+        """Placeholder of an image that is not drawn: one of its size on ``meta``."""
         images = batch["original"] if "original" in batch else batch["image"]
         return torch.empty_like(images[position], dtype=torch.uint8, device="meta")
 
@@ -244,14 +244,14 @@ def at_least(value: int, least: int, option: str) -> int:
 
 
 def share(value: float, option: str) -> float:
-    """The value of an option; an AttnlabError if it is not within 0..1."""
+    """The value of an option; an AttnlabError if it is not in 0..1."""
     if not 0 <= value <= 1:
-        raise AttnlabError(f"{option} is {value}; it must lie in 0..1.")
+        raise AttnlabError(f"{option} is {value}; it must be in 0..1.")
     return value
 
 
 def gathered(item: ItemT) -> list[ItemT]:
-    """The item of every process, by rank. Every process must call this; it is one's own alone without DDP."""
+    """The items of all processes, by rank. Must be called on every process."""
     if not (distributed.is_available() and distributed.is_initialized()):
         return [item]
     items: list[ItemT] = [item] * distributed.get_world_size()
@@ -260,13 +260,13 @@ def gathered(item: ItemT) -> list[ItemT]:
 
 
 def file_stem(name: str) -> str:
-    """An image's name as one part of a path, without the suffix of an image."""
+    """An image's name as one path component, without image suffix."""
     stem = name.replace("/", "_").replace("\\", "_")
     return re.sub(r"\.(jpe?g|png|bmp|webp|tiff?)\Z", "", stem, flags=re.IGNORECASE)
 
 
 def csv_text(rows: Iterable[Iterable[object]]) -> Iterator[str]:
-    """The text of a table, a row at a time."""
+    """The text of a table, row by row."""
     for row in rows:
         line = io.StringIO()
         csv.writer(line, lineterminator="\n").writerow(row)
@@ -274,11 +274,11 @@ def csv_text(rows: Iterable[Iterable[object]]) -> Iterator[str]:
 
 
 def beside(path: Path, pieces: Iterable[str]) -> None:
-    """Write a text file from its pieces; it appears when it is complete, by renaming.
+    """Write a text file from pieces, atomically by renaming.
 
     Args:
-        path: The file; its folder is made.
-        pieces: Its text. Parts of paths that are no valid UTF-8 become the bytes that they were.
+        path: The file; its folder is created.
+        pieces: Its text. Parts of paths that are not valid UTF-8 become their original bytes.
 
     Raises:
         AttnlabError: It cannot be written.
@@ -291,4 +291,4 @@ def beside(path: Path, pieces: Iterable[str]) -> None:
         unfinished.replace(path)
     except OSError as error:
         unfinished.unlink(missing_ok=True)
-        raise AttnlabError(f"'{path}' cannot be written: {error}.") from error
+        raise AttnlabError(f"Cannot write '{path}': {error}.") from error

@@ -1,4 +1,4 @@
-"""What classification shows and writes: samples, mistakes, confusion, and tables of classes."""
+"""Views of classification: samples, mistakes, confusion matrix, and tables of classes."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from attnlab.drawing.cards import Card, Line, path_line, sheet
+from attnlab.drawing.cards import CaptionLine, Card, path_line, sheet
 from attnlab.drawing.confusion import confusion_picture
 from attnlab.drawing.figures import RIGHT, WRONG
 from attnlab.drawing.pixels import Pixels, denormalise, percent, thumbnail
@@ -27,17 +27,17 @@ COLUMNS = ("index", "synset", "class", "images", "accuracy", "mistaken_for", "ti
 
 @dataclass(frozen=True)
 class Seen:
-    """An image and what was made of it.
+    """An image and its prediction.
 
     Attributes:
         index: Position in the data set.
         name: File name.
-        truth: Class.
-        guess: Class of the highest probability; -1 where the network gave no numbers (NaN).
-        truth_share: Probability of the truth, in 0..1.
-        guess_share: Probability of the guess, in 0..1.
-        badness: Minus the logarithm of ``truth_share``, infinite where that is NaN; and minus the index, for
-            of equal losses the earlier image is the worse.
+        truth: True class.
+        guess: Predicted class; -1 if the network's output was NaN.
+        truth_share: Probability of the true class, in 0..1.
+        guess_share: Probability of the predicted class, in 0..1.
+        badness: Minus the logarithm of ``truth_share``, infinite for NaN; then minus the index, so that among
+            equals the earlier image is worse.
         image: RGB, uint8 (h, w, 3).
     """
 
@@ -54,28 +54,28 @@ class Seen:
         return self.badness < other.badness
 
     def card(self, names: Sequence[str], with_shares: bool) -> Card:
-        """The image with truth and prediction, its frame green where these agree and red otherwise."""
+        """The image with truth and prediction, framed green if they agree, else red."""
         colour = RIGHT if self.guess == self.truth else WRONG
-        guess = Line("-> no prediction", "NaN", colour)
+        guess = CaptionLine("-> no prediction", "NaN", colour)
         if self.guess >= 0:
-            guess = Line(f"-> {names[self.guess]}", percent(self.guess_share), colour)
+            guess = CaptionLine(f"-> {names[self.guess]}", percent(self.guess_share), colour)
         if not with_shares:
-            return Card(self.image, (Line(names[self.truth]), guess), colour)
-        truth = Line(names[self.truth], percent(self.truth_share), RIGHT)
+            return Card(self.image, (CaptionLine(names[self.truth]), guess), colour)
+        truth = CaptionLine(names[self.truth], percent(self.truth_share), RIGHT)
         return Card(self.image, (truth, guess, path_line(self.name)), None)
 
 
 @dataclass
 class Kept:
-    """What one process keeps of an epoch: the chosen images and the worst mistakes, and no more.
+    """A process's data of an epoch: the chosen images and the worst mistakes.
 
     Attributes:
-        chosen: Positions in the data set of the images that are kept whatever becomes of them.
-        mistakes: How many mistakes are kept.
+        chosen: Positions in the data set of the images that are always kept.
+        mistakes: Number of mistakes kept.
         samples: The chosen images.
-        worst: The worst mistakes, from the least bad up.
-        images: How many images were seen.
-        wrong: How many of them were classified wrongly.
+        worst: The worst mistakes, worst last.
+        images: Number of images seen.
+        wrong: Number of misclassified images.
     """
 
     chosen: frozenset[int]
@@ -86,13 +86,13 @@ class Kept:
     wrong: int = 0
 
     def add(self, logits: Tensor, batch: dict[str, Any], data: Any, max_side: int) -> None:
-        """Look at one batch: logits (B, K), and ``image``, ``label``, ``counted``, ``index``, ``name``."""
+        """Add one batch: logits (B, K), and ``image``, ``label``, ``counted``, ``index``, ``name``."""
         logits, label = logits.detach().float(), batch["label"]
         log_shares = logits.log_softmax(1)
-        # As the scores have it: an image with a NaN among its logits has no prediction, and is wrong.
+        # As in the scores: an image with NaN logits has no prediction and is wrong.
         guesses = torch.where(logits.isnan().any(1), -1, logits.argmax(1))
         own = log_shares.gather(1, label[:, None])[:, 0]
-        # One transfer from the device for all that is looked at.
+        # One transfer from the device for all.
         figures = torch.stack([own, log_shares.amax(1), guesses.float(), label.float()]).tolist()
         indices, counted = batch["index"].tolist(), batch["counted"].tolist()
         for i, (log_own, log_best, guess, truth) in enumerate(zip(*figures, strict=True)):
@@ -102,7 +102,7 @@ class Kept:
             self.images += 1
             self.wrong += wrong
             chosen, room = indices[i] in self.chosen, len(self.worst) < self.mistakes
-            # Without room it takes the place of the least bad one; where none is kept, there is no such.
+            # If full, it replaces the least bad one, if any.
             bad = wrong and (room or any(least.badness < badness for least in self.worst[:1]))
             if not (chosen or bad):
                 continue
@@ -117,25 +117,25 @@ class Kept:
 
 
 def spread(length: int, count: int) -> frozenset[int]:
-    """So many positions spread evenly over a set of a length, where the first ones may be of one class."""
+    """Evenly spaced positions in a set, whose first images may all be of one class."""
     return frozenset(k * length // count for k in range(count))
 
 
 class ClassificationGallery(base.Gallery):
     """Draws sample images, the worst mistakes and the confusion matrix of the validation or test set.
 
-    They go to the loggers (TensorBoard's tab Images), and the newest to ``pictures/`` in the run's folder:
-    ``val.png``, ``val_mistakes.png`` and ``val_confusion.png``, or ``test...`` after a test.
+    Pictures go to the loggers (TensorBoard's Images tab), and the latest to ``pictures/`` in the run's
+    folder: ``val.png``, ``val_mistakes.png`` and ``val_confusion.png``, or ``test...`` after a test.
 
     Args:
-        count: How many images are drawn with truth and prediction, spread evenly over the set and always the
-            same; 0 draws none.
-        mistakes: How many wrongly classified images are drawn, those of the whole set to whose true class the
-            network gave the least probability, worst first; 0 draws none.
+        count: Number of images drawn with truth and prediction, evenly spaced in the set and always the same;
+            0 draws none.
+        mistakes: Number of misclassified images drawn, those of the whole set with the lowest probability of
+            the true class, worst first; 0 draws none.
         confusion: Draw the confusion matrix.
-        every_n_epochs: Draw after every so many validation epochs, and after the last.
-        max_side: Longest side of a drawn image in pixels. Larger ones are shrunk, small ones enlarged by a
-            whole factor.
+        every_n_epochs: Draw every this many validation epochs, and after the last.
+        max_side: Longest side of a drawn image in pixels. Larger images are shrunk, small ones enlarged by an
+            integer factor.
 
     Raises:
         AttnlabError: A number is too small.
@@ -170,11 +170,11 @@ class ClassificationGallery(base.Gallery):
             self._kept.add(outputs["logits"], batch, data, self.max_side)
 
     def exchange(self) -> None:
-        """Gather."""
+        """Gather the data of all processes."""
         self._parts = base.gathered(self._kept)
 
     def pictures(self, stage: str, result: Any, data: Any) -> Iterator[base.Picture]:
-        """Samples, mistakes and the matrix, of what all processes have kept."""
+        """Samples, mistakes and the confusion matrix."""
         names, parts = data.class_names, self._parts or [self._kept]
         self._parts, self._kept = [], Kept(frozenset(), self.mistakes)
         samples = sorted((seen for part in parts for seen in part.samples), key=lambda seen: seen.index)
@@ -182,7 +182,7 @@ class ClassificationGallery(base.Gallery):
         images, wrong = sum(part.images for part in parts), sum(part.wrong for part in parts)
         if samples:
             right = sum(seen.guess == seen.truth for seen in samples)
-            title = f"Samples of the set, {right} of {len(samples)} right: truth -> predicted"
+            title = f"Sample images, {right} of {len(samples)} correct: truth -> predicted"
             drawn = sheet([seen.card(names, with_shares=False) for seen in samples], title)
             yield base.Picture(stage, drawn, f"{stage}/samples")
         if self.mistakes and images:
@@ -198,7 +198,7 @@ class ClassificationGallery(base.Gallery):
 class ClassTable(base.Record):
     """Writes ``classes_test.csv`` to the run's folder: each class's folder, name, images and accuracy.
 
-    The last two columns tell which other class its images are most often taken for, and how often.
+    The last two columns give the class it is most often confused with, and how often.
 
     Args:
         write: Write the table after ``test`` (``classes_test.csv``) and ``validate`` (``classes_val.csv``).
@@ -208,38 +208,38 @@ class ClassTable(base.Record):
         """A row for each class."""
         if result is None or not result.images:
             return None
-        rows = class_rows(result.matrix, result.per_class, data.class_names, data.synsets)
+        rows = class_rows(result.matrix, result.per_class, data.class_names, data.class_folders)
         return base.TextFile(f"classes_{stage}.csv", base.csv_text([COLUMNS, *rows]))
 
 
 def class_rows(
-    matrix: Tensor, accuracy: dict[str, float], names: list[str], synsets: list[str]
+    matrix: Tensor, accuracy: dict[str, float], names: list[str], folders: list[str]
 ) -> list[tuple[object, ...]]:
-    """A row for each class, with the columns of `COLUMNS`; what is not known is empty.
+    """A row per class, with the columns `COLUMNS`; unknown values are empty.
 
-    The matrix, int64 (K, K), has truths as rows and predictions as columns; the accuracy, in 0..1, is that of
-    the classes that have images; names, and those of the folders (synsets), are K.
+    The confusion matrix, int64 (K, K), has true classes as rows; the accuracy, in 0..1, is of the classes
+    that have images; there are K names and folders.
     """
     rows: list[tuple[object, ...]] = []
-    for index, (name, synset, counts) in enumerate(zip(names, synsets, matrix.tolist(), strict=True)):
+    for index, (name, folder, counts) in enumerate(zip(names, folders, matrix.tolist(), strict=True)):
         others = [0 if other == index else count for other, count in enumerate(counts)]
         most = max(others, default=0)
         confused = (names[others.index(most)], most) if most else ("", 0)
-        rows.append((index, synset, name, sum(counts), accuracy.get(name, ""), *confused))
+        rows.append((index, folder, name, sum(counts), accuracy.get(name, ""), *confused))
     return rows
 
 
 class ClassificationWriter(base.Writer):
-    """Writes the most likely classes of each predicted image to ``predictions.csv``.
+    """Writes the most likely classes of each image to ``predictions.csv``.
 
-    The table has a row an image, in the order of the input, with the columns ``image`` (its path) and, for
-    each rank from 1, ``class_1`` (the name), ``synset_1`` (the name of the class's folder) and
-    ``probability_1``.
+    The table has one row per image, in input order, with the columns ``image`` (its path) and, for each rank
+    from 1, ``class_1`` (the name), ``synset_1`` (the name of the class's folder) and ``probability_1``.
 
     Args:
-        output_dir: Folder to write to; made when missing.
-        top: How many classes are written for each image, at least 1; all where there are fewer.
-        pictures: Write a sheet of the first 48 images with their likeliest classes (``predictions.png``).
+        output_dir: Folder to write to; created if missing.
+        top: Number of classes per image, at least 1; all if there are fewer.
+        pictures: Also write a sheet of the first 48 images with their likeliest classes
+            (``predictions.png``).
 
     Raises:
         AttnlabError: ``top`` is below 1.
@@ -258,10 +258,10 @@ class ClassificationWriter(base.Writer):
         return self.pictures and index < SHOWN
 
     def add(self, prediction: Prediction, index: int, name: str, data: Any) -> None:
-        """Keep the row, and of the first pictures the card."""
+        """Keep the row, and the card of the first images."""
         assert isinstance(prediction, ClassificationPrediction)
         ranked, path = prediction.ranked(self.top), str(prediction.path)
-        cells = [cell for c, p in ranked for cell in (data.class_names[c], data.synsets[c], f"{p:.6g}")]
+        cells = [cell for c, p in ranked for cell in (data.class_names[c], data.class_folders[c], f"{p:.6g}")]
         card = None
         if self.draws(index):
             lines = (*prediction.lines(CAPTIONED)[: self.top], path_line(Path(path).name))
@@ -269,7 +269,7 @@ class ClassificationWriter(base.Writer):
         self.kept[index] = [path, *cells], card
 
     def finish(self, data: Any, first: bool) -> str:
-        """Write table and sheet of what all processes have kept."""
+        """Write table and sheet."""
         kept = self.all_kept()
         if not first:
             return ""
@@ -281,12 +281,12 @@ class ClassificationWriter(base.Writer):
         if cards:
             drawn = sheet(cards, f"First {len(cards)} images", columns=8)
             Image.fromarray(drawn).save(self.output_dir / SHEET)
-            where += f", the first {len(cards)} pictures in {self.output_dir / SHEET}"
+            where += f", the first {len(cards)} images in {self.output_dir / SHEET}"
         return f"{len(kept)} images predicted; their classes are in {where}"
 
 
 class ClassificationView(base.View):
-    """Classes of whole pictures."""
+    """The view of classification."""
 
     gallery = ClassificationGallery
     writer = ClassificationWriter
@@ -297,5 +297,5 @@ class ClassificationView(base.View):
         return ClassificationPrediction(image, path, list(data.class_names), found.cpu())
 
     def image(self, batch: dict[str, Any], position: int, data: Any) -> Tensor:
-        """The picture as the network has seen it."""
+        """The image as the network sees it."""
         return denormalise(batch["image"][position].detach().float(), data.mean, data.std)

@@ -16,13 +16,13 @@ COMPACT = json.JSONEncoder(separators=(",", ":"), allow_nan=False)
 
 @dataclass
 class ImageDetections:
-    """What was found in one image.
+    """The detections in one image.
 
     Attributes:
         boxes: float32 (M, 4), x0, y0, x1, y1 in pixels.
         scores: float32 (M,), in 0..1.
         labels: int32 (M,), classes from 0.
-        broken: Detections that were left out since their box or score is not a finite number.
+        broken: Number of detections dropped because their box or score is not finite.
     """
 
     boxes: NDArray[np.float32]
@@ -42,7 +42,7 @@ class ImageDetections:
     def entries(self, image_id: int, category_ids: Sequence[int]) -> Iterator[dict[str, Any]]:
         """COCO's entry of each detection: ``image_id``, ``category_id``, ``bbox`` (x, y, w, h), ``score``.
 
-        Boxes are rounded to a thousandth of a pixel, scores to a millionth. Classes have the given ids.
+        Boxes are rounded to a thousandth of a pixel, scores to a millionth. Classes get the given ids.
         """
         found = (self.boxes.tolist(), self.scores.tolist(), self.labels.tolist())
         for (x0, y0, x1, y1), score, label in zip(*found, strict=True):
@@ -55,7 +55,7 @@ class ImageDetections:
 
 
 def json_list(entries: Iterable[dict[str, Any]]) -> Iterator[str]:
-    """The text of a JSON list of the given entries, one a line."""
+    """The text of a JSON list of the entries, one per line."""
     before = "[\n"
     for entry in entries:
         yield before + COMPACT.encode(entry)
@@ -64,9 +64,9 @@ def json_list(entries: Iterable[dict[str, Any]]) -> Iterator[str]:
 
 
 def summed_up(images: Sequence[ImageDetections]) -> str:
-    """How many detections in how many images, and how many were left out."""
+    """The numbers of detections, images, and dropped detections, as text."""
     count, broken = sum(len(image.scores) for image in images), sum(image.broken for image in images)
-    left_out = f" ({broken} more with infinite or undefined numbers left out)" if broken else ""
+    left_out = f" ({broken} with NaN or infinite values dropped)" if broken else ""
     return f"{count} detections in {len(images)} images{left_out}"
 
 
@@ -75,7 +75,7 @@ def coco_text(
     class_names: Sequence[str],
     category_ids: Sequence[int],
 ) -> Iterator[str]:
-    """Pieces of COCO's JSON of the images, each its entry (``id`` …) and detections."""
+    """Pieces of a COCO JSON of images, each an entry (``id`` …) and its detections."""
     classes = zip(category_ids, class_names, strict=True)
     lists: dict[str, Iterable[dict[str, Any]]] = {
         "images": (image for image, _ in images),

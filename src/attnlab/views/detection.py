@@ -1,4 +1,4 @@
-"""What detection shows and writes: boxes on pictures, precision-recall curves, tables, COCO's files."""
+"""Views of detection: boxes on images, precision-recall curves, tables, COCO files."""
 
 from __future__ import annotations
 
@@ -23,18 +23,17 @@ COLUMNS = ("index", "category_id", "class", "truths", "AP", "AP50", "VOC_AP50")
 
 
 class DetectionGallery(base.PanelGallery):
-    """Draws the first images of the validation or test set, truths beside detections.
+    """Draws the first images of the validation or test set, ground truth next to detections.
 
-    What was found is green, what was missed or is false red. They go to the loggers (TensorBoard's tab
-    Images), and the newest ones to ``pictures/`` in the run's folder: one PNG an image and ``val.png`` or
-    ``test.png`` with all of them. Crowds and difficult objects are dashed.
+    Found objects are green, missed ones and false detections red. Pictures go to the loggers (TensorBoard's
+    Images tab), and the latest to ``pictures/`` in the run's folder: one PNG per image and ``val.png`` or
+    ``test.png`` with all of them. Crowd and difficult objects are dashed.
 
     Args:
-        count: How many images are drawn (the first ones of the set, always the same); 0 draws none.
-        every_n_epochs: Draw after every so many validation epochs, and after the last.
-        max_side: Longest side of a drawn image in pixels, at least 32, to which larger ones are shrunk and
-            smaller ones enlarged.
-        min_score: Detections of a lower score, in 0..1, are not drawn.
+        count: Number of images drawn (always the first of the set); 0 draws none.
+        every_n_epochs: Draw every this many validation epochs, and after the last.
+        max_side: Longest side of a drawn image in pixels, at least 32; images are shrunk or enlarged to it.
+        min_score: Detections with a lower score, in 0..1, are not drawn.
 
     Raises:
         AttnlabError: A number is out of range.
@@ -50,7 +49,7 @@ class DetectionGallery(base.PanelGallery):
         self.min_score = base.share(min_score, "pictures.min_score")
 
     def panel(self, found: Any, batch: dict[str, Any], position: int, data: Any) -> Pixels:
-        """One image of a batch; its detections stand alone where the objects are not known."""
+        """One image of a batch; without annotations, only its detections."""
         target = batch["target"][position]
         return detection_panel(
             batch["image"][position],
@@ -67,12 +66,12 @@ class DetectionGallery(base.PanelGallery):
 class PrecisionCurves(base.Gallery):
     """Draws precision against recall after validation and test: means over classes, and single classes.
 
-    The picture goes to the loggers (TensorBoard's tab Images), and the newest to ``pictures/`` in the run's
+    The picture goes to the loggers (TensorBoard's Images tab), and the latest to ``pictures/`` in the run's
     folder: ``val_precision_recall.png`` or ``test_precision_recall.png``. A set without objects has none.
 
     Args:
         write: Draw the curves.
-        every_n_epochs: Draw after every so many validation epochs, and after the last.
+        every_n_epochs: Draw every this many validation epochs, and after the last.
 
     Raises:
         AttnlabError: ``every_n_epochs`` is below 1.
@@ -85,7 +84,7 @@ class PrecisionCurves(base.Gallery):
         self.wanted = write
 
     def pictures(self, stage: str, result: Any, data: Any) -> Iterator[base.Picture]:
-        """The curves of the stage's scores."""
+        """The stage's curves."""
         if result is None:
             return
         title = f"{stage}: {result.images} images, {result.truths} objects"
@@ -95,7 +94,7 @@ class PrecisionCurves(base.Gallery):
 
 
 class ClassAPTable(base.Record):
-    """Writes ``classes_test.csv`` to the run's folder: each class's category id, name, truths and APs.
+    """Writes ``classes_test.csv`` to the run's folder: category id, name, objects and APs per class.
 
     ``AP`` is COCO's mean over IoUs of 0.50 to 0.95, ``AP50`` COCO's at 0.50, ``VOC_AP50`` Pascal VOC's.
 
@@ -114,7 +113,7 @@ class ClassAPTable(base.Record):
 def ap_rows(
     per_class: Mapping[str, ClassAP], names: Sequence[str], category_ids: Sequence[int]
 ) -> list[tuple[object, ...]]:
-    """A row for each of K classes, with the columns of `COLUMNS`; an AP that there is not is empty."""
+    """A row for each of K classes, with the columns `COLUMNS`; undefined APs are empty."""
     rows: list[tuple[object, ...]] = []
     for index, (name, category_id) in enumerate(zip(names, category_ids, strict=True)):
         one = per_class.get(name)
@@ -128,9 +127,9 @@ class DetectionsFile(base.Record):
     """Writes the detections of a test or validation run to ``detections_test.json`` in the run's folder.
 
     The file is in COCO's results format, a list of ``image_id``, ``category_id``, ``bbox`` (x, y, width,
-    height in pixels) and ``score``. It can be scored by COCO's own tools, and is what its server takes for
-    a split whose annotations are not public. Every image counts once, also on several processes. A run
-    without a folder writes nothing.
+    height in pixels) and ``score``. COCO's tools can score it, and its server accepts it for splits without
+    public annotations. Every image counts once, on any number of processes. A run without a folder writes
+    nothing.
 
     Args:
         write: Write the file after ``test`` (``detections_test.json``) and ``validate``
@@ -145,7 +144,7 @@ class DetectionsFile(base.Record):
                 self.kept[index] = int(target["image_id"]), ImageDetections.of(detections)
 
     def file(self, stage: str, result: Any, data: Any) -> base.TextFile | None:
-        """What all processes have kept, in the order of the data set."""
+        """The detections of all processes, in data-set order."""
         images = self.all_kept()
         entries = (e for image_id, found in images for e in found.entries(image_id, data.category_ids))
         said = f"{summed_up([found for _, found in images])} are in {{path}}, in COCO's results format"
@@ -153,17 +152,17 @@ class DetectionsFile(base.Record):
 
 
 class DetectionWriter(base.Writer):
-    """Writes what is found in each predicted image to ``predictions.json``, and draws it.
+    """Writes the detections in each image to ``predictions.json``, and draws them.
 
-    The file is in COCO's format with ``images``, ``categories`` and ``annotations``, which have a ``score``
-    besides; ``file_name`` is the image's path as it was given, and its id its place in the input, from 1.
-    ``NAME.jpg`` shows the image with its boxes. Images of one name in different folders get a number each.
+    The file is in COCO's format with ``images``, ``categories`` and ``annotations``, which also have a
+    ``score``; ``file_name`` is the image's path as given, its id the position in the input, from 1.
+    ``NAME.jpg`` shows the image with its boxes. Images with the same name in different folders are numbered.
 
     Args:
-        output_dir: Folder to write to; made when missing.
-        pictures: Draw each image with its boxes, besides writing the file.
-        min_score: Detections of a lower score, in 0..1, are not drawn; the file has all.
-        drawings: The former name of ``pictures``; false leaves them out, too.
+        output_dir: Folder to write to; created if missing.
+        pictures: Also draw each image with its boxes.
+        min_score: Detections with a lower score, in 0..1, are not drawn; the file has all detections.
+        drawings: Former name of ``pictures``; false turns them off, too.
 
     Raises:
         AttnlabError: ``min_score`` is out of range.
@@ -180,7 +179,7 @@ class DetectionWriter(base.Writer):
         self.min_score = base.share(min_score, "predictions.min_score")
 
     def planned(self) -> tuple[tuple[str, ...], tuple[str, ...]]:
-        """A drawing for each picture, and the file."""
+        """A drawing per image, and the file."""
         return ((".jpg",) if self.pictures else ()), (FILE,)
 
     def add(self, prediction: Prediction, index: int, name: str, data: Any) -> None:
@@ -194,18 +193,18 @@ class DetectionWriter(base.Writer):
             drawn.save(self.output_dir / f"{name}.jpg", quality=92, subsampling=0)
 
     def finish(self, data: Any, first: bool) -> str:
-        """Write the file of what all processes have kept."""
+        """Write the file."""
         images = self.all_kept()
         if not first:
             return ""
         path = self.output_dir / FILE
         base.beside(path, coco_text(images, data.class_names, data.category_ids))
-        drawn = f"; the drawings lie in {self.output_dir}/" if self.pictures and images else ""
+        drawn = f"; the drawings are in {self.output_dir}/" if self.pictures and images else ""
         return f"{summed_up([found for _, found in images])} are in {path}{drawn}"
 
 
 class DetectionView(base.View):
-    """Boxes."""
+    """The view of detection."""
 
     gallery = DetectionGallery
     writer = DetectionWriter
@@ -217,5 +216,5 @@ class DetectionView(base.View):
         return DetectionPrediction(image, path, list(data.class_names), boxes, scores, labels, data.palette)
 
     def image(self, batch: dict[str, Any], position: int, data: Any) -> Tensor:
-        """The picture of which 0..1 was made."""
+        """The image as uint8."""
         return (batch["image"][position].detach().float() * 255).round().clamp(0, 255).byte().cpu()

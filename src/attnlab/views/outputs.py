@@ -1,4 +1,4 @@
-"""What predictions are called: never as an input, never alike, never as what attnlab has not written."""
+"""Names for prediction files that overwrite neither inputs, nor each other, nor files of the user."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from attnlab.errors import AttnlabError
 from attnlab.views.base import beside, gathered
 
 OWN = ".attnlab_outputs.json"
-"""In a folder of predictions, the list of the files there that are attnlab's and may be replaced."""
+"""In a prediction folder, the list of attnlab's files, which may be replaced."""
 
 
 def plan_outputs(
@@ -22,22 +22,21 @@ def plan_outputs(
     suffixes: Sequence[str] = (),
     files: Sequence[str] = (),
 ) -> dict[str, str]:
-    """Name the files that a prediction will write, before it begins. Every process must call this.
+    """Choose the names of prediction files in advance. Must be called on every process.
 
     Args:
-        trainer: Says which process this is.
-        folder: Where they go; it is made.
-        inputs: The pictures that are read.
-        suffixes: What is written for each picture: ``.png``, ``_overlay.png``.
-        files: What is written once.
+        trainer: The Trainer, for the process's rank.
+        folder: The output folder; created.
+        inputs: The input images.
+        suffixes: Suffixes of the files per image: ``.png``, ``_overlay.png``.
+        files: Files written once.
 
     Returns:
-        The name without suffix of each picture's files, by its path: its own stem, numbered where files of
-        two pictures would be called alike (in small or capital letters, which some disks do not tell apart).
+        The name without suffix of each image's files, by path: its stem, numbered if files of two images
+        would have the same name (ignoring case, as some file systems do).
 
     Raises:
-        AttnlabError: A file would take the place of a picture that is read, or of one that attnlab has not
-            written.
+        AttnlabError: A file would overwrite an input image, or a file that attnlab did not write.
     """
     names = dict(_names(inputs, suffixes, files))
     planned = [*files, *(name + suffix for name in names.values() for suffix in suffixes)]
@@ -49,7 +48,7 @@ def plan_outputs(
         if problem is None and planned:
             kept = sorted({name for name in own if (folder / name).exists()} | set(planned))
             beside(folder / OWN, [json.dumps(kept, indent=0), "\n"])
-    # One decides: to another, what the first has begun to write would be somebody else's.
+    # One process decides: another would mistake what it has written for the user's files.
     problem = gathered(problem)[0]
     if problem is not None:
         raise AttnlabError(problem)
@@ -71,21 +70,21 @@ def _names(
 
 
 def _problem(folder: Path, planned: Iterable[str], inputs: Iterable[str | Path], own: set[str]) -> str | None:
-    advice = "Name another folder: --predictions.output_dir FOLDER."
+    advice = "Choose another folder: --predictions.output_dir FOLDER."
     foreign = []
-    # A folder may not tell small letters from capitals.
+    # A file system may ignore case.
     read = {str(Path(path).resolve()).lower() for path in inputs}
     for path in (folder / name for name in planned):
         if str(path.resolve()).lower() in read:
-            return f"'{path}' would take the place of a picture that is to be read. {advice}"
+            return f"'{path}' would overwrite an input image. {advice}"
         if (path.exists() or path.is_symlink()) and path.name not in own:
             foreign.append(path.name)
     if not foreign:
         return None
     more = f" and {len(foreign) - 3} more" if len(foreign) > 3 else ""
     return (
-        f"'{folder}' holds {', '.join(foreign[:3])}{more}, which attnlab has not written and would replace. "
-        f"{advice}"
+        f"'{folder}' contains {', '.join(foreign[:3])}{more}, which attnlab did not write and would "
+        f"overwrite. {advice}"
     )
 
 

@@ -1,4 +1,4 @@
-"""What a trained network says of one picture: `attnlab.load(...).predict(...)` gives one of these."""
+"""The prediction for one image, as returned by `attnlab.load(...).predict(...)`."""
 
 from __future__ import annotations
 
@@ -10,25 +10,25 @@ from PIL import Image
 from torch import Tensor
 
 from attnlab.drawing.boxes import detected, draw_boxes, scaled
-from attnlab.drawing.cards import Card, Line, sheet
+from attnlab.drawing.cards import CaptionLine, Card, sheet
 from attnlab.drawing.figures import GREY, INK
 from attnlab.drawing.masks import overlay_with_legend
 from attnlab.drawing.pixels import Palette, Pixels, as_pixels, fitted_to, percent, thumbnail
 from attnlab.errors import AttnlabError
 
-# Longest side of a drawing with boxes, in pixels: smaller pictures are enlarged, larger ones shrunk.
+# Longest side of a drawing with boxes, in pixels: smaller images are enlarged, larger ones shrunk.
 SMALLEST, LARGEST = 480, 1600
 CARD = 256
 
 
-# Two tensors are not equal or unequal as a whole, and their numbers are nothing to print.
+# No eq: tensors have no single truth value. No repr: they are too long to print.
 @dataclass(frozen=True, eq=False, repr=False)
 class Prediction(ABC):
-    """What is known of every picture.
+    """Base class of predictions.
 
     Attributes:
-        image: The picture, RGB, uint8 (3, H, W), upright.
-        path: Where it was read from; None where it was handed over.
+        image: The image, RGB, uint8 (3, H, W), upright.
+        path: The image file; None for an image given in memory.
         class_names: Names of the classes 0, 1, ….
     """
 
@@ -38,46 +38,46 @@ class Prediction(ABC):
 
     @abstractmethod
     def drawn(self) -> Pixels:
-        """The picture with what was found, RGB, uint8 (h, w, 3)."""
+        """The image with its prediction, RGB, uint8 (h, w, 3)."""
 
     def says(self) -> str:
-        """What was found, in a line; nothing by default."""
+        """The prediction in one line; empty by default."""
         return ""
 
     def __repr__(self) -> str:
-        """The picture's path and what was found in it."""
+        """The image's path and prediction."""
         found = self.says()
-        return f"<{type(self).__name__} of {self.path or 'a picture'}{': ' if found else ''}{found}>"
+        return f"<{type(self).__name__} of {self.path or 'an image'}{': ' if found else ''}{found}>"
 
     def save(self, path: str | Path) -> None:
-        """Write what `drawn` gives to a file, whose suffix says the format; one that is there is replaced.
+        """Write the picture of `drawn` to a file, in the format of its suffix; an existing file is replaced.
 
         Raises:
-            AttnlabError: It is the picture itself, has no suffix of a picture, or cannot be written.
+            AttnlabError: It is the input image, has no image suffix, or cannot be written.
         """
         path = Path(path)
         if self.path is not None and path.resolve() == self.path.resolve():
-            raise AttnlabError(f"'{path}' is the picture that was predicted on; save under another name.")
+            raise AttnlabError(f"'{path}' is the input image: save under another name.")
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             Image.fromarray(self.drawn()).save(path)
         except (OSError, ValueError) as error:
-            raise AttnlabError(f"'{path}' cannot be written: {error}.") from error
+            raise AttnlabError(f"Cannot write '{path}': {error}.") from error
 
 
 @dataclass(frozen=True, eq=False, repr=False)
 class ClassificationPrediction(Prediction):
-    """The class of a picture.
+    """The class of an image.
 
     Attributes:
-        probabilities: float32 (K,), their sum is 1.
+        probabilities: float32 (K,), sum 1.
     """
 
     probabilities: Tensor
 
     @property
     def label(self) -> int:
-        """The likeliest class; of equally likely ones the first."""
+        """The likeliest class; the first among equals."""
         return int(self.probabilities.argmax())
 
     @property
@@ -86,19 +86,19 @@ class ClassificationPrediction(Prediction):
         return self.class_names[self.label]
 
     def ranked(self, count: int) -> list[tuple[int, float]]:
-        """Class and probability of the likeliest classes, from the likeliest down, the lower index first."""
-        # Stable, so that of equal probabilities the lower class comes first, as in the scores.
+        """Class and probability of the likeliest classes, in descending order."""
+        # Stable, so that among equal probabilities the lower class comes first, as in the scores.
         values, classes = self.probabilities.sort(descending=True, stable=True)
         return list(zip(classes[:count].tolist(), values[:count].tolist(), strict=True))
 
     def top(self, count: int = 5) -> list[tuple[str, float]]:
-        """Name and probability of the likeliest classes, from the likeliest down."""
+        """Name and probability of the likeliest classes, in descending order."""
         return [(self.class_names[index], value) for index, value in self.ranked(count)]
 
-    def lines(self, count: int = 3) -> list[Line]:
+    def lines(self, count: int = 3) -> list[CaptionLine]:
         """A caption: the likeliest classes, the first one dark."""
         return [
-            Line(name, percent(value), GREY if rank else INK)
+            CaptionLine(name, percent(value), GREY if rank else INK)
             for rank, (name, value) in enumerate(self.top(count))
         ]
 
@@ -107,7 +107,7 @@ class ClassificationPrediction(Prediction):
         return ", ".join(f"{name} {percent(share)}" for name, share in self.top(3))
 
     def drawn(self) -> Pixels:
-        """The picture above its three likeliest classes."""
+        """The image above its three likeliest classes."""
         return sheet([Card(thumbnail(self.image, CARD), self.lines())], "", columns=1)
 
 
@@ -116,7 +116,7 @@ class SegmentationPrediction(Prediction):
     """The class of every pixel.
 
     Attributes:
-        mask: uint8 (H, W), the picture's own size.
+        mask: uint8 (H, W), the image's own size.
         palette: RGB colour, 0..255, of each class.
     """
 
@@ -124,22 +124,22 @@ class SegmentationPrediction(Prediction):
     palette: Palette
 
     def says(self) -> str:
-        """The five largest classes, in shares of the picture."""
+        """The five largest classes, as shares of the image."""
         shares = self.mask.flatten().bincount() / self.mask.numel()
         found = [k for k in shares.argsort(descending=True).tolist() if shares[k] > 0]
         return ", ".join(f"{self.class_names[k]} {percent(float(shares[k]))}" for k in found[:5])
 
     def drawn(self) -> Pixels:
-        """The classes over the picture, with a legend."""
+        """The classes over the image, with a legend."""
         return overlay_with_legend(as_pixels(self.image), self.mask.numpy(), self.class_names, self.palette)
 
 
 @dataclass(frozen=True, eq=False, repr=False)
 class DetectionPrediction(Prediction):
-    """The objects in a picture, from the highest score down.
+    """The objects in an image, by descending score.
 
     Attributes:
-        boxes: float32 (N, 4), x0, y0, x1, y1 in pixels of the picture.
+        boxes: float32 (N, 4), x0, y0, x1, y1 in pixels of the image.
         scores: float32 (N,), in 0..1.
         labels: int64 (N,), classes from 0.
         palette: RGB colour, 0..255, of each class.
@@ -161,14 +161,14 @@ class DetectionPrediction(Prediction):
         return [self.class_names[label] for label in self.labels.tolist()]
 
     def says(self) -> str:
-        """How many objects, and the five of the highest scores."""
+        """The number of objects, and the five with the highest scores."""
         best = [
             f"{name} {score:.2f}" for name, score in zip(self.names[:5], self.scores.tolist(), strict=False)
         ]
         return ", ".join([f"{len(self.scores)} objects", *best])
 
     def drawn(self, min_score: float = 0.3) -> Pixels:
-        """The picture, at 480 to 1600 pixels, with the objects of at least a score."""
+        """The image, at 480 to 1600 pixels, with the objects of at least a score."""
         pixels, factors = fitted_to(self.image.float() / 255, SMALLEST, LARGEST)
         boxes = scaled(detected(self.found, min_score), factors)
         return draw_boxes(pixels, boxes, self.class_names, self.palette)

@@ -1,4 +1,4 @@
-"""What segmentation shows and writes: class maps over pictures, and as files."""
+"""Views of segmentation: class maps over images, and mask files."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ from attnlab.views.predictions import Prediction, SegmentationPrediction
 
 
 class SegmentationGallery(PanelGallery):
-    """Draws the first images of the validation or test set: picture, truth, prediction, mistakes.
+    """Draws the first images of the validation or test set: image, truth, prediction, mistakes.
 
-    They go to the loggers (TensorBoard's tab Images), and the newest ones to ``pictures/`` in the run's
-    folder: one PNG an image and ``val.png`` or ``test.png`` with all of them. Options are those of
+    Pictures go to the loggers (TensorBoard's Images tab), and the latest to ``pictures/`` in the run's
+    folder: one PNG per image and ``val.png`` or ``test.png`` with all of them. The options are those of
     `PanelGallery`.
     """
 
@@ -41,15 +41,15 @@ class SegmentationGallery(PanelGallery):
 
 
 class SegmentationWriter(Writer):
-    """Writes each predicted image as a palette mask, and as an overlay with a legend.
+    """Writes each prediction as a palette mask, and as an overlay with a legend.
 
-    ``NAME.png`` holds class indices in VOC's palette and has the image's own size; ``NAME_overlay.png`` shows
-    the classes over the image. Images of one name in different folders get a number each.
+    ``NAME.png`` has class indices in VOC's palette at the image's own size; ``NAME_overlay.png`` shows the
+    classes over the image. Images with the same name in different folders are numbered.
 
     Args:
-        output_dir: Folder to write to; made when missing.
-        pictures: Write overlays as well as masks.
-        overlays: The former name of ``pictures``; false leaves them out, too.
+        output_dir: Folder to write to; created if missing.
+        pictures: Also write overlays.
+        overlays: Former name of ``pictures``; false turns them off, too.
     """
 
     def __init__(
@@ -58,7 +58,7 @@ class SegmentationWriter(Writer):
         super().__init__(output_dir, pictures and overlays is not False)
 
     def planned(self) -> tuple[tuple[str, ...], tuple[str, ...]]:
-        """A mask, and an overlay, for each picture."""
+        """A mask and an overlay per image."""
         return (".png", "_overlay.png") if self.pictures else (".png",), ()
 
     def add(self, prediction: Prediction, index: int, name: str, data: Any) -> None:
@@ -73,11 +73,11 @@ class SegmentationWriter(Writer):
     def finish(self, data: Any, first: bool) -> str:
         """Say where the files are."""
         what = "masks and overlays" if self.pictures else "masks"
-        return f"{len(self.all_kept())} images predicted; {what} lie in {self.output_dir}/"
+        return f"{len(self.all_kept())} images predicted; {what} are in {self.output_dir}/"
 
 
 class SegmentationView(View):
-    """Class maps."""
+    """The view of segmentation."""
 
     gallery = SegmentationGallery
     writer = SegmentationWriter
@@ -87,5 +87,5 @@ class SegmentationView(View):
         return SegmentationPrediction(image, path, list(data.class_names), found.cpu(), data.palette)
 
     def image(self, batch: dict[str, Any], position: int, data: Any) -> Tensor:
-        """The picture as it was read."""
+        """The image as it was read."""
         return batch["original"][position]

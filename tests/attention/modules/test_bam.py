@@ -86,7 +86,7 @@ def test_closed_and_open_gates_give_the_map_once_and_twice(value: float) -> None
 def test_refuses_what_it_does_not_know() -> None:
     with pytest.raises(AttnlabError, match="dilation must be at least 1, got 0"):
         BAM(16, dilation=0)
-    with pytest.raises(AttnlabError, match="combine is sum or product"):
+    with pytest.raises(AttnlabError, match="combine must be sum or product"):
         BAM(16, combine="maximum")  # type: ignore[arg-type]
-    with pytest.raises(AttnlabError, match="norm is output or hidden"):
+    with pytest.raises(AttnlabError, match="norm output or hidden"):
         BAM(16, norm="none")  # type: ignore[arg-type]

@@ -78,7 +78,7 @@ def test_channels_are_gated_at_every_position_by_itself() -> None:
 
 @pytest.mark.parametrize(
     ("option", "value", "says"),
-    [("kernel_size", 4, "odd"), ("groups", 0, "start at 1"), ("reduction", 0, "start at 1")],
+    [("kernel_size", 4, "odd"), ("groups", 0, "at least 1"), ("reduction", 0, "at least 1")],
 )
 def test_wrong_options_are_errors(option: str, value: int, says: str) -> None:
     with pytest.raises(AttnlabError, match=says):

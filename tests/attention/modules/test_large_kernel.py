@@ -107,7 +107,7 @@ def test_with_a_gate_of_one_it_is_the_identity() -> None:
 
 @pytest.mark.parametrize(
     ("kernel_size", "dilation", "says"),
-    [(0, 3, "start at 1"), (21, 0, "start at 1"), (12, 3, "4 taps over 10 positions, which have no centre")],
+    [(0, 3, "at least 1"), (21, 0, "at least 1"), (12, 3, "4 taps over 10 positions, which have no centre")],
 )
 def test_kernels_that_cannot_be_are_errors(kernel_size: int, dilation: int, says: str) -> None:
     with pytest.raises(AttnlabError, match=says):

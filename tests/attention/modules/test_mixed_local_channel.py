@@ -86,9 +86,9 @@ def test_without_weights_every_gate_is_a_half() -> None:
 
 
 def test_refuses_what_cannot_work() -> None:
-    with pytest.raises(AttnlabError, match="local_size must be 1 or more"):
+    with pytest.raises(AttnlabError, match="local_size must be at least 1"):
         MixedLocalChannelAttention(16, local_size=0)
-    with pytest.raises(AttnlabError, match="local_weight must be from 0 to 1"):
+    with pytest.raises(AttnlabError, match=r"local_weight must be in 0\.\.1"):
         MixedLocalChannelAttention(16, local_weight=1.5)
     with pytest.raises(AttnlabError, match="kernel_size must be odd"):
         MixedLocalChannelAttention(16, kernel_size=4)

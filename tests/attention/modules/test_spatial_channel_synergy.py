@@ -102,7 +102,7 @@ def test_without_scales_and_values_every_gate_is_a_half() -> None:
 def test_wrong_options_are_errors() -> None:
     with pytest.raises(AttnlabError, match=r"got \(\) and 7"):
         SpatialChannelSynergy(8, kernel_sizes=())
-    with pytest.raises(AttnlabError, match=r"window from 1, got .* and 0"):
+    with pytest.raises(AttnlabError, match=r"window of at least 1 .*got .* and 0"):
         SpatialChannelSynergy(8, window=0)
     with pytest.raises(AttnlabError, match="kernel_size must be odd"):
         SpatialChannelSynergy(8, kernel_sizes=(4,))

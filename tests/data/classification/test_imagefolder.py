@@ -90,7 +90,7 @@ class TestImageFolder(ClassificationTester):
                 folder.rename(self.root / folder.name)
             shutil.rmtree(train)
             shutil.rmtree(val)
-            return r"none of the splits' folders, but ant, bee, cat\. Expected .*train/<class>/<picture>"
+            return r"no folder of a split, but ant, bee, cat\. Expected .*train/<class>/<image>"
         if kind == "empty root":
             shutil.rmtree(train)
             shutil.rmtree(val)
@@ -107,14 +107,14 @@ class TestImageFolder(ClassificationTester):
         if kind == "no classes":
             shutil.rmtree(train)
             train.mkdir()
-            return r"train' holds no class folders"
+            return r"train' contains no class folders"
         if kind == "empty":
             for file in (train / "bee").iterdir():
                 file.unlink()
-            return r"1 of 3 class folders hold no picture: bee\. Looked for"
+            return r"1 of 3 class folders contain no images: bee\. Looked for"
         for file in (train / "bee").iterdir():
             file.rename(file.with_suffix(".npy"))
-        return r"hold no picture: bee \(3 files of other kinds\)\."
+        return r"contain no images: bee \(3 files of other kinds\)\."
 
     @pytest.mark.parametrize(
         "kind",
@@ -143,9 +143,9 @@ class TestImageFolder(ClassificationTester):
         for split in ("train", "val"):
             (self.root / split / "bee" / f"{split}_1.JPEG").write_bytes(b"")
         data = self.make(on_bad_image="skip")
-        with pytest.warns(UserWarning, match="left out") as warned:
+        with pytest.warns(UserWarning, match="are skipped") as warned:
             data.setup("fit")
-        texts = [str(w.message) for w in warned if "left out" in str(w.message)]
+        texts = [str(w.message) for w in warned if "are skipped" in str(w.message)]
         assert len(texts) == 2
         data.setup("test")  # The same files as validation's: no second warning.
         assert data.skipped == ["bee/train_1.JPEG", "bee/val_1.JPEG"]
@@ -156,7 +156,7 @@ class TestImageFolder(ClassificationTester):
     def test_skipping_all_is_an_error(self):
         for path in self.root.glob("train/*/*"):
             path.write_bytes(b"x")
-        with pytest.raises(AttnlabError, match="No image is left"):
+        with pytest.raises(AttnlabError, match="No images are left"):
             self.make(on_bad_image="skip").setup("fit")
 
     def test_without_the_check_reading_names_the_file(self):
@@ -262,7 +262,7 @@ class TestClassFolders:
         with pytest.raises(AttnlabError, match="'Bee' and 'bee'"):
             self.make(class_folders).setup("fit")
         silently(self.make(class_folders), "test")
-        with pytest.raises(AttnlabError, match="none twice: 'x' and 'x'"):
+        with pytest.raises(AttnlabError, match="each class once, but has 'x' and 'x'"):
             self.make(class_folders, classes={"a": "x", "b": "x"})
         for split in ("train", "val"):
             for name in ("Bee", "bee"):
@@ -273,7 +273,7 @@ class TestClassFolders:
     def test_a_class_that_the_check_empties_is_named(self, class_folders):
         for path in (class_folders / "train/bee").iterdir():
             path.write_bytes(b"")
-        with pytest.warns(UserWarning, match="1 of 3 class is in no training picture.*: bee"):
+        with pytest.warns(UserWarning, match="1 of 3 class is in no training image.*: bee"):
             self.make(class_folders, on_bad_image="skip").setup("fit")
 
     def test_what_is_no_picture(self, class_folders, tmp_path):

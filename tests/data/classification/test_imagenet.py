@@ -60,7 +60,7 @@ def write(folder: Path, files: dict[str, bytes]) -> None:
 
 
 def labels(data: ImageNetDataModule, split: str) -> dict[str, str]:
-    return {item.name: data.synsets[item.label] for item in data.items(split)}
+    return {item.name: data.class_folders[item.label] for item in data.items(split)}
 
 
 @pytest.fixture
@@ -91,8 +91,8 @@ def test_from_archives_to_batches(root, few_synsets):
 def test_before_the_archives_are_extracted_there_are_1000_classes(root):
     data = module(root, extract=True)
     assert data.num_classes == len(set(data.class_names)) == 1000
-    assert data.synsets == sorted(data.synsets)
-    assert (data.synsets[0], data.synsets[-1]) == ("n01440764", "n15075141")
+    assert data.class_folders == sorted(data.class_folders)
+    assert (data.class_folders[0], data.class_folders[-1]) == ("n01440764", "n15075141")
     assert not (root / "train").exists()
 
 
@@ -120,7 +120,7 @@ def test_an_unfinished_extraction_is_named(root, monkeypatch):
         with pytest.raises(Stop):
             extract_train(root, root / "train")
     extract_val(root, root / "val")
-    with pytest.raises(AttnlabError, match=r"train' is not complete.*--data\.extract true"):
+    with pytest.raises(AttnlabError, match=r"train' is incomplete.*--data\.extract true"):
         module(root).setup("fit")
 
 
@@ -169,10 +169,10 @@ def test_a_part_of_a_flat_folder_without_training_images(root):
 @pytest.mark.parametrize(
     ("more", "message"),
     [
-        ("ILSVRC2012_val_00000006.JPEG", "images 1 to 5, and not that of"),
+        ("ILSVRC2012_val_00000006.JPEG", "images 1 to 5, not"),
         ("ILSVRC2012_val_6.JPEG", "is not named like"),
         ("ILSVRC2012_val_00000002.png", "several images have the same number"),
-        ("n01440764/ILSVRC2012_val_00000002.JPEG", "holds both images .* and folders"),
+        ("n01440764/ILSVRC2012_val_00000002.JPEG", "contains both images .* and folders"),
     ],
 )
 def test_flat_folders_that_cannot_be_understood(root, more, message):
@@ -191,7 +191,7 @@ def test_a_flat_folder_needs_the_devkit(root):
 def test_a_flat_folder_of_other_classes_than_training(root):
     write(root / "train", {name: content for name, content in TRAIN_FILES.items() if name[:9] != VAL[0]})
     write(root / "val", VAL_FILES)
-    with pytest.raises(AttnlabError, match=rf"2 of the 5 images in '.*val' are of classes.*{VAL[0]}"):
+    with pytest.raises(AttnlabError, match=rf"2 of the 5 images in '.*val' belong to classes.*{VAL[0]}"):
         module(root).setup("fit")
 
 

@@ -29,7 +29,7 @@ class ClassificationTester(DataModuleTester):
 
     def test_attributes(self):
         data, folders = self.make(), self.folders or self.classes
-        assert data.synsets == folders
+        assert data.class_folders == folders
         assert data.crop_size == 32
         assert data.remembered() == {"classes": dict(zip(folders, self.classes, strict=True))}
 
@@ -57,7 +57,7 @@ class ClassificationTester(DataModuleTester):
         for batch in data.test_dataloader():
             assert set(batch) == {"image", "label", "index", "counted", "name"}
             for image, label, name in zip(batch["image"], batch["label"], batch["name"], strict=True):
-                assert name.split("/")[0] == data.synsets[label]
+                assert name.split("/")[0] == data.class_folders[label]
                 (item,) = (item for item in data.items("test") if item.name == name)
                 with Image.open(item.path) as stored:
                     pixels = torch.from_numpy(np.array(stored)).permute(2, 0, 1)
@@ -84,11 +84,11 @@ class ClassificationTester(DataModuleTester):
     @pytest.mark.parametrize(
         ("options", "message"),
         [
-            ({"train_transforms": [], "scale": (0.5, 1.0)}, "scale belongs to the recipe"),
-            ({"train_transforms": [], "flip": 0.5}, "flip belongs to the recipe"),
-            ({"train_transforms": [], "augment": []}, "augment belongs to the recipe"),
+            ({"train_transforms": [], "scale": (0.5, 1.0)}, "scale applies to the default transforms"),
+            ({"train_transforms": [], "flip": 0.5}, "flip applies to the default transforms"),
+            ({"train_transforms": [], "augment": []}, "augment applies to the default transforms"),
             ({"eval_transforms": [], "eval_resize": 64}, "eval_resize and data.eval_transforms"),
-            ({"eval_resize": 31}, "eval_resize is 31, smaller than crop_size, 32"),
+            ({"eval_resize": 31}, "eval_resize 31 is smaller than crop_size 32"),
             ({"eval_resize": "big"}, "eval_resize is 'big'"),
             ({"classes": {}}, "classes is empty"),
             ({"crop_size": 0}, "crop_size is 0"),

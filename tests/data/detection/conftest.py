@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from attnlab.data import YOLODetectionDataModule
-from attnlab.data.detection.items import AnnotatedImage
+from attnlab.data.detection.items import ImageAndBoxes
 from tests.data.conftest import Files, write_split, write_yaml
 
 NAMES = ["ant", "bee", "cat"]
@@ -62,10 +62,10 @@ def label(yolo: Path, name: str = "v0") -> Path:
 
 
 IMAGES = [
-    AnnotatedImage("a", Path("a.jpg"), 7, (30, 60), [[0, 0, 10, 10], [1, 2, 3, 5]], [1, 0]),
-    AnnotatedImage("b", Path("b.jpg"), 3, (30, 20), [], []),
-    AnnotatedImage("c", Path("c.jpg"), 5, (30, 30), [[5, 5, 20, 9]], [2]),
-    AnnotatedImage(
+    ImageAndBoxes("a", Path("a.jpg"), 7, (30, 60), [[0, 0, 10, 10], [1, 2, 3, 5]], [1, 0]),
+    ImageAndBoxes("b", Path("b.jpg"), 3, (30, 20), [], []),
+    ImageAndBoxes("c", Path("c.jpg"), 5, (30, 30), [[5, 5, 20, 9]], [2]),
+    ImageAndBoxes(
         "d", Path("d.jpg"), 1, (10, 40), [[0, 0, 4, 4], [1, 1, 9, 9]], [0, 2], difficult=[True, False]
     ),
 ]

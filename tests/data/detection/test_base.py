@@ -24,14 +24,14 @@ class Made(DetectionDataModule):
         return DetectionItems.of(IMAGES)
 
 
-@pytest.mark.filterwarnings("ignore:.*are trained on too")
+@pytest.mark.filterwarnings("ignore:.*are also in the training split")
 def test_a_label_beyond_the_classes_is_named():
     Made(["x", "y", "z"]).setup()
-    with pytest.raises(AttnlabError, match=r"2 objects .*'val' .*beyond the 2 classes, e\.g\. 2 in 'c'"):
+    with pytest.raises(AttnlabError, match=r"2 objects .*'val' .*label outside 0 to 1, e\.g\. 2 in 'c'"):
         Made(["x", "y"]).setup("validate")
 
 
-@pytest.mark.filterwarnings("ignore:.*are trained on too")
+@pytest.mark.filterwarnings("ignore:.*are also in the training split")
 @pytest.mark.parametrize(
     ("share", "epochs", "strong"),
     [(0.2, 72, 15), (0.5, 3, 2), (0.1, 30, 3), (0.7, 10, 7), (1.0, 10, None), (0.0, 10, 0), (0.9, 300, 270)],

@@ -86,7 +86,7 @@ class TestRoboflow:
 
     def test_it_is_found_without_the_projects_name_among_the_classes(self, root):
         data = COCODetectionDataModule(str(root), num_workers=0)
-        with pytest.warns(UserWarning, match="category 0, 'bugs-Zk3'.*left out"):
+        with pytest.warns(UserWarning, match=r"category 0 \('bugs-Zk3'\).*not used as a class"):
             found = objects(data, "train")
         assert data.class_names == ["ant", "bee"]
         assert data.category_ids == [1, 2]
@@ -156,7 +156,7 @@ class TestCVAT:
         (tmp_path / "annotations/instances_default.json").write_text(json.dumps(content))
         return tmp_path, request.param
 
-    @pytest.mark.filterwarnings("ignore:.*are trained on too")
+    @pytest.mark.filterwarnings("ignore:.*are also in the training split")
     def test_one_file(self, root):
         root, folder = root
         file = "annotations/instances_default.json"
@@ -210,7 +210,7 @@ class TestLabelStudio:
         folders = {f"{split}_images": images for split in ("train", "val")}
         return COCODetectionDataModule(str(root), **named, **folders, num_workers=0, **options)
 
-    @pytest.mark.filterwarnings("ignore:.*are trained on too")
+    @pytest.mark.filterwarnings("ignore:.*are also in the training split")
     @pytest.mark.parametrize("images", [".", "images"])
     @pytest.mark.parametrize(
         "form",
@@ -242,6 +242,6 @@ class TestLabelStudio:
         """Of two files of one name in other folders, one is here: it is not known which."""
         self.write(tmp_path, ["a/x.jpg", "b/x.jpg", "b/y.jpg"])
         with pytest.raises(
-            AttnlabError, match=r"(?s)2 of 3 .*a/x\.jpg' is not there.*b/x\.jpg' is not there"
+            AttnlabError, match=r"(?s)2 of 3 .*a/x\.jpg' does not exist.*b/x\.jpg' does not exist"
         ):
             self.module(tmp_path, "images").setup("validate")

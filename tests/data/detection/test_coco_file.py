@@ -106,13 +106,13 @@ def test_a_file_without_annotations(read):
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("", r"no JSON: .* line 1, column 1\. The file ends there"),
-        (json.dumps(content())[:-30], r"no JSON: .*The file ends there"),
-        ('{"images": [,]}', "no JSON: .* at line 1, column 13"),
-        ("<html>", r"no JSON: .* line 1, column 1\.$"),
-        ("[" * 200_000, "no JSON"),
+        ("", r"not valid JSON: .* line 1, column 1\. The file ends there"),
+        (json.dumps(content())[:-30], r"not valid JSON: .*The file ends there"),
+        ('{"images": [,]}', "not valid JSON: .* at line 1, column 13"),
+        ("<html>", r"not valid JSON: .* line 1, column 1\.$"),
+        ("[" * 200_000, "not valid JSON"),
         ("[]", "a list"),
-        ("3", "instead of an object"),
+        ("3", "must be an object"),
         ("{}", "'images' is not there"),
     ],
 )
@@ -125,16 +125,16 @@ def test_what_is_no_annotation_file_is_refused(read, text, message):
 def test_other_encodings_are_refused(tmp_path):
     path = tmp_path / "a.json"
     path.write_bytes(b'{"images": "\xff\xfe\xfa"}')
-    with pytest.raises(AttnlabError, match=r"a\.json' is no text in UTF-8"):
+    with pytest.raises(AttnlabError, match=r"a\.json' is not text in UTF-8"):
         read_coco(path)
     with pytest.raises(AttnlabError, match=r"Cannot open the annotations .*b\.json"):
         read_coco(tmp_path / "b.json")
 
 
 BAD = {
-    "images no list": (content(images={}), "'images' is no list"),
-    "images of numbers": (content(images=[1]), "'images' is no list of objects"),
-    "no categories": (content(categories=[]), "no category"),
+    "images no list": (content(images={}), "'images' is not a list"),
+    "images of numbers": (content(images=[1]), "'images' is not a list of objects"),
+    "no categories": (content(categories=[]), "no categories"),
     "categories missing": ({k: v for k, v in content().items() if k != "categories"}, "'categories' is not"),
     "image id twice": (changed("images", 1, id=30), "1 ids of 'images' are not unique, e.g. 30"),
     "object id twice": (changed("annotations", 1, id=1), "ids of 'annotations' are not unique, e.g. 1"),
@@ -142,29 +142,29 @@ BAD = {
     "category name twice": (changed("categories", 1, name="nut"), "not unique: 'nut' and 'nut'"),
     "unknown image": (
         changed("annotations", 1, image_id=5),
-        "1 annotations are of an unknown image, e.g. the one with the id 2, whose image_id 5",
+        "1 annotations belong to an unknown image, e.g. the one with id 2: its image_id 5",
     ),
     "unknown category": (
         changed("annotations", 0, category_id=4),
-        "unknown category, e.g. the one with the id 1, whose category_id 4 is not among the 2",
+        "unknown category, e.g. the one with id 1: its category_id 4 is not among the 2",
     ),
-    "negative width": (changed("annotations", 1, bbox=[1, 2, -3, 4]), "'bbox' of the one with the id 2 is"),
-    "nan": (changed("annotations", 1, bbox=[1, math.nan, 3, 4]), "'bbox' of the one with the id 2 is"),
-    "infinite": (changed("annotations", 1, bbox=[1, 2, math.inf, 4]), "'bbox' of the one with the id 2 is"),
-    "huge": (changed("annotations", 1, bbox=[1, 2, 10**400, 4]), "'bbox' of the one with the id 2 is"),
-    "text": (changed("annotations", 1, bbox=["1", 2, 3, 4]), "'bbox' of the one with the id 2 is"),
-    "flags": (changed("annotations", 1, bbox=[True, 2, 3, 4]), "'bbox' of the one with the id 2 is"),
-    "three numbers": (changed("annotations", 1, bbox=[1, 2, 3]), "'bbox' of the one with the id 2 is"),
-    "null": (changed("annotations", 1, bbox=None), "'bbox' of the one with the id 2 is None"),
+    "negative width": (changed("annotations", 1, bbox=[1, 2, -3, 4]), "'bbox' of the entry with the id 2 is"),
+    "nan": (changed("annotations", 1, bbox=[1, math.nan, 3, 4]), "'bbox' of the entry with the id 2 is"),
+    "infinite": (changed("annotations", 1, bbox=[1, 2, math.inf, 4]), "'bbox' of the entry with the id 2 is"),
+    "huge": (changed("annotations", 1, bbox=[1, 2, 10**400, 4]), "'bbox' of the entry with the id 2 is"),
+    "text": (changed("annotations", 1, bbox=["1", 2, 3, 4]), "'bbox' of the entry with the id 2 is"),
+    "flags": (changed("annotations", 1, bbox=[True, 2, 3, 4]), "'bbox' of the entry with the id 2 is"),
+    "three numbers": (changed("annotations", 1, bbox=[1, 2, 3]), "'bbox' of the entry with the id 2 is"),
+    "null": (changed("annotations", 1, bbox=None), "'bbox' of the entry with the id 2 is None"),
     "no box": (content(annotations=[{"id": 8, "image_id": 4, "category_id": 3}]), "id 8 is not there"),
-    "no id": (content(annotations=[{"image_id": 4}]), "'id' of the one number 1 is not there"),
-    "text id": (changed("images", 0, id="30"), "'id' of the one number 1 is '30'"),
-    "huge id": (changed("images", 0, id=2**70), "'id' of the one number 1 is"),
-    "no file name": (changed("images", 0, file_name=""), "'file_name' of the one with the id 30"),
-    "no height": (changed("images", 0, height=0), "'height' of the one with the id 30 is 0"),
-    "half a pixel": (changed("images", 0, width=3.5), "'width' of the one with the id 30"),
-    "negative area": (changed("annotations", 0, area=-1), "id 1 has an area that is no number"),
-    "area nan": (changed("annotations", 0, area=math.nan), "id 1 has an area that is no number"),
+    "no id": (content(annotations=[{"image_id": 4}]), "'id' of the entry number 1 is not there"),
+    "text id": (changed("images", 0, id="30"), "'id' of the entry number 1 is '30'"),
+    "huge id": (changed("images", 0, id=2**70), "'id' of the entry number 1 is"),
+    "no file name": (changed("images", 0, file_name=""), "'file_name' of the entry with the id 30"),
+    "no height": (changed("images", 0, height=0), "'height' of the entry with the id 30 is 0"),
+    "half a pixel": (changed("images", 0, width=3.5), "'width' of the entry with the id 30"),
+    "negative area": (changed("annotations", 0, area=-1), "id 1 has an area that is not a number"),
+    "area nan": (changed("annotations", 0, area=math.nan), "id 1 has an area that is not a number"),
     "crowd of three": (changed("annotations", 0, iscrowd=3), "id 1 has an iscrowd that is neither 0 nor 1"),
     "crowd list": (changed("annotations", 0, iscrowd=[1]), "id 1 has an iscrowd that is neither 0 nor 1"),
 }
@@ -181,7 +181,7 @@ def test_bad_files_are_refused(read, name):
 def test_files_that_are_not_there(read, tmp_path):
     items = read(content()).items
     folder = tmp_path / "pictures"
-    with pytest.raises(AttnlabError, match=r"no folder of images .*pictures"):
+    with pytest.raises(AttnlabError, match=r"no image folder .*pictures"):
         located(items, folder)
     folder.mkdir()
     with pytest.raises(AttnlabError, match=r"None of the 2 images .*'a\.jpg'"):
@@ -189,7 +189,7 @@ def test_files_that_are_not_there(read, tmp_path):
     (folder / "b.jpg").touch()
     found = located(items, folder)
     assert list(found.problems) == [0]
-    assert "a.jpg' is not there" in found.problems[0]
+    assert "a.jpg' does not exist" in found.problems[0]
     assert Path(found.paths[1]) == folder / "b.jpg"
 
 

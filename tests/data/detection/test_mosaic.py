@@ -10,7 +10,7 @@ import pytest
 import torch
 from PIL import Image
 
-from attnlab.data.detection.items import AnnotatedImage, DetectionItems
+from attnlab.data.detection.items import DetectionItems, ImageAndBoxes
 from attnlab.data.detection.mosaic import MosaicMixup
 from attnlab.data.detection.sets import DetectionSample, TrainSet
 from attnlab.data.sampling import SampleKey
@@ -264,7 +264,7 @@ class TestInDataSet:
         for k in range(6):
             path = tmp_path / f"{k}.jpg"
             Image.fromarray(rng.integers(0, 256, (40 + k, 50, 3), np.uint8)).save(path)
-            images.append(AnnotatedImage(str(k), path, k, (40 + k, 50), [[4, 5, 30, 35]], [k]))
+            images.append(ImageAndBoxes(str(k), path, k, (40 + k, 50), [[4, 5, 30, 35]], [k]))
         items = DetectionItems.of(images)
         return lambda seed=1: TrainSet(items, [], seed, MosaicMixup(64, 0.7, 0.7))
 

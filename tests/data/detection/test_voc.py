@@ -136,7 +136,7 @@ def test_boxes_without_area_in_the_image_are_dropped_once(make, voc_boxes_folder
     path = voc_boxes_folder / "Annotations/v2.xml"
     path.write_text(path.read_text().replace("<xmin>1<", "<xmin>60<").replace("<xmax>42<", "<xmax>70<"))
     data = make()
-    with pytest.warns(UserWarning, match=r"1 boxes have no area.*v2\.jpg"):
+    with pytest.warns(UserWarning, match=r"1 boxes in 1 images have no area.*v2\.jpg"):
         data.setup("fit")
     data.setup("test")
     assert data.dropped_boxes == 1
@@ -144,7 +144,7 @@ def test_boxes_without_area_in_the_image_are_dropped_once(make, voc_boxes_folder
 
 
 def test_training_on_what_is_scored_is_warned_of(make):
-    with pytest.warns(UserWarning, match="3 of the 3 'val' images are trained on too"):
+    with pytest.warns(UserWarning, match="3 of the 3 'val' images are also in the training split"):
         make(train_split="trainval").setup("fit")
 
 
@@ -178,7 +178,7 @@ def test_both_years_are_trained_on_and_2007_scored(both_years):
 @pytest.mark.parametrize("year", ["2007", "2012"])
 def test_two_years_need_a_root_that_holds_both(both_years, year):
     data = VOCDetectionDataModule(str(both_years / f"VOCdevkit/VOC{year}"), year="2007+2012")
-    with pytest.raises(AttnlabError, match="the root holds both VOC2007 and VOC2012"):
+    with pytest.raises(AttnlabError, match="the root must contain both VOC2007 and VOC2012"):
         data.setup("fit")
 
 
@@ -191,7 +191,7 @@ def test_what_is_missing_is_said(tmp_path, make, voc_boxes_folder):
     with pytest.raises(AttnlabError, match=r"No split 'holdout'.*Known: train, trainval, val"):
         make(val_split="holdout").setup("validate")
     (voc_boxes_folder / "Annotations").rename(voc_boxes_folder / "boxes")
-    with pytest.raises(AttnlabError, match="Annotations is not there"):
+    with pytest.raises(AttnlabError, match="Annotations is missing"):
         make().setup("fit")
 
 

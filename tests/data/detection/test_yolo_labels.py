@@ -72,7 +72,7 @@ def test_a_confidence_is_passed_over_with_one_warning(make_yolo, yolo):
     label(yolo).write_text("1 0.5 0.5 0.5 0.5 0.93\n0 0.5 0.5 0.5 0.5 0.5\n")
     label(yolo, "v3").write_text("1 0.5 0.5 0.5 0.5 0.1\n")
     data = make_yolo()
-    with pytest.warns(UserWarning, match="3 lines of labels have a confidence.*in 2 files") as caught:
+    with pytest.warns(UserWarning, match="3 label lines in 2 files have a confidence") as caught:
         data.setup(None)
     assert len([entry for entry in caught if "confidence" in str(entry.message)]) == 1
     assert objects(data)["v0.jpg"] == [(1, 15, 10, 45, 30), (0, 15, 10, 45, 30)]
@@ -82,7 +82,7 @@ def test_lines_that_come_twice_count_once_and_keep_their_order(make_yolo, yolo):
     two, one = "2 0.5 0.5 0.5 0.5", "1 0.5 0.5 0.5 0.5"
     label(yolo).write_text(f"{two}\n{one}\n2 0.50 .5 0.5 5e-1\n{one}\n")
     data = make_yolo()
-    with pytest.warns(UserWarning, match="2 lines of labels are the same.*in 1 files"):
+    with pytest.warns(UserWarning, match="2 label lines in 1 files repeat"):
         assert objects(data)["v0.jpg"] == [(2, 15, 10, 45, 30), (1, 15, 10, 45, 30)]
 
 
@@ -96,7 +96,7 @@ def test_keypoints_are_passed_over(make_yolo, yolo):
 def test_boxes_without_area_are_dropped_and_counted(make_yolo, yolo):
     label(yolo).write_text("1 0.5 0.5 0.5 0\n0 0.5 0.5 0.5 0.5\n1 0 0.5 0 0.5\n")
     data = make_yolo()
-    with pytest.warns(UserWarning, match=r"2 boxes have no area .*v0\.jpg"):
+    with pytest.warns(UserWarning, match=r"2 boxes in 1 images have no area .*v0\.jpg"):
         data.setup("validate")
     data.setup("test")
     assert data.dropped_boxes == 2
@@ -106,17 +106,20 @@ def test_boxes_without_area_are_dropped_and_counted(make_yolo, yolo):
 @pytest.mark.parametrize(
     ("line", "message"),
     [
-        ("3 0.5 0.5 0.5 0.5", "is of class 3, but there are 3 names: classes are 0 to 2"),
-        ("-1 0.5 0.5 0.5 0.5", "is of class -1"),
-        ("0.5 0.5 0.5 0.5 0.5", r"begins with 0\.5, but a class is a whole number"),
-        ("ant 0.5 0.5 0.5 0.5", "holds 'ant', which is no number"),
-        ("0,0.5,0.5,0.5,0.5", "which is no number"),
-        ("0 0.5 0.5 nan 0.5", "holds 'nan', which is no finite number"),
-        ("inf 0.5 0.5 0.5 0.5", "holds 'inf', which is no finite number"),
-        ("0 30 20 10 10", "holds 30, but places and sizes are shares.*look like pixels"),
-        ("0 1 1 30 20 10 10", "holds 30.*look like pixels"),
-        ("0 0.5 1.2 0.5 0.5", r"holds 1\.2, but places and sizes are shares of the picture, 0 to 1\. Divide"),
-        ("0 0.5 0.5 -0.5 0.5", r"holds -0\.5, but"),
+        ("3 0.5 0.5 0.5 0.5", "has the class 3, but with 3 names, classes are 0 to 2"),
+        ("-1 0.5 0.5 0.5 0.5", "has the class -1"),
+        ("0.5 0.5 0.5 0.5 0.5", r"starts with 0\.5, but a class is an integer"),
+        ("ant 0.5 0.5 0.5 0.5", "contains 'ant', which is not a number"),
+        ("0,0.5,0.5,0.5,0.5", "which is not a number"),
+        ("0 0.5 0.5 nan 0.5", "contains 'nan', which is not finite"),
+        ("inf 0.5 0.5 0.5 0.5", "contains 'inf', which is not finite"),
+        ("0 30 20 10 10", "contains 30, but positions and sizes are fractions.*look like pixels"),
+        ("0 1 1 30 20 10 10", "contains 30.*look like pixels"),
+        (
+            "0 0.5 1.2 0.5 0.5",
+            r"contains 1\.2, but positions and sizes are fractions of the image, 0 to 1\. Divide",
+        ),
+        ("0 0.5 0.5 -0.5 0.5", r"contains -0\.5, but"),
         ("0", "has 0 numbers after the class"),
         ("0 0.5 0.5 0.5", "has 3 numbers after the class"),
         ("0 0.1 0.1 0.2 0.2 0.3 0.3 0.4", "has 7 numbers after the class"),
@@ -148,7 +151,7 @@ def test_images_that_exif_turns_are_refused_if_there_are_boxes(make_yolo, yolo, 
     for name in ("v0", "v1"):
         Image.new("RGB", (60, 40)).save(yolo / f"images/val/{name}.jpg", exif=exif)
     with pytest.raises(
-        AttnlabError, match=rf"(?s)1 of 4 .*v0\.jpg' is stored turned .*orientation, {orientation}, says"
+        AttnlabError, match=rf"(?s)1 of 4 .*v0\.jpg' has the EXIF orientation {orientation}: YOLO"
     ):
         make_yolo().setup("validate")
     exif[0x0112] = 1

@@ -47,7 +47,7 @@ class TestWhereThingsAre:
         assert names_of(data, "train") == list(TRAIN)
         assert names_of(data, "val") == list(VAL)
         # It is named, and there is none.
-        with pytest.raises(AttnlabError, match=r"'test' is '\.\./test/images', and there is no such folder"):
+        with pytest.raises(AttnlabError, match=r"'test' is '\.\./test/images', but there is no such folder"):
             data.setup("test")
 
     @pytest.mark.parametrize("key", ["val", "valid", "validation"])
@@ -64,7 +64,9 @@ class TestWhereThingsAre:
         for name in ("valid", "dev"):
             shutil.copytree(yolo / "images/val", yolo / "images" / name)
         shutil.rmtree(yolo / "images/val")
-        with pytest.raises(AttnlabError, match=r"no folder 'images/val'.*images/valid, .*images/dev may"):
+        with pytest.raises(
+            AttnlabError, match=r"names a folder 'images/val'.*images/valid, .*images/dev may"
+        ):
             make_yolo().setup("validate")
 
     def test_labels_beside_the_images(self, tmp_path):
@@ -128,7 +130,7 @@ class TestWhereThingsAre:
         (yolo / "some.txt").write_text("./images/val/v0.jpg\n./images/val/gone.jpg\n")
         write_yaml(yolo / "data.yaml", train="images/train", val="some.txt", names=NAMES)
         for check in ("quick", "none"):
-            with pytest.raises(AttnlabError, match=r"(?s)1 of 2 .*images/val/gone\.jpg' is not there"):
+            with pytest.raises(AttnlabError, match=r"(?s)1 of 2 .*images/val/gone\.jpg' does not exist"):
                 make_yolo(check=check).setup("validate")
         data = make_yolo(on_bad_image="skip")
         with pytest.warns(UserWarning, match="gone"):
@@ -140,7 +142,7 @@ class TestWhereThingsAre:
         write_yaml(yolo / "data.yaml", train="images/train", val=["images/train", "some.txt"], names=NAMES)
         assert names_of(make_yolo(), "val") == [*(f"train/{name}" for name in TRAIN), "val/v3.jpg"]
         write_yaml(yolo / "data.yaml", train="images/train", val=["images/val", "some.txt"], names=NAMES)
-        with pytest.raises(AttnlabError, match=r"v3\.jpg' more than once in its 'val'"):
+        with pytest.raises(AttnlabError, match=r"v3\.jpg' more than once in 'val'"):
             make_yolo().setup("validate")
 
     @pytest.mark.parametrize(
@@ -196,7 +198,7 @@ class TestWhereThingsAre:
 
     def test_a_folder_without_images_says_what_it_holds(self, make_yolo, yolo):
         write_yaml(yolo / "data.yaml", train="images/train", val="labels/val", names=NAMES)
-        with pytest.raises(AttnlabError, match=r"no image in '.*labels/val'.*v0\.txt, v1\.txt"):
+        with pytest.raises(AttnlabError, match=r"no images in '.*labels/val'.*v0\.txt, v1\.txt"):
             make_yolo().setup("validate")
 
     def test_the_only_yaml_is_taken(self, make_yolo, yolo):
@@ -210,9 +212,11 @@ class TestWhereThingsAre:
 
     def test_no_yaml_says_what_is_there(self, make_yolo, yolo, tmp_path):
         (yolo / "data.yaml").rename(tmp_path / "x.yaml")
-        with pytest.raises(AttnlabError, match=r"no data\.yaml in .*It holds: images/, labels/\. Set --data"):
+        with pytest.raises(
+            AttnlabError, match=r"no data\.yaml in .*It contains: images/, labels/\. Set --data"
+        ):
             make_yolo().setup("fit")
-        with pytest.raises(AttnlabError, match=r"There is no '.*y\.yaml', which data\.data_yaml names"):
+        with pytest.raises(AttnlabError, match=r"There is no '.*y\.yaml' \(data\.data_yaml\)"):
             make_yolo(data_yaml="y.yaml").setup("fit")
         with pytest.raises(AttnlabError, match="There is no folder 'nowhere' either"):
             make_yolo(root="nowhere").setup("fit")
@@ -230,7 +234,7 @@ class TestWhereThingsAre:
 
     def test_validating_on_training_images_is_said(self, make_yolo, yolo):
         write_yaml(yolo / "data.yaml", train="images/train", val="images/train", names=NAMES)
-        with pytest.warns(UserWarning, match="7 of the 7 'val' images are trained on too"):
+        with pytest.warns(UserWarning, match="7 of the 7 'val' images are also in the training split"):
             make_yolo().setup("fit")
 
 
@@ -249,19 +253,19 @@ class TestNames:
         [
             ("names: {0: ant, 2: cat}", "has the numbers 0, 2; they must be 0 to 1"),
             ("names: {1: ant, 2: cat}", "has the numbers 1, 2; they must be 0 to 1"),
-            ("names: [ant, no]", "class 1 is no text: YAML reads it as False"),
+            ("names: [ant, no]", "class 1 is not text: YAML reads it as False"),
             ("names: [ant, ant]", r"(?s)'names' in '.*data\.yaml' must name each class once"),
             ("names: []", "must name at least one class"),
             ("names: ant", "'names' is 'ant'; it must be a list"),
             ("names: [ant, bee]\nnc: 3", r"'nc' is 3, but 'names' has 2 \(ant, bee\)"),
-            ("nc: 3", r"no 'names' of classes.*--data\.class_names"),
+            ("nc: 3", r"no class 'names'.*--data\.class_names"),
             ("names: [ant]\nkpt_shape: 17", "'kpt_shape' is 17"),
-            ("nc: many", "'nc' is 'many', which is no number"),
-            ("[1, 2]", r"is no data\.yaml: it has no keys"),
-            ("names: [ant", "is no YAML"),
+            ("nc: many", "'nc' is 'many', which is not a number"),
+            ("[1, 2]", r"is not a data\.yaml: it has no keys"),
+            ("names: [ant", "is not valid YAML"),
             ("names: [ant, bee, cat]\npath: 3", "'path' is 3"),
             ("names: [ant, bee, cat]\nval: 3", "'val' is 3; it must be a folder"),
-            ("names: [ant, bee, cat]\nval: data.yaml", "is no folder, and no text file"),
+            ("names: [ant, bee, cat]\nval: data.yaml", "is neither a folder nor a text file"),
         ],
     )
     def test_what_cannot_be_meant_is_refused(self, make_yolo, yolo, lines, message):
@@ -278,7 +282,7 @@ class TestNames:
             (["ant", "cat", "bee"], "The order differs"),
             (["ant", "bee", "Cat"], "Missing: Cat"),
         ):
-            with pytest.raises(AttnlabError, match=rf"other names than data\.class_names.*{message}"):
+            with pytest.raises(AttnlabError, match=rf"differ from data\.class_names.*{message}"):
                 make_yolo(class_names=names).setup("validate")
         with pytest.raises(AttnlabError, match=r"data\.class_names must name each class once"):
             make_yolo(class_names=["ant", "ant"])

@@ -165,7 +165,7 @@ class DetectionDataModuleTester(DataModuleTester):
 
         data = self.make(train_transforms=[Forget()])
         data.setup("fit")
-        with pytest.raises(AttnlabError, match=r"0 boxes and [1-9]"):
+        with pytest.raises(AttnlabError, match=r"0 boxes but [1-9]"):
             next(iter(data.train_dataloader()))
 
     def test_no_image_is_decoded_twice_in_a_batch(self, monkeypatch):
@@ -226,14 +226,14 @@ class DetectionDataModuleTester(DataModuleTester):
     @pytest.mark.parametrize(
         ("options", "message"),
         [
-            ({"train_transforms": [], "flip": 0.5}, "flip belongs to the recipe"),
-            ({"train_transforms": [], "augment": []}, "augment belongs to the recipe"),
+            ({"train_transforms": [], "flip": 0.5}, "flip applies to the default transforms"),
+            ({"train_transforms": [], "augment": []}, "augment applies to the default transforms"),
             ({"mosaic": 1.5}, r"mosaic is 1\.5"),
             ({"mosaic": 0.5, "mixup": -0.1}, r"mixup is -0\.1"),
             ({"flip": 2.0}, r"flip is 2\.0"),
             ({"mosaic": 0.5, "strong_share": 1.2}, r"strong_share is 1\.2"),
-            ({"mixup": 0.5}, r"data\.mixup belongs to mosaics"),
-            ({"strong_share": 0.5}, r"data\.strong_share belongs to mosaics"),
+            ({"mixup": 0.5}, r"data\.mixup applies to mosaics"),
+            ({"strong_share": 0.5}, r"data\.strong_share applies to mosaics"),
             ({"mosaic": 0.5, "mosaic_size": 1}, "size is 1"),
         ],
     )

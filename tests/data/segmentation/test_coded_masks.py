@@ -36,9 +36,7 @@ def reader(**options) -> CodedMaskReader:
 class TestMasks:
     def test_indices(self, mask):
         assert reader()(mask([[0, 1], [2, 255]])).tolist() == [[0, 1], [2, 255]]
-        with pytest.raises(
-            AttnlabError, match=r"m\.png' holds the value 3, in 1 pixels, .* 0\.\.2 and 255 are"
-        ):
+        with pytest.raises(AttnlabError, match=r"m\.png' has the value 3 in 1 pixels, .* 0\.\.2 and 255 are"):
             reader()(mask([[0, 1], [3, 255]]))
         assert reader(unlisted="ignore")(mask([[0, 1], [3, 255]])).tolist() == [[0, 1], [255, 255]]
 
@@ -52,7 +50,7 @@ class TestMasks:
     def test_many_bits(self, mask, kind):
         name = "m.png" if kind is np.uint16 else "m.tif"
         assert reader()(mask(np.array([[2, 0], [1, 255]], kind), name=name)).tolist() == [[2, 0], [1, 255]]
-        with pytest.raises(AttnlabError, match="holds the value 300"):
+        with pytest.raises(AttnlabError, match="has the value 300"):
             reader()(mask(np.array([[2, 0], [1, 300]], kind), name=name))
         found = reader(label_map={300: 2, 1000: 1, 0: 0})(
             mask(np.array([[1000, 0], [300, 255]], kind), name=name)
@@ -77,7 +75,7 @@ class TestMasks:
     def test_black_and_white(self, mask, mode):
         read = reader(class_names=NAMES, binary=True)
         assert read(mask([[0, 255], [255, 0]], mode)).tolist() == [[0, 1], [1, 0]]
-        with pytest.raises(AttnlabError, match=r"holds the value 127.*resized"):
+        with pytest.raises(AttnlabError, match=r"has the value 127.*interpolated"):
             read(mask([[0, 127], [255, 0]], mode))
 
     def test_black_and_white_of_16_bits_or_with_a_border(self, mask):
@@ -85,7 +83,7 @@ class TestMasks:
         assert read(mask(np.array([[0, 65535]], np.uint16))).tolist() == [[0, 1]]
         assert read(mask([[0, 128, 255]])).tolist() == [[0, 255, 1]]
         with pytest.raises(
-            AttnlabError, match=r"not of black and white.*colours \(10, 20, 30\), \(30, 20, 10\)\."
+            AttnlabError, match=r"not black and white.*colours \(10, 20, 30\), \(30, 20, 10\)\."
         ):
             read(mask(COLOURED))
 
@@ -102,7 +100,7 @@ class TestMasks:
         assert reader(class_names=["c", "b"], colours=RGB)(path).tolist() == [[255, 1], [0, 1]]
         two = {name: RGB[name] for name in "ab"}
         with pytest.raises(
-            AttnlabError, match=r"m\.png' holds the colour \(30, 20, 10\), in 1 pixels, which stand for no"
+            AttnlabError, match=r"m\.png' has the colour \(30, 20, 10\) in 1 pixels, which belong to no"
         ):
             reader(class_names=None, colours=two)(path)
         found = reader(class_names=None, colours=two, unlisted="ignore")(path)
@@ -145,7 +143,7 @@ class TestMasks:
             ("a,0,0\n", "line 1 is 'a,0,0'"),
             ("name,r,g,b\n", "has no line"),
             ("a,0,0,0\nb,0,0,0\n", "'a' and 'b' have the same colour"),
-            ("a,0,0,0\na,0,0,1\n", "names 'a' twice, again in line 2"),
+            ("a,0,0,0\na,0,0,1\n", "has 'a' twice, again in line 2"),
             ("a,0,0,256\n", r"the colour of 'a' is \[0, 0, 256\]"),
         ],
     )
@@ -155,7 +153,7 @@ class TestMasks:
             MaskFolderDataModule(str(tmp_path), colours="colours.csv")
 
     def test_what_is_no_mask(self, mask, tmp_path):
-        for content, message in ((b"nothing", "no picture"), (b"", "no picture")):
+        for content, message in ((b"nothing", "not an image"), (b"", "not an image")):
             (tmp_path / "x.png").write_bytes(content)
             with pytest.raises(AttnlabError, match=message):
                 reader()(tmp_path / "x.png")
@@ -167,7 +165,7 @@ class TestMasks:
             reader()(path)
         Image.fromarray(COLOURED).save(tmp_path / "lossy.png", format="JPEG")
         for options in ({}, {"colours": RGB}):
-            with pytest.raises(AttnlabError, match=r"lossy\.png' is a JPEG.*Write masks as PNG"):
+            with pytest.raises(AttnlabError, match=r"lossy\.png' is a JPEG.*Save masks as PNG"):
                 reader(**options)(tmp_path / "lossy.png")
         with pytest.raises(AttnlabError, match=r"stores colours \(mode RGB\).*data\.colours"):
             reader()(mask(COLOURED))

@@ -33,29 +33,32 @@ class TestOptions:
         ("options", "message"),
         [
             ({"class_names": None}, r"data\.class_names must name"),
-            ({"binary": True, "label_map": {0: 0}}, r"data\.binary and data\.label_map are set"),
+            ({"binary": True, "label_map": {0: 0}}, r"data\.binary and data\.label_map are both set"),
             ({"binary": True, "class_names": ["a"]}, r"data\.class_names has 1 names"),
-            ({"binary": True, "ignore": [255]}, r"data\.ignore has 255, which stands for the class 1"),
-            ({"label_map": {5: 2}}, "makes 5 the class 2; with 2 classes it may be 0 to 1, or 255"),
-            ({"label_map": {5: 1}, "ignore": [5]}, "ignore has 5, which stands for the class 1"),
-            ({"colours": [[0, 0, 0]]}, r"a list of 1 colours, and data\.class_names has 2"),
+            (
+                {"binary": True, "ignore": [255]},
+                r"data\.ignore contains 255, which is also mapped to class 1",
+            ),
+            ({"label_map": {5: 2}}, "maps 5 to class 2; with 2 classes it must be 0 to 1, or 255"),
+            ({"label_map": {5: 1}, "ignore": [5]}, "ignore contains 5, which is also mapped to class 1"),
+            ({"colours": [[0, 0, 0]]}, r"lists 1 colours, but data\.class_names has 2"),
             ({"colours": {"ground": [0, 0, 0]}}, r"Unknown class 'leaf'.*needs a colour"),
             ({"colours": {}, "class_names": None}, r"data\.colours is empty"),
             ({"colours": {"ground": [0, 0], "leaf": [1, 1, 1]}}, r"the colour of 'ground' is \[0, 0\]"),
             ({"colours": [[0, 0, 0], [0, 0, 0]]}, "'ground' and 'leaf' have the same colour"),
             (
                 {"colours": [[0, 0, 0], [0, 0, 1]], "ignore": [3]},
-                r"data\.ignore has values, but masks are col",
+                r"data\.ignore lists values, but masks are col",
             ),
             ({"colours": "gone.txt"}, r"Cannot open '.*gone\.txt'"),
             ({"unlisted": "skip"}, r"data\.unlisted is 'skip'"),
-            ({"masks": "masks"}, r"must be in both, or in neither"),
+            ({"masks": "masks"}, r"must be in both or in neither"),
             (
                 {"images": "i", "masks": "m", "test_folder": "test"},
-                r"data\.test_folder is 'test', but there is no",
+                r"data\.test_folder is 'test', but data\.images has no",
             ),
             ({"val_share": 1.0}, r"val_share is 1\.0"),
-            ({"mask_suffix": "_mask.jpg"}, "JPEG changes the values"),
+            ({"mask_suffix": "_mask.jpg"}, "JPEG compression changes pixel values"),
         ],
     )
     def test_options_that_cannot_work_are_refused(self, make_leaves, options, message):
@@ -68,7 +71,7 @@ class TestOptions:
 
         for split, names in (("train", TRAIN), ("val", VAL)):
             write_pairs(leaves / "images" / split, leaves / "masks" / split, names, values=black_and_white)
-        with pytest.raises(AttnlabError, match=r"nothing but 0 and 255.*set --data\.binary true"):
+        with pytest.raises(AttnlabError, match=r"only 0 and 255.*set --data\.binary true"):
             make_leaves().setup("fit")
         data = make_leaves(binary=True)
         data.setup("fit")

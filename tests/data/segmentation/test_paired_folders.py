@@ -92,7 +92,7 @@ class TestFolders:
     def test_missing_folders_say_what_is_there(self, make_leaves, leaves):
         shutil.rmtree(leaves / "masks/val")
         with pytest.raises(
-            AttnlabError, match=r"no folder '.*masks/val' with the masks .*'val' split.* there are: train/\."
+            AttnlabError, match=r"no folder '.*masks/val' with the masks .*'val' split.* contains: train/\."
         ):
             make_leaves().items("val")
         with pytest.raises(AttnlabError, match=r"no folder 'nowhere/images/train'.*--data\.root"):
@@ -102,29 +102,31 @@ class TestFolders:
 
     def test_no_image_or_no_mask_at_all(self, make_leaves, leaves):
         with pytest.raises(
-            AttnlabError, match=r"None of the 3 images .* of 'v0\.jpg', .* 'v0_mask\.png'\. It"
+            AttnlabError, match=r"None of the 3 images .* for 'v0\.jpg', .* 'v0_mask\.png'\. It"
         ):
             make_leaves(mask_suffix="_mask.png").items("val")
         with pytest.raises(
-            AttnlabError, match=r"no image in .* ends with '_rgb\.png'\. It holds 3 files, e\.g"
+            AttnlabError, match=r"no images in .* end in '_rgb\.png'\. It contains 3 files, e\.g"
         ):
             make_leaves(image_suffix="_rgb.png").items("val")
         for mask in (leaves / "masks/val").iterdir():
             with Image.open(mask) as picture:
                 picture.save(mask.with_suffix(".jpg"))
             mask.unlink()
-        with pytest.raises(AttnlabError, match="JPEG changes the values of pixels"):
+        with pytest.raises(AttnlabError, match="JPEG compression changes pixel values"):
             make_leaves().items("val")
 
     def test_two_images_of_one_name(self, make_leaves, leaves):
         shutil.copy(leaves / "images/val/v0.jpg", leaves / "images/val/v0.webp")
-        with pytest.raises(AttnlabError, match=r"v0\.jpg' and .*v0\.webp' are of one name"):
+        with pytest.raises(AttnlabError, match=r"v0\.jpg' and .*v0\.webp' have the same name"):
             make_leaves().items("val")
 
     @pytest.mark.parametrize("check", ["full", "quick", "none"])
     def test_images_without_masks(self, make_leaves, leaves, check):
         (leaves / "masks/train/t3.png").unlink()
-        with pytest.raises(AttnlabError, match=r"(?s)1 of 5 .*t3\.jpg' has no mask: .*t3\.png' is not there"):
+        with pytest.raises(
+            AttnlabError, match=r"(?s)1 of 5 .*t3\.jpg' has no mask: .*t3\.png' does not exist"
+        ):
             make_leaves(check=check).setup("fit")
         if check != "none":
             data = make_leaves(check=check, on_bad_image="skip")
@@ -139,7 +141,7 @@ class TestFolders:
         ):
             make_leaves().setup("fit")
         data = make_leaves(on_bad_image="skip")
-        with pytest.warns(UserWarning, match=r"t3\.png\. They are left out"):
+        with pytest.warns(UserWarning, match=r"t3\.png\. They are skipped"):
             data.setup("fit")
         assert len(data.dataset("train")) == 4
 
@@ -177,7 +179,7 @@ class TestShare:
         assert len(names_of(one(val_share=share), "val")) == count
 
     def test_where_the_folder_of_validation_is_missing(self, make_leaves, leaves):
-        with pytest.raises(AttnlabError, match=r"val' is there to validate on: leave one out"):
+        with pytest.raises(AttnlabError, match=r"validation folder '.*val': leave one out"):
             make_leaves(val_share=0.4).items("train")
         shutil.rmtree(leaves / "images/val")
         with pytest.raises(AttnlabError, match=r"no folder .*images/val'.*--data\.val_share"):

@@ -41,7 +41,7 @@ class TestVOC(SegmentationTester):
         ):
             self.make(root=str(tmp_path / "none")).setup("fit")
         shutil.rmtree(self.folder / "SegmentationClass")
-        with pytest.raises(AttnlabError, match="SegmentationClass is not there"):
+        with pytest.raises(AttnlabError, match="SegmentationClass is missing"):
             self.make().setup("fit")
 
     def test_another_year_is_refused(self):
@@ -59,7 +59,7 @@ class TestVOC(SegmentationTester):
         assert [item.mask.parent.name for item in data.items("train")] == ["SegmentationClassAug"] * 2
 
     def test_validating_on_training_images_is_said(self):
-        with pytest.warns(UserWarning, match="3 of the 3 'val' images are trained on"):
+        with pytest.warns(UserWarning, match="3 of the 3 'val' images are also in the training split"):
             self.make(train_split="trainval").setup("fit")
 
     def test_lists_that_are_missing_empty_or_repeat_are_errors(self):
@@ -88,14 +88,14 @@ class TestVOC(SegmentationTester):
             return r"t2\.jpg.*truncated"
         if kind == "size":
             Image.new("L", (9, 8)).save(mask)
-            return r"t2\.png' is 9 x 8, its image .*t2\.jpg' is 58 x 42"
+            return r"t2\.png' is 9 x 8 pixels, but its image .*t2\.jpg' is 58 x 42"
         if kind == "exif":
             exif = Image.Exif()
             exif[0x0112] = 6
             Image.new("RGB", (42, 58)).save(image, exif=exif)
             return "EXIF orientation"
         Image.fromarray(np.full((42, 58), 21, np.uint8)).save(mask)
-        return r"t2\.png' holds the values 21; with 2 classes"
+        return r"t2\.png' has the values 21; with 2 classes"
 
     KINDS = ("no image", "no mask", "cut", "size", "exif", "values")
 
@@ -118,7 +118,7 @@ class TestVOC(SegmentationTester):
     def test_skipping_all_is_an_error(self):
         for mask in (self.folder / "SegmentationClass").iterdir():
             mask.unlink()
-        with pytest.raises(AttnlabError, match="No image is left"):
+        with pytest.raises(AttnlabError, match="No images are left"):
             self.make(on_bad_image="skip").setup("fit")
 
     def test_without_the_check_reading_names_the_file(self):
@@ -142,7 +142,7 @@ class TestVOC(SegmentationTester):
     def test_options_without_effect_are_refused(self):
         with pytest.raises(AttnlabError, match="download is off"):
             self.make(mirror="http://localhost")
-        with pytest.raises(AttnlabError, match="belongs to VOC 2012"):
+        with pytest.raises(AttnlabError, match="exists only for VOC 2012"):
             self.make(year="2007", train_split="train_aug")
 
 
@@ -189,7 +189,7 @@ class TestForgottenClassNames:
 
     def test_vocs_names_or_palette_alone_do_not_do(self, voc_folder):
         write_masks(voc_folder, [[0, 3]], palette=True)
-        with pytest.raises(AttnlabError, match="named otherwise"):
+        with pytest.raises(AttnlabError, match="named differently"):
             voc_data(voc_folder, class_names=None).setup("fit")
         write_masks(self.official(voc_folder), [[0, 3]])
         with pytest.raises(AttnlabError, match=r"palette.*values 0, 3\."):

@@ -105,7 +105,7 @@ class SegmentationTester(DataModuleTester):
     @pytest.mark.parametrize(
         ("options", "message"),
         [
-            ({"train_transforms": [v2.Identity()]}, "crop_size belongs to the recipe"),
+            ({"train_transforms": [v2.Identity()]}, "crop_size applies to the default transforms"),
             ({"eval_transforms": [], "eval_size": 5}, "eval_size and data.eval_transforms"),
             ({"check": False, "on_bad_image": "skip"}, "check is none"),
             ({"crop_size": 0}, "crop_size is 0"),

@@ -104,7 +104,7 @@ def test_mosaics_are_of_the_scenes_size_unless_another_is_given(drawn):
         assert len(boxes) > 6
         assert boxes.min() >= 0
         assert boxes.max() <= size
-    with pytest.raises(AttnlabError, match="mosaic_size belongs to mosaics"):
+    with pytest.raises(AttnlabError, match="mosaic_size applies to mosaics"):
         make(drawn, mosaic_size=64)
 
 

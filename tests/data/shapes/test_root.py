@@ -28,7 +28,7 @@ class TestDrawnIntoWhoseFolder:
         (tmp_path / "photos/a.jpg").write_bytes(b"x")
         (tmp_path / "0123456789ab").mkdir()
         before = sorted(tmp_path.rglob("*"))
-        with pytest.raises(AttnlabError, match=rf"holds 0123456789ab, photos and.*{SHAPES[kind]}"):
+        with pytest.raises(AttnlabError, match=rf"contains 0123456789ab, photos and.*{SHAPES[kind]}"):
             self.make(kind, tmp_path).prepare_data()
         for root in (tmp_path / "photos/a.jpg", tmp_path / "photos/a.jpg/below"):
             with pytest.raises(AttnlabError, match=rf"a\.jpg' is a file.*{SHAPES[kind]}"):

@@ -161,15 +161,15 @@ class TestOptions:
             (
                 "ssdlite",
                 {"backbone": "mobilenet_v2"},
-                "of ssdlite 'mobilenet_v2'.*no other network",
+                "of ssdlite 'mobilenet_v2'.*other networks do not",
             ),
             ("ssdlite", {"size": 16}, "at least 32 pixels"),
             ("ssdlite", {"smallest_anchor": 320}, r"smallest_anchor must be in 1..304 pixels"),
             ("ssdlite", {"trainable_layers": 7}, r"trainable_layers must be in 0..6"),
             ("fcos", {"trainable_layers": 6}, r"trainable_layers must be in 0..5"),
-            ("fcos", {"min_size": []}, "min_size takes a number of pixels"),
-            ("faster_rcnn", {"min_size": [96, "x"]}, "min_size takes a number of pixels"),
-            ("faster_rcnn", {"max_size": 0}, "min_size takes a number of pixels"),
+            ("fcos", {"min_size": []}, "min_size must be a number of pixels"),
+            ("faster_rcnn", {"min_size": [96, "x"]}, "min_size must be a number of pixels"),
+            ("faster_rcnn", {"max_size": 0}, "min_size must be a number of pixels"),
         ],
     )
     def test_what_cannot_be(self, name, options, message):

@@ -254,11 +254,11 @@ class TestLearning:
     ("options", "message"),
     [
         ({"backbone": "mobilenet_v2"}, "Unknown backbone of yolof 'mobilenet_v2'"),
-        ({"backbone": "resnet18", "dilated_c5": True}, "resnet18 has blocks that cannot be dilated"),
+        ({"backbone": "resnet18", "dilated_c5": True}, "blocks of resnet18 cannot be dilated"),
         ({"min_size": 800, "max_size": 600}, "at most max_size, got 800 and 600"),
-        ({"dilations": []}, r"dilations of yolof takes whole numbers of at least 1, got \(\)"),
-        ({"anchor_scales": [32, 0]}, "anchor_scales of yolof takes"),
-        ({"matches": 0}, "matches of yolof takes"),
+        ({"dilations": []}, r"dilations of yolof must be integers of at least 1, got \(\)"),
+        ({"anchor_scales": [32, 0]}, "anchor_scales of yolof must"),
+        ({"matches": 0}, "matches of yolof must"),
         ({"trainable_layers": 6}, r"trainable_layers must be in 0..5"),
     ],
 )

@@ -14,7 +14,7 @@ from torchvision.ops import nms
 
 from attnlab.attention import attach
 from attnlab.errors import AttnlabError
-from attnlab.models.detectors.resizing import Placement
+from attnlab.models.detectors.resizing import ImageInBatch
 from attnlab.models.detectors.yolox import YOLOX, yolox, yolox_losses
 from attnlab.models.detectors.yolox_head import Predictions, anchors_of
 from tests.models.detectors.tester import least_shares
@@ -230,7 +230,7 @@ def test_a_threshold_above_one_leaves_nothing(nano: YOLOX) -> None:
 def test_detections_are_the_definition() -> None:
     network = yolox("nano", 3, size=96, score_threshold=0.2, nms_threshold=0.3, max_detections=7)
     predictions = made_predictions(1)
-    (found,) = network.detections(predictions, [Placement(0.5, 0.5, 0, 16, 128, 192)])
+    (found,) = network.detections(predictions, [ImageInBatch(0.5, 0.5, 0, 16, 128, 192)])
     boxes = predictions.anchors.decode(predictions.offsets)[0]
     probabilities = predictions.classes[0].sigmoid() * predictions.objectness[0].sigmoid()[:, None]
 
@@ -331,7 +331,7 @@ def test_minimal_losses_decode_to_the_truth() -> None:
         schedule.step()
     network = yolox("nano", 3, size=96, score_threshold=0.5)
     with torch.no_grad():
-        (found,) = network.detections(predictions(), [Placement(1.0, 1.0, 0, 0, 96, 96)])
+        (found,) = network.detections(predictions(), [ImageInBatch(1.0, 1.0, 0, 0, 96, 96)])
     assert sorted(found["labels"].tolist()) == [0, 1, 2]
     order = truth["labels"].argsort()
     assert (found["boxes"][found["labels"].argsort()] - truth["boxes"][order]).abs().max() < 1

@@ -1,7 +1,7 @@
-"""One attention module a file, each with its paper and its formula on top.
+"""One attention module per file, with its paper and formula at the top.
 
-A file in this folder is in the registry: importing this package imports every file, and the decorator above a
-class gives it its names. So a new module is one new file, and ``ls`` shows what there is.
+Importing this package imports every file, and the decorator of a class registers its names: a new module is
+one new file.
 """
 
 from importlib import import_module

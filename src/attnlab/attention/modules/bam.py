@@ -5,9 +5,8 @@ Jongchan Park, Sanghyun Woo, Joon-Young Lee, In So Kweon, 2018, https://arxiv.or
 Formula (equations 1 to 4), with 1x1 convolutions W0, f0: C -> C/r, W1: C/r -> C and f3: C/r -> 1, 3x3
 convolutions f1, f2 of dilation d, all with biases, and batch normalisations N_c and N_s:
 
-    m_c = N_c(W1(relu(W0(mean of x over the map))))
-    m_s = N_s(f3(relu(f2(relu(f1(relu(f0(x))))))))
-    y   = x + x · σ(m_c + m_s)                          m_c a value a channel, m_s a value a position
+    m_c = N_c(W1(relu(W0(mean of x over the map)))) m_s = N_s(f3(relu(f2(relu(f1(relu(f0(x)))))))) y = x + x ·
+    σ(m_c + m_s) m_c per channel, m_s per position
 
 The paper's equations name no activation inside the branches; the rectifiers are those of the authors' code,
 without which each branch would be one linear map. The paper normalises once, at the end of each branch, to
@@ -40,13 +39,12 @@ class BAM(nn.Module):
         channels: Channels C of the map.
         reduction: Ratio r of both branches, whose width is C // r, at least 1. Paper: 16.
         dilation: Dilation d of the two 3x3 convolutions. Paper: 4.
-        combine: How the branches meet before the sigmoid: ``sum``, the paper's, or ``product``, the authors'
-            code's.
-        norm: What is normalised: the ``output`` of each branch, the paper's, or each ``hidden`` layer, the
+        combine: How the branches are combined before the sigmoid: ``sum``, the paper's, or ``product``, the
             authors' code's.
+        norm: What is normalised: each branch's ``output`` (paper), or each ``hidden`` layer (authors' code).
 
     Raises:
-        AttnlabError: If ``dilation`` is below 1, or ``combine`` or ``norm`` is none of these.
+        AttnlabError: ``dilation`` is below 1, or ``combine`` or ``norm`` is invalid.
     """
 
     def __init__(
@@ -62,7 +60,7 @@ class BAM(nn.Module):
             raise AttnlabError(f"dilation must be at least 1, got {dilation}.")
         if combine not in ("sum", "product") or norm not in ("output", "hidden"):
             raise AttnlabError(
-                f"combine is sum or product and norm is output or hidden, got {combine!r} and {norm!r}."
+                f"combine must be sum or product and norm output or hidden, got {combine!r} and {norm!r}."
             )
         self.combine = combine
         reduced = reduced_width(channels, reduction)

@@ -38,7 +38,7 @@ from attnlab.errors import AttnlabError
     year=2018,
 )
 class CrissCrossAttention(nn.Module):
-    """Add to every position a mean over its row and column, weighted by likeness; repeat.
+    """Add to every position a mean over its row and column, weighted by similarity; repeat.
 
     Args:
         channels: Channels C of the map.
@@ -52,7 +52,7 @@ class CrissCrossAttention(nn.Module):
     def __init__(self, channels: int, reduction: int = 8, recurrence: int = 2) -> None:
         super().__init__()
         if recurrence < 1:
-            raise AttnlabError(f"Criss-cross attention is applied once or more, got recurrence {recurrence}.")
+            raise AttnlabError(f"recurrence must be at least 1, got {recurrence}.")
         reduced = reduced_width(channels, reduction)
         self.recurrence = recurrence
         self.query = nn.Conv2d(channels, reduced, kernel_size=1)

@@ -33,11 +33,11 @@ from attnlab.attention.registry import register_attention
     year=2018,
 )
 class ChannelAttention(nn.Module):
-    """Add to every channel a mean over all channels, weighted by their likeness.
+    """Add to every channel a mean over all channels, weighted by similarity.
 
     Args:
         channels: Channels C of the map; the module has one parameter at any width.
-        unlike: Whether the weights grow with unlikeness instead, as in the authors' code. Paper: false.
+        unlike: Weight by dissimilarity instead, as in the authors' code. Paper: false.
     """
 
     def __init__(self, channels: int, unlike: bool = False) -> None:

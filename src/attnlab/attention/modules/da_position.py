@@ -35,7 +35,7 @@ from attnlab.attention.rules import reduced_width
     year=2018,
 )
 class PositionAttention(nn.Module):
-    """Add to every position a mean over all positions, weighted by their likeness.
+    """Add to every position a mean over all positions, weighted by similarity.
 
     Args:
         channels: Channels C of the map.

@@ -52,9 +52,7 @@ class DoubleAttention(nn.Module):
         values = reduced_width(channels, 4) if c_m is None else c_m
         number = reduced_width(channels, 4) if c_n is None else c_n
         if min(values, number) < 1:
-            raise AttnlabError(
-                f"Double attention needs c_m and c_n of at least 1, got {values} and {number}."
-            )
+            raise AttnlabError(f"c_m and c_n must be at least 1, got {values} and {number}.")
         self.gather = nn.Conv2d(channels, number, kernel_size=1, bias=False)
         self.distribute = nn.Conv2d(channels, number, kernel_size=1, bias=False)
         self.embed = nn.Conv1d(channels, values, kernel_size=1, bias=False)

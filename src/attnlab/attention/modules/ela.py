@@ -57,18 +57,18 @@ _named = partial(
 @_named("ela_t", kernel_size=5, channels_per_group=1, norm_groups=32)
 @_named("ela")
 class ELA(nn.Module):
-    """Gate every row and every column by its own strip mean, seen in its neighbourhood.
+    """Gate every row and column by strip means of its neighbourhood.
 
     Args:
         channels: Channels C of the map.
         kernel_size: Length k of the strip convolution, odd; no bias. Paper: 5 (T, S), 7 (B, L).
         channels_per_group: Channels that one group of the convolution mixes: 1 is depthwise, the paper's
-            ``groups = C`` (T, B); 8 is the paper's ``groups = C/8`` (S, L). What does not divide C becomes
-            the largest divisor of C not above it.
+            ``groups = C`` (T, B); 8 is the paper's ``groups = C/8`` (S, L). If it does not divide C, the
+            largest smaller divisor of C is used.
         norm_groups: Groups of the group normalisation, by the same divisor rule. Paper: 32 (T) or 16.
-        implementation: How it is computed, with the same numbers: ``formula`` by ordinary operations, the
-            others as one operation, ``fused`` on plain torch, ``triton`` by GPU kernels, ``auto`` by these on
-            a GPU if Triton is installed and else on plain torch.
+        implementation: How it is computed, with the same result: ``formula`` uses ordinary operations;
+            ``fused`` is one operation in plain torch, ``triton`` in GPU kernels; ``auto`` takes ``triton`` on
+            a GPU if installed, else ``fused``.
     """
 
     def __init__(

@@ -65,7 +65,7 @@ class FrequencyChannelAttention(nn.Module):
         reduction: Ratio r of the bottleneck, whose width is C // r, at least 1; no biases. Paper: 16.
 
     Raises:
-        AttnlabError: If ``frequencies`` is not 1 to 32, ``choice`` is no list, or ``size`` is below 7.
+        AttnlabError: If ``frequencies`` is not 1 to 32, ``choice`` is unknown, or ``size`` is below 7.
     """
 
     basis: Tensor

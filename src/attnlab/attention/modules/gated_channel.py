@@ -2,7 +2,7 @@
 
 Zongxin Yang, Linchao Zhu, Yu Wu, Yi Yang, 2019, https://arxiv.org/abs/1909.11519
 
-Formula (section 3), with a weight α, a weight γ and a bias β a channel:
+Formula (section 3), with a weight α, a weight γ and a bias β per channel:
 
     s[b,c] = α[c] · sqrt(sum of x[b,c]² over the map + ε)                       global context embedding
     n[b,c] = sqrt(C) · s[b,c] / sqrt(sum of s[b]² over the channels + ε)        channel normalisation

@@ -77,9 +77,9 @@ class GatherExcite(nn.Module):
     ) -> None:
         super().__init__()
         if extent and (extent < 2 or extent & (extent - 1)):
-            raise AttnlabError(f"extent is 2, 4, 8, ..., or 0 for the whole map, got {extent}.")
+            raise AttnlabError(f"extent must be 2, 4, 8, ..., or 0 for the whole map, got {extent}.")
         if size < 1:
-            raise AttnlabError(f"size, the side of the gathering kernel, starts at 1, got {size}.")
+            raise AttnlabError(f"size, the side of the gathering kernel, must be at least 1, got {size}.")
         self.extent = extent
         self.gather = _learned_gathering(channels, extent, size) if learned else _mean_gathering(extent)
         self.excite = nn.Sequential()

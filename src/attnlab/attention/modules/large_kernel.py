@@ -44,14 +44,16 @@ class LargeKernelAttention(nn.Module):
     def __init__(self, channels: int, kernel_size: int = 21, dilation: int = 3) -> None:
         super().__init__()
         if min(kernel_size, dilation) < 1:
-            raise AttnlabError(f"Kernel size and dilation start at 1, got {kernel_size} and {dilation}.")
+            raise AttnlabError(
+                f"kernel_size and dilation must be at least 1, got {kernel_size} and {dilation}."
+            )
         taps = -(-kernel_size // dilation)
         reach = dilation * (taps - 1)
         if reach % 2:
             raise AttnlabError(
-                f"kernel_size {kernel_size} at dilation {dilation} makes {taps} taps over {reach + 1} "
-                "positions, which have no centre: choose them so that kernel_size / dilation, rounded up, is "
-                "odd, or the dilation even."
+                f"kernel_size {kernel_size} at dilation {dilation} gives {taps} taps over {reach + 1} "
+                "positions, which have no centre: choose an even dilation, or an odd kernel_size / dilation "
+                "(rounded up)."
             )
         self.local = nn.Conv2d(channels, channels, 2 * dilation - 1, padding=dilation - 1, groups=channels)
         self.distant = nn.Conv2d(

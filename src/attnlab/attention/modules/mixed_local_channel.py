@@ -5,10 +5,9 @@ https://doi.org/10.1016/j.engappai.2023.106442
 
 Formula, with convolutions of k weights along the channels; k is ECA's, from C:
 
-    l = means of x over s x s cells                        local pooling, s = 5
-    z = mean of l over the cells                           global pooling
-    m = (1 - w) σ(conv_z(z)) + w σ(conv_l(l))              C values a cell; w = 0.5
-    y[b,c,i,j] = x[b,c,i,j] · (m brought to the size of the map)[b,c,i,j]
+    l = means of x over s x s cells local pooling, s = 5 z = mean of l over the cells global pooling m = (1 -
+    w) σ(conv_z(z)) + w σ(conv_l(l)) C values per cell; w = 0.5 y[b,c,i,j] = x[b,c,i,j] · (m brought to the
+    size of the map)[b,c,i,j]
 
 Cells are those of adaptive pooling: cell p takes the rows from floor(p·H/s) to ceil((p+1)·H/s), so that every
 size works; on a map smaller than s x s they share values. m comes to the size of the map by the same rule
@@ -58,9 +57,9 @@ class MixedLocalChannelAttention(nn.Module):
     ) -> None:
         super().__init__()
         if local_size < 1:
-            raise AttnlabError(f"local_size must be 1 or more, got {local_size}.")
+            raise AttnlabError(f"local_size must be at least 1, got {local_size}.")
         if not 0 <= local_weight <= 1:
-            raise AttnlabError(f"local_weight must be from 0 to 1, got {local_weight}.")
+            raise AttnlabError(f"local_weight must be in 0..1, got {local_weight}.")
         self.local_size, self.local_weight = local_size, local_weight
         size = adaptive_kernel_size(channels) if kernel_size is None else kernel_size
         self.conv_global = nn.Conv1d(1, 1, size, padding=same_padding(size), bias=False)

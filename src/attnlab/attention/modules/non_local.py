@@ -54,7 +54,7 @@ def halve(x: Tensor) -> Tensor:
     "non_local", paper="https://arxiv.org/abs/1711.07971", title="Non-local Neural Networks", year=2017
 )
 class NonLocal(nn.Module):
-    """Add to every position a mean over all positions, weighted by their likeness.
+    """Add to every position a mean over all positions, weighted by similarity.
 
     Args:
         channels: Channels C of the map.

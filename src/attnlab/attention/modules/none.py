@@ -12,9 +12,9 @@ from attnlab.attention.registry import register_attention
 
 @register_attention("none", title="No attention: the baseline")
 class NoAttention(nn.Module):
-    """Return the map as it is.
+    """Return the map unchanged.
 
-    ``attach`` inserts nothing for it, so that a baseline and an attended network differ in one word of YAML.
+    ``attach`` inserts nothing for it, so a baseline differs in one word of YAML.
 
     Args:
         channels: Channels C of the map; not used.

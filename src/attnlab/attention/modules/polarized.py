@@ -40,7 +40,7 @@ _TITLE = "Polarized Self-Attention: Towards High-quality Pixel-wise Regression"
 @register_attention("psa_parallel", paper=_PAPER, title=_TITLE, year=2021, order="parallel")
 @register_attention("psa_sequential", paper=_PAPER, title=_TITLE, year=2021, order="sequential")
 class PolarizedSelfAttention(nn.Module):
-    """Gate every channel by an attentive mean, and every position by its likeness to the map's query.
+    """Gate every channel by an attentive mean, and every position by its similarity to the map's query.
 
     Args:
         channels: Channels C of the map.

@@ -47,7 +47,7 @@ class SelectiveKernel(nn.Module):
         min_channels: Smallest fused width L. Paper: 32.
 
     Raises:
-        AttnlabError: If there are fewer than two branches.
+        AttnlabError: There are fewer than two branches.
     """
 
     def __init__(
@@ -55,7 +55,7 @@ class SelectiveKernel(nn.Module):
     ) -> None:
         super().__init__()
         if branches < 2:
-            raise AttnlabError(f"branches must be at least 2, so that there is a choice, got {branches}.")
+            raise AttnlabError(f"branches must be at least 2, got {branches}.")
         groups = largest_divisor(channels, at_most=groups)
         reduced = reduced_width(channels, reduction, at_least=min_channels)
         self.branches = nn.ModuleList(_branch(channels, groups, m) for m in range(1, branches + 1))

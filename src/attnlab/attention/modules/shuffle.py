@@ -47,7 +47,7 @@ class ShuffleAttention(nn.Module):
         super().__init__()
         if channels % 2:
             raise AttnlabError(
-                f"Shuffle attention halves the channels: it needs an even number, got {channels}."
+                f"Shuffle attention halves the channels and needs an even number, got {channels}."
             )
         self.groups = largest_divisor(channels // 2, at_most=groups)
         half = channels // (2 * self.groups)

@@ -49,7 +49,7 @@ class SimAM(nn.Module):
         super().__init__()
         if not e_lambda > 0:
             raise AttnlabError(
-                f"e_lambda must be above 0, as a constant channel is divided by it alone, got {e_lambda}."
+                f"e_lambda must be above 0 (else a constant channel is divided by 0), got {e_lambda}."
             )
         self.e_lambda = e_lambda
 

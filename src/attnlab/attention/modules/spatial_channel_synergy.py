@@ -51,7 +51,7 @@ from attnlab.errors import AttnlabError
     year=2024,
 )
 class SpatialChannelSynergy(nn.Module):
-    """Gate rows and columns at several scales, then every channel by its likeness to the others.
+    """Gate rows and columns at several scales, then every channel by its similarity to the others.
 
     Args:
         channels: Channels C of the map.
@@ -72,7 +72,10 @@ class SpatialChannelSynergy(nn.Module):
     ) -> None:
         super().__init__()
         if not kernel_sizes or window < 1:
-            raise AttnlabError(f"Needs a kernel size and a window from 1, got {kernel_sizes} and {window}.")
+            raise AttnlabError(
+                f"At least one kernel size and a window of at least 1 are needed, got {kernel_sizes} and "
+                f"{window}."
+            )
         parts = largest_divisor(channels, at_most=len(kernel_sizes))
         part = channels // parts
         self.window, self.heads = window, largest_divisor(channels, at_most=heads)

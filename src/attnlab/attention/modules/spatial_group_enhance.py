@@ -5,10 +5,8 @@ Xiang Li, Xiaolin Hu, Jian Yang, 2019, https://arxiv.org/abs/1905.09646
 Formula: the channels fall into G groups; x_p is the vector of a group's D = C/G channels at position p, and
 each group has a scale γ and a bias β:
 
-    g = mean of x_p over the positions
-    c_p = g · x_p                                          how like the whole the position is
-    ĉ_p = (c_p - μ) / (s + ε)                              μ, s: mean and standard deviation of c over the map
-    y_p = x_p · σ(γ ĉ_p + β)
+    g = mean of x_p over the positions c_p = g · x_p similarity of the position to the whole ĉ_p = (c_p - μ) /
+    (s + ε) μ, s: mean and standard deviation of c over the map y_p = x_p · σ(γ ĉ_p + β)
 
 γ starts at 0 and β at 1, as in the paper, so that every gate starts at σ(1). s² is the mean of the squared
 deviations, as in the paper; the authors' code divides their sum by HW - 1, which fails for a map of one
@@ -33,7 +31,7 @@ from attnlab.attention.rules import largest_divisor
     year=2019,
 )
 class SpatialGroupEnhance(nn.Module):
-    """Gate every position of each channel group by its likeness to the group's mean.
+    """Gate every position of each channel group by its similarity to the group's mean.
 
     Args:
         channels: Channels C of the map.

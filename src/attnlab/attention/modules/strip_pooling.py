@@ -2,8 +2,8 @@
 
 Qibin Hou, Li Zhang, Ming-Ming Cheng, Jiashi Feng, 2020, https://arxiv.org/abs/2003.13328
 
-Formula (section 3.1, equations 2 to 5), with a convolution of 3 weights a pair of channels for each direction
-and a 1x1 convolution f, all C -> C with biases:
+Formula (section 3.1, equations 2 to 5), with a convolution of 3 weights per pair of channels for each
+direction and a 1x1 convolution f, all C -> C with biases:
 
     u = conv_h(mean of x over the width)                 along the height
     v = conv_w(mean of x over the height)                along the width

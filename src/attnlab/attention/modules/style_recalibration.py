@@ -2,7 +2,7 @@
 
 HyunJae Lee, Hyo-Eun Kim, Hyeonseob Nam, 2019, https://arxiv.org/abs/1903.10829
 
-Formula, with two weights w[c] a channel and a batch normalisation N over the batch:
+Formula, with two weights w[c] per channel and a batch normalisation N over the batch:
 
     μ = mean of x over the map,  σ = standard deviation of x over the map       style pooling
     z[b,c] = w[c,1] · μ[b,c] + w[c,2] · σ[b,c]

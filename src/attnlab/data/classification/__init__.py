@@ -1,4 +1,4 @@
-"""Pictures of one class each."""
+"""Images with one class each."""
 
 from attnlab.data.classification.base import ClassificationDataModule
 from attnlab.data.classification.imagefolder import ImageFolderDataModule

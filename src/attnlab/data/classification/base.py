@@ -1,4 +1,4 @@
-"""The base of classification data modules: from lists of files and classes to batches."""
+"""Base of classification data modules."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from torch import nn
 from torch.utils.data import Dataset
 
 from attnlab.data.base import DataModule
-from attnlab.data.classification.sets import EvalSet, LabelledPicture, TrainSet, collate
+from attnlab.data.classification.sets import EvalSet, ImageAndLabel, TrainSet, collate
 from attnlab.data.names import absent_classes, alike, check_names, differences, shown_alike
 from attnlab.data.sampling import run_seed
 from attnlab.data.sets import PredictSet
@@ -21,41 +21,37 @@ from attnlab.errors import AttnlabError
 
 
 class ClassificationDataModule(DataModule):
-    """Base of classification data modules; a subclass says which classes there are and which files.
+    """Base class of classification data modules; a subclass lists classes and files.
 
     Args:
-        root: Where the data set lies.
-        classes: The class folders in the order of their indices, each with the name to show. None reads them
-            from the data. A checkpoint remembers them, so that predicting needs no data set.
-        batch_size: Training images a process and step.
-        eval_batch_size: Images a process and step in validation, test and prediction.
-        train_transforms: Replaces the recipe of random crop and flip: transforms (torchvision's v2 or any
-            module) applied in turn to the image (tv_tensors.Image, uint8). They must end with one size for
-            all images. A uint8 image is normalised afterwards on the device; one that they turn into floating
-            point is taken as normalised.
-        crop_size: Side of the square images that the network sees, in training and evaluation, in pixels;
-            None means 224.
-        scale: Smallest and largest share of a picture's area in the recipe's random crop; None means 0.08
-            and 1.
-        flip: Probability of the recipe's left-right flip, 0..1; None means 0.5.
-        augment: More transforms, applied in turn after the recipe's crop and flip, e.g.
+        root: Folder of the data set.
+        classes: The class folders in index order, each with its display name. None reads them from the data.
+            Checkpoints store them, so prediction needs no data set.
+        batch_size: Training images per process and step.
+        eval_batch_size: Images per process and step in validation, test and prediction.
+        train_transforms: Replaces the default random crop and flip: transforms (torchvision v2 or any module)
+            applied in turn to the image (tv_tensors.Image, uint8). All images must end up the same size.
+            uint8 images are normalised afterwards on the device; float images are assumed to be normalised.
+        crop_size: Side of the network's square input in pixels, in training and evaluation; None means 224.
+        scale: Smallest and largest share of the image's area in the random crop; None means 0.08 and 1.
+        flip: Probability of a left-right flip, 0..1; None means 0.5.
+        augment: Further transforms, applied in turn after crop and flip, e.g.
             torchvision.transforms.v2.RandAugment.
-        eval_resize: Length of the shorter side, in pixels, to which images are resized before the central
-            crop in validation, test and prediction. ``auto`` means 256/224 of ``crop_size``; ``none`` leaves
-            them as stored.
-        eval_transforms: Replaces that resizing and cropping: transforms applied in turn to the image
+        eval_resize: Shorter side in pixels to which images are resized before the centre crop in validation,
+            test and prediction. ``auto`` means 256/224 of ``crop_size``; ``none`` does not resize.
+        eval_transforms: Replaces this resizing and cropping: transforms applied in turn to the image
             (tv_tensors.Image, uint8).
         **options: The other options of `DataModule`.
 
     Attributes:
-        crop_size: Side of the square images that the network sees, in pixels.
+        crop_size: Side of the network's square input, in pixels.
     """
 
     task = "classification"
 
     default_crop_size: int = 224
     default_scale: tuple[float, float] = (0.08, 1.0)
-    # What eval_resize "auto" makes of the crop's side: as if 256 were cut to 224.
+    # eval_resize "auto" relative to the crop: 256 for a crop of 224.
     eval_enlargement: float = 256 / 224
 
     def __init__(
@@ -77,7 +73,7 @@ class ClassificationDataModule(DataModule):
         if classes is not None:
             if not classes:
                 raise AttnlabError("data.classes is empty; name at least one class, or leave it out.")
-            # Case counts: what the folders are called, which a checkpoint remembers, may differ in it alone.
+            # Case counts: folder names, which checkpoints store, may differ in case only.
             check_names(list(classes.values()), "data.classes", case=True)
         self.classes = None if classes is None else dict(classes)
         self.crop_size = self.default_crop_size if crop_size is None else crop_size
@@ -90,16 +86,16 @@ class ClassificationDataModule(DataModule):
             refuse_replaced(given, "attnlab.data.transforms.RandomResizedCropFlip")
             self.train_transforms = list(train_transforms)
         self.eval_transforms = self._evaluation(eval_transforms, eval_resize)
-        # Without resizing, a picture can be too small for the crop.
+        # Without resizing, an image can be too small for the crop.
         self.least_size = self.crop_size if eval_transforms is None and eval_resize == "none" else None
 
     def _evaluation(self, replacement: list[nn.Module] | None, resize: int | str) -> list[nn.Module]:
-        """Resizing and central crop, or what replaces them."""
+        """Resizing and centre crop, or what replaces them."""
         if replacement is not None:
             if resize != "auto":
                 raise AttnlabError(
                     "data.eval_resize and data.eval_transforms are both set, but the latter replaces the "
-                    "former: put torchvision.transforms.v2.Resize among the transforms instead."
+                    "former. Add torchvision.transforms.v2.Resize to the transforms instead."
                 )
             return list(replacement)
         if resize == "auto":
@@ -110,66 +106,66 @@ class ClassificationDataModule(DataModule):
 
     @abstractmethod
     def data_classes(self) -> dict[str, str]:
-        """The classes as the data has them: folder and unique name to show, in the order of their indices.
+        """The classes in the data, in index order: folder and unique display name.
 
         Raises:
-            AttnlabError: The data set is not there.
+            AttnlabError: The data set does not exist.
         """
 
     @cached_property
     def _known_classes(self) -> dict[str, str]:
-        """The option, or what the data says; read at first use, since the data may have to be made first."""
+        """The option, or the data's classes; read at first use, since the data may have to be made first."""
         return self.data_classes() if self.classes is None else self.classes
 
     @property
     def class_names(self) -> list[str]:
-        """Names of the classes 0, 1, …, to be shown.
+        """Display names of the classes 0, 1, ….
 
         Raises:
-            AttnlabError: They are to be read from the data, and it is not there.
+            AttnlabError: They must be read from the data, which does not exist.
         """
         return list(self._known_classes.values())
 
     @property
-    def synsets(self) -> list[str]:
+    def class_folders(self) -> list[str]:
         """Folders of the classes 0, 1, …."""
         return list(self._known_classes)
 
     def remembered(self) -> dict[str, Any]:
-        """The classes, so that a checkpoint is enough to name what is predicted."""
+        """The classes, so that a checkpoint suffices for prediction."""
         return {"classes": dict(self._known_classes)}
 
     def setup(self, stage: str | None = None) -> None:
-        """Compare the data's classes with those of ``classes``, and go on; see `DataModule.setup`."""
+        """Compare the data's classes with ``classes``, then continue as `DataModule.setup`."""
         known = self.classes if stage != "predict" else None
         if known is not None and (how := differences(known, self.data_classes())):
             raise AttnlabError(
-                f"The data in '{self.root}' has other classes than data.classes (or the checkpoint) says: "
-                f"{how} Set data.root to the data of these, or data.classes to null to read them from it."
+                f"The classes in '{self.root}' differ from data.classes (or the checkpoint): {how} Set "
+                "data.root to matching data, or data.classes to null to read the classes from the data."
             )
         super().setup(stage)
 
-    def _look_at_classes(self, items: Sequence[LabelledPicture]) -> None:
-        """Refuse what cannot be learnt, and say which classes the check has left without a picture."""
+    def _look_at_classes(self, items: Sequence[ImageAndLabel]) -> None:
+        """Reject data that cannot be trained on; warn of classes left without images by the check."""
         if self.num_classes == 1:
             raise AttnlabError(
-                f"There is nothing to learn: '{self.class_names[0]}' is the only class in '{self.root}'. Put "
-                "the pictures of each class into a folder of its own, and those of none into another."
+                f"There is nothing to learn: '{self.class_names[0]}' is the only class in '{self.root}'. "
+                "Put the images of each class into a folder of its own; for a single class, add a folder of "
+                "images without it."
             )
         twice = alike(self.class_names)
         if twice:
             raise AttnlabError(
-                f"Class folders in '{self.root}' have one name but for capitals or spaces: "
-                f"{shown_alike(twice)}. Put the pictures of one class into one folder, or "
-                "give the folders different names."
+                f"Class folders in '{self.root}' differ only in case or spaces: {shown_alike(twice)}. Merge "
+                "the folders of one class, or rename them."
             )
         shown = {item.label for item in items}
         absent = [name for label, name in enumerate(self.class_names) if label not in shown]
         if absent:
-            rank_zero_warn(absent_classes(absent, self.num_classes, "training picture"))
+            rank_zero_warn(absent_classes(absent, self.num_classes, "training image"))
 
     def make_dataset(self, split: str, items: Sequence[Any]) -> Dataset[Any]:
-        """Training on items of at least two classes that a reader can tell apart, evaluation, prediction."""
+        """The data set for training (at least two distinguishable classes), evaluation or prediction."""
         if split == "predict":
             return PredictSet(items, self.eval_transforms)
         if split == "train":
@@ -178,5 +174,5 @@ class ClassificationDataModule(DataModule):
         return EvalSet(items, self.eval_transforms)
 
     def collate(self, split: str) -> Callable[[list[Any]], Any]:
-        """Stacks samples of one size."""
+        """Stack samples of one size."""
         return partial(collate, option="train_transforms" if split == "train" else "eval_transforms")

@@ -1,4 +1,4 @@
-"""Data sets with one folder a class, as ImageNet has them."""
+"""Data sets with one folder per class, as in ImageNet."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from attnlab.data.classification.base import ClassificationDataModule
-from attnlab.data.classification.sets import LabelledPicture
+from attnlab.data.classification.sets import ImageAndLabel
 from attnlab.data.folders import files_below, is_picture, listing
 from attnlab.data.images import IMAGE_SUFFIXES
 from attnlab.data.names import SPLIT_NAMES, differences, listed, split_called
@@ -21,18 +21,17 @@ _WORDNET_ID = re.compile(r"n\d{8}")
 
 
 class ImageFolderDataModule(ClassificationDataModule):
-    """Classification data with one folder a class: ``root/train/<class>/…`` and ``root/val/<class>/…``.
+    """Classification data with one folder per class: ``root/train/<class>/…`` and ``root/val/<class>/…``.
 
-    Pictures may lie in folders within a class's folder. Files of other kinds and hidden folders are passed
-    over. Classes are the folders of the training split in order of name, or those of the validation split
-    where there is no training data. Folders named by a WordNet id, as ImageNet's are, are shown by the first
-    word for it.
+    Class folders are searched recursively; files of other kinds and hidden folders are ignored. The classes
+    are the folders of the training split in order of name, or those of the validation split if there is no
+    training data. Folders named by a WordNet id, as in ImageNet, are displayed by their first word.
 
     Args:
-        root: The folder that holds the splits' folders.
-        train_folder: Folder of the training split, below ``root``.
-        val_folder: Folder of the validation split, below ``root``.
-        test_folder: Folder of the test split, below ``root``; None means the validation split's.
+        root: The folder that contains the splits' folders.
+        train_folder: Folder of the training split in ``root``.
+        val_folder: Folder of the validation split in ``root``.
+        test_folder: Folder of the test split in ``root``; None means the validation split.
         **options: The other options of `ClassificationDataModule`.
     """
 
@@ -48,12 +47,12 @@ class ImageFolderDataModule(ClassificationDataModule):
         self.folders = {"train": train_folder, "val": val_folder, "test": test_folder or val_folder}
 
     def folder(self, split: str) -> Path:
-        """Where the class folders of a split lie.
+        """The folder with a split's class folders.
 
-        If there is no folder of the usual name, one that people call so is taken: ``valid`` for ``val``.
+        If there is none of the given name, a common alternative is used: ``valid`` for ``val``.
 
         Raises:
-            AttnlabError: Several may be meant.
+            AttnlabError: It is ambiguous.
         """
         root, name = Path(self.root), self.folders[split]
         if name not in SPLIT_NAMES or (root / name).is_dir():
@@ -61,50 +60,50 @@ class ImageFolderDataModule(ClassificationDataModule):
         found = split_called(name, listing(root)[1])
         if len(found) > 1:
             raise AttnlabError(
-                f"There is no '{root / name}', and {listed(found)} may be meant. Name the folder with "
+                f"There is no '{root / name}', but {listed(found)} may be meant. Choose the folder with "
                 f"--data.{split}_folder."
             )
         return root / (found[0] if found else name)
 
     def data_classes(self) -> dict[str, str]:
-        """The class folders of the training split, or of another where there is none, with names to show.
+        """The class folders of the training split (or else of another), with display names.
 
         Raises:
-            AttnlabError: There is no split's folder, or it holds no folder.
+            AttnlabError: There is no folder of a split, or it contains no folders.
         """
         for split in ("train", "val", "test"):
             if self.folder(split).is_dir():
                 return shown_names(self._class_folders(split))
         raise self._no_folder("val")
 
-    def items(self, split: str) -> list[LabelledPicture]:
-        """The pictures of a split, class by class, each class's in order of name.
+    def items(self, split: str) -> list[ImageAndLabel]:
+        """The images of a split, sorted by class and name.
 
         Raises:
-            AttnlabError: The split is not there, has other classes than the training split or than
-                ``classes``, or a class has no picture.
+            AttnlabError: The split does not exist, its classes differ from the training split's or from
+                ``classes``, or a class has no images.
         """
         folder = self.folder(split)
         found = self._class_folders(split)
-        labels = {name: label for label, name in enumerate(self.synsets)}
+        labels = {name: label for label, name in enumerate(self.class_folders)}
         if how := differences(labels, found):
             raise AttnlabError(
                 f"The class folders in '{folder}' are not the {len(labels)} classes of the data set. {how} "
                 "Every split needs the same class folders."
             )
-        items: list[LabelledPicture] = []
+        items: list[ImageAndLabel] = []
         empty: list[str] = []
         for name, label in labels.items():
             files, others = list_pictures(folder / name)
             if not files:
                 empty.append(f"{name} ({others} files of other kinds)" if others else name)
             prefix = f"{folder}{os.sep}{name}{os.sep}"
-            items += [LabelledPicture(f"{name}/{file}", Path(prefix + file), label) for file in files]
+            items += [ImageAndLabel(f"{name}/{file}", Path(prefix + file), label) for file in files]
         if empty:
             raise AttnlabError(
-                f"In '{folder}', {len(empty)} of {len(labels)} class folders hold no picture: "
-                f"{listed(empty)}. Looked for files that end in {' '.join(IMAGE_SUFFIXES)}. Fill these "
-                "folders, or remove them from every split."
+                f"In '{folder}', {len(empty)} of {len(labels)} class folders contain no images: "
+                f"{listed(empty)}. Looked for files ending in {' '.join(IMAGE_SUFFIXES)}. Add images, or "
+                "remove these folders from every split."
             )
         return items
 
@@ -115,13 +114,13 @@ class ImageFolderDataModule(ClassificationDataModule):
         if found := listing(folder)[1]:
             return found
         raise AttnlabError(
-            f"'{folder}' holds no class folders. Expected {folder / '<class>' / '<picture>'}, a folder for "
-            "each class."
+            f"'{folder}' contains no class folders. Expected {folder / '<class>' / '<image>'}, one folder "
+            "per class."
         )
 
     def _no_folder(self, split: str) -> AttnlabError:
         root = Path(self.root)
-        train, val = (root / self.folders[split] / "<class>" / "<picture>" for split in ("train", "val"))
+        train, val = (root / self.folders[split] / "<class>" / "<image>" for split in ("train", "val"))
         layout = f"{train} and {val}"
         if not root.is_dir():
             return AttnlabError(f"There is no folder '{root}'. Set --data.root to the data set: {layout}.")
@@ -129,27 +128,27 @@ class ImageFolderDataModule(ClassificationDataModule):
         but = f", but {listed(there)}" if there else ""
         if there and not any(self.folder(split).is_dir() for split in self.folders):
             return AttnlabError(
-                f"'{root}' holds none of the splits' folders, but {listed(there)}. Expected {layout}. "
-                f"If these are class folders, move them into '{self.folder('train')}', and pictures to "
-                f"validate on into folders of the same names in '{self.folder('val')}'."
+                f"'{root}' contains no folder of a split, but {listed(there)}. Expected {layout}. If these "
+                f"are class folders, move them into '{self.folder('train')}', and validation images into "
+                f"folders of the same names in '{self.folder('val')}'."
             )
         return AttnlabError(
-            f"There is no '{self.folder(split)}'{but}. Expected {layout}; other names can be set with "
+            f"There is no '{self.folder(split)}'{but}. Expected {layout}; for another name, set "
             f"--data.{split}_folder."
         )
 
 
 def list_pictures(folder: Path) -> tuple[list[str], int]:
-    """The paths of `files_below` that are pictures', by their suffixes, and the number of other files."""
+    """The image paths of `files_below`, by suffix, and the number of other files."""
     files = files_below(folder, hidden=True)
     pictures = [name for name in files if is_picture(name)]
     return pictures, len(files) - len(pictures)
 
 
 def shown_names(folders: Iterable[str]) -> dict[str, str]:
-    """Names to show for class folders, by folder, no two alike.
+    """Unique display names of class folders, by folder.
 
-    A WordNet id is shown by its first word, with the id in brackets where two classes share the word.
+    A WordNet id is replaced by its first word, with the id in brackets if two classes share the word.
     """
     names = {folder: _word(folder) for folder in folders}
     count = Counter(names.values())
@@ -171,6 +170,6 @@ def _word(folder: str) -> str:
 @cache
 def wordnet() -> Any:
     """The WordNet ids and words that timm has."""
-    from timm.data import ImageNetInfo  # Takes a while to import, and few data sets need it.
+    from timm.data import ImageNetInfo  # Slow to import, and few data sets need it.
 
     return ImageNetInfo()

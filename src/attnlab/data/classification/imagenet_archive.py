@@ -1,4 +1,4 @@
-"""ImageNet's official archives: verified, extracted where they lie, gone on with after an interruption."""
+"""Verifies and extracts ImageNet's official archives, resuming after an interruption."""
 
 from __future__ import annotations
 
@@ -31,12 +31,12 @@ CHECKSUMS = {
     VAL_ARCHIVE: "29b22e2961454d5413ddabcf34fc5622",
     DEVKIT_ARCHIVE: "fa75699e90414af021442c21a62c3abf",
 }
-"""MD5 of each official archive, by its file name."""
+"""MD5 of each official archive, by file name."""
 
 DEVKIT_DATA = "ILSVRC2012_devkit_t12/data"
-"""Where the devkit keeps its two files, in the archive as in the folder that it unpacks to."""
+"""The devkit's two files, in the archive and in the unpacked folder."""
 
-WHERE_FROM = "ImageNet cannot be fetched without an account: sign up at https://image-net.org"
+WHERE_FROM = "ImageNet can only be downloaded with an account: sign up at https://image-net.org"
 
 _META = "meta.mat"
 _GROUND_TRUTH = "ILSVRC2012_validation_ground_truth.txt"
@@ -46,50 +46,49 @@ _VAL_IMAGE = re.compile(r"ILSVRC2012_val_\d{8}\.JPEG")
 
 
 class Devkit(NamedTuple):
-    """What the devkit says about classes and validation images.
+    """Classes and validation labels of the devkit.
 
     Attributes:
-        wnids: The low-level synsets, which are the 1000 classes, sorted.
-        val_wnids: The synset of each validation image, the one numbered 1 first.
+        wnids: WordNet ids of the 1000 classes, sorted.
+        val_wnids: WordNet id of each validation image, in order of number.
     """
 
     wnids: list[str]
     val_wnids: list[str]
 
     def wnid(self, file_name: str) -> str:
-        """The synset of a validation image by the number in its name, ``ILSVRC2012_val_<number>.<suffix>``.
+        """The WordNet id of the validation image ``ILSVRC2012_val_<number>.<suffix>``.
 
         Raises:
-            AttnlabError: The name is another one, or the ground truth has no such number.
+            AttnlabError: The name does not match, or the ground truth lacks the number.
         """
         match = _NUMBERED.fullmatch(file_name)
         if match is None:
             raise AttnlabError(
-                f"'{file_name}' is not named like a validation image, ILSVRC2012_val_00000001.JPEG, so the "
-                "ground truth cannot say which class it is of."
+                f"'{file_name}' is not named like a validation image (ILSVRC2012_val_00000001.JPEG), so its "
+                "class is unknown."
             )
         number = int(match[1])
         if not 1 <= number <= len(self.val_wnids):
             raise AttnlabError(
-                f"The devkit's ground truth has the images 1 to {len(self.val_wnids)}, and not that of "
-                f"'{file_name}'."
+                f"The devkit's ground truth covers the images 1 to {len(self.val_wnids)}, not '{file_name}'."
             )
         return self.val_wnids[number - 1]
 
 
 def extract_train(root: Path, folder: Path) -> None:
-    """Extract ``ILSVRC2012_img_train.tar``, which holds a tar archive a class, to ``<folder>/<wnid>/…``.
+    """Extract ``ILSVRC2012_img_train.tar``, which holds one tar archive per class, to ``<folder>/<wnid>/…``.
 
-    The class archives are read within the large one. All goes to ``<folder>.part``, where a class's folder
-    appears once it is complete, and which is renamed at the end. Interrupted at any moment, the next call
-    goes on. A folder that is there already is left as it is.
+    The class archives are read inside the large one. Everything goes to ``<folder>.part``, where a class's
+    folder appears when complete; it is renamed at the end. After an interruption the next call resumes. An
+    existing folder is left unchanged.
 
     Args:
-        root: Where the archive lies, and stays.
-        folder: Where the classes' folders are to go.
+        root: Folder of the archive, which is kept.
+        folder: Where the class folders go.
 
     Raises:
-        AttnlabError: The archive is missing, has a wrong checksum or an unsafe member, or there is no room.
+        AttnlabError: The archive is missing, has a wrong checksum or an unsafe member, or the disk is full.
     """
 
     def fill(tar: tarfile.TarFile, part: Path) -> Iterator[int]:
@@ -115,15 +114,15 @@ def extract_train(root: Path, folder: Path) -> None:
 def extract_val(root: Path, folder: Path) -> None:
     """Extract ``ILSVRC2012_img_val.tar``, a flat archive, as `extract_train` does the training images.
 
-    The devkit's ground truth says which class an image is of.
+    The devkit's ground truth gives the images' classes.
 
     Args:
-        root: Where the archive and the devkit lie, and stay.
-        folder: Where the classes' folders are to go.
+        root: Folder of the archive and the devkit, which are kept.
+        folder: Where the class folders go.
 
     Raises:
-        AttnlabError: As for `extract_train`; or the devkit is missing or damaged, it and the archive do not
-            agree, or scipy is missing.
+        AttnlabError: As `extract_train`; or the devkit is missing, damaged or does not match, or scipy is
+            missing.
     """
     if is_filled(folder):
         return
@@ -134,7 +133,7 @@ def extract_val(root: Path, folder: Path) -> None:
         if len(images) != len(devkit.val_wnids):
             raise AttnlabError(
                 f"'{archive}' holds {len(images)} images, but the devkit's ground truth has "
-                f"{len(devkit.val_wnids)}: they do not belong together."
+                f"{len(devkit.val_wnids)}: they do not match."
             )
         placed = [(image, part / devkit.wnid(image.name)) for image in images]
         left = [(image, target) for image, target in placed if not _is_whole(target / image.name, image)]
@@ -148,12 +147,12 @@ def extract_val(root: Path, folder: Path) -> None:
 
 
 def is_filled(folder: Path) -> bool:
-    """Whether it is a folder with anything in it."""
+    """Whether it is a folder that is not empty."""
     return folder.is_dir() and any(folder.iterdir())
 
 
 def part_of(folder: Path) -> Path:
-    """Where an extraction to a folder keeps what it has, until it is complete."""
+    """Where an incomplete extraction to a folder is kept."""
     folder = folder.resolve()
     return folder.with_name(f"{folder.name}.part")
 
@@ -162,12 +161,12 @@ def read_devkit(root: Path) -> Devkit:
     """Read the devkit in a folder, from its unpacked ``ILSVRC2012_devkit_t12`` or its archive.
 
     Raises:
-        AttnlabError: It is not there, has a wrong checksum or cannot be understood, or scipy is missing.
+        AttnlabError: It is missing, has a wrong checksum or cannot be read, or scipy is missing.
     """
     if not ((root / DEVKIT_DATA).is_dir() or (root / DEVKIT_ARCHIVE).is_file()):
         raise AttnlabError(
-            f"Neither '{root / DEVKIT_ARCHIVE}' nor '{root / DEVKIT_DATA}' is there. The classes of the "
-            f"validation images are in this devkit: put it there. {WHERE_FROM}."
+            f"Neither '{root / DEVKIT_ARCHIVE}' nor '{root / DEVKIT_DATA}' exists. This devkit holds the "
+            f"classes of the validation images: put it there. {WHERE_FROM}."
         )
     meta, truth = _devkit_files(root)
     wnids = _synsets(meta)
@@ -186,14 +185,14 @@ def _devkit_files(root: Path) -> tuple[bytes, bytes]:
         try:
             return (folder / _META).read_bytes(), (folder / _GROUND_TRUTH).read_bytes()
         except OSError as error:
-            raise AttnlabError(f"The devkit in '{folder}' is not complete: {error}.") from error
+            raise AttnlabError(f"The devkit in '{folder}' is incomplete: {error}.") from error
     _verify(archive)
     try:
         with tarfile.open(archive, "r:gz") as tar:
             meta, truth = (tar.extractfile(f"{DEVKIT_DATA}/{name}") for name in (_META, _GROUND_TRUTH))
             return meta.read() if meta else b"", truth.read() if truth else b""
     except (tarfile.TarError, OSError, EOFError, KeyError) as error:
-        raise AttnlabError(f"'{archive}' cannot be read: {error}.") from error
+        raise AttnlabError(f"Cannot read '{archive}': {error}.") from error
 
 
 def _synsets(meta: bytes) -> dict[int, str]:
@@ -208,41 +207,41 @@ def _synsets(meta: bytes) -> dict[int, str]:
     try:
         rows = loadmat(io.BytesIO(meta), squeeze_me=True)["synsets"].reshape(-1)
         return {int(row["ILSVRC2012_ID"]): str(row["WNID"]) for row in rows if int(row["num_children"]) == 0}
-    except Exception as error:  # A damaged file makes the reader raise errors of many kinds.
-        raise AttnlabError(f"The devkit's {_META} cannot be understood: {error}.") from error
+    except Exception as error:  # The reader raises errors of many kinds on a damaged file.
+        raise AttnlabError(f"Cannot read the devkit's {_META}: {error}.") from error
 
 
 def _verify(archive: Path) -> None:
     found, expected = checksum(archive), CHECKSUMS[archive.name]
     if found != expected:
         raise AttnlabError(
-            f"'{archive}' has the checksum {found}; that of the official archive is {expected}. It is "
-            "damaged or another file: copy or fetch it again."
+            f"'{archive}' has the checksum {found}, but the official archive has {expected}. The file is "
+            "damaged or a different one: copy or download it again."
         )
 
 
 def _verify_once(archive: Path) -> None:
-    """Verify an archive, unless a note beside it says that this was done and the file is the same since."""
+    """Verify an archive, unless a note beside it says that the unchanged file was verified."""
     note = archive.with_name(f"{archive.name}.verified")
     stat = archive.stat()
     text = f"{CHECKSUMS[archive.name]} {stat.st_size} {stat.st_mtime_ns}\n"
     if note.is_file() and note.read_text() == text:
         return
     _verify(archive)
-    with suppress(OSError):  # The archive may be in a place to be read only.
+    with suppress(OSError):  # The archive may be in a read-only folder.
         note.write_text(text)
 
 
 def _extract(archive: Path, folder: Path, fill: Callable[[tarfile.TarFile, Path], Iterable[int]]) -> None:
-    """Have a folder filled from a verified archive, under another name until it is complete.
+    """Fill a folder from a verified archive, under another name until it is complete.
 
-    ``fill`` is called with the open archive and the folder's name until then, and yields how far in the
-    archive, in bytes, it has come. A folder that is there already is left as it is.
+    ``fill`` is called with the open archive and the temporary folder, and yields its position in the archive
+    in bytes. An existing folder is left unchanged.
     """
     if is_filled(folder):
         return
     if not archive.is_file():
-        raise AttnlabError(f"'{archive}' is not there: put it there. {WHERE_FROM}.")
+        raise AttnlabError(f"'{archive}' does not exist: put it there. {WHERE_FROM}.")
     try:
         with _alone(folder):
             if is_filled(folder):  # By the run that this one waited for.
@@ -256,17 +255,17 @@ def _extract(archive: Path, folder: Path, fill: Callable[[tarfile.TarFile, Path]
                     progress.update(task, completed=position)
             part.rename(folder.resolve())
     except tarfile.TarError as error:
-        raise AttnlabError(f"'{archive}' cannot be read: {error}. Copy or fetch it again.") from error
+        raise AttnlabError(f"Cannot read '{archive}': {error}. Copy or download it again.") from error
     except OSError as error:
         raise AttnlabError(
-            f"Cannot extract '{archive}' to '{folder}': {error}. What was extracted is kept in "
-            f"'{part_of(folder)}'; call again to go on."
+            f"Cannot extract '{archive}' to '{folder}': {error}. The files extracted so far are in "
+            f"'{part_of(folder)}'; run again to resume."
         ) from error
 
 
 @contextmanager
 def _alone(folder: Path) -> Iterator[None]:
-    """Wait until no other run, or node of this one, is extracting to the folder: they may share a disk."""
+    """Wait until no other run or node is extracting to the folder: they may share a disk."""
     if fcntl is None:
         yield
         return
@@ -276,7 +275,7 @@ def _alone(folder: Path) -> Iterator[None]:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            rank_zero_info(f"Another run is extracting to '{folder}'; waiting until it is done.")
+            rank_zero_info(f"Another run is extracting to '{folder}'; waiting for it to finish.")
             fcntl.flock(file, fcntl.LOCK_EX)
         except OSError:  # A file system without locks.
             pass
@@ -285,11 +284,11 @@ def _alone(folder: Path) -> Iterator[None]:
 
 
 def _matched(archive: Path, member: tarfile.TarInfo, name: re.Pattern[str]) -> re.Match[str]:
-    """The match of a member's name, which must be a plain file of such a name, so within any folder."""
+    """Match a member's name; it must be a regular file with such a name, which keeps it inside the folder."""
     match = name.fullmatch(member.name)
     if match is None or not member.isfile():
         raise AttnlabError(
-            f"'{archive}' is not unpacked: its member '{member.name}' is none that the official archive has."
+            f"'{archive}' was not extracted: its member '{member.name}' is not in the official archive."
         )
     return match
 
@@ -309,6 +308,6 @@ def _check_room(archive: Path, folder: Path, members: Iterable[tarfile.TarInfo])
     needed, free = sum(member.size for member in members), shutil.disk_usage(folder).free
     if free < needed:
         raise AttnlabError(
-            f"What is left of '{archive}' takes {needed / 1e9:.1f} GB, but the disk of '{folder}' has "
-            f"{free / 1e9:.1f} GB free: make room, or make its folder a link to one on another disk."
+            f"The rest of '{archive}' needs {needed / 1e9:.1f} GB, but the disk of '{folder}' has "
+            f"{free / 1e9:.1f} GB free. Free some space, or make the folder a link to another disk."
         )

@@ -1,4 +1,4 @@
-"""Data sets of pictures with one label each, and how their samples become batches."""
+"""Data sets of images with one label each, and their batches."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ from attnlab.data.transforms import RandomResizedCropFlip
 from attnlab.errors import AttnlabError
 
 
-class LabelledPicture(NamedTuple):
-    """A picture and its class.
+class ImageAndLabel(NamedTuple):
+    """An image file and its class.
 
     Attributes:
-        name: What reports call it by: its path relative to the split's folder, with ``/`` between the parts.
+        name: Its name in messages: the path relative to the split's folder, separated by ``/``.
         path: The file.
         label: Index of its class.
     """
@@ -33,14 +33,14 @@ class LabelledPicture(NamedTuple):
 
 
 class EvalSet(SampleSet):
-    """Pictures as the network is to see them, with their labels.
+    """Images for evaluation, with their labels.
 
     Args:
         items: The files.
         transforms: Applied in turn to the image (tv_tensors.Image).
     """
 
-    def __init__(self, items: Sequence[LabelledPicture], transforms: Sequence[nn.Module]) -> None:
+    def __init__(self, items: Sequence[ImageAndLabel], transforms: Sequence[nn.Module]) -> None:
         self.names = PackedStrings(item.name for item in items)
         self.paths = PackedStrings(str(item.path) for item in items)
         self.labels = np.array([item.label for item in items], np.int64)
@@ -50,34 +50,34 @@ class EvalSet(SampleSet):
         return len(self.labels)
 
     def sample(self, key: SampleKey) -> dict[str, Any]:
-        """A picture, its class and its name."""
+        """An image, its class and its name."""
         image, label = self.image(key, self.paths[key.index]), int(self.labels[key.index])
         return {"image": image, "label": label, "name": self.names[key.index]}
 
     def image(self, key: SampleKey, path: str) -> Tensor:
-        """The picture after the transforms."""
+        """The image after the transforms."""
         return seen(read_image(path), self.transforms, key.index, path)
 
 
 class TrainSet(EvalSet):
-    """Pictures, augmented, with their labels.
+    """Augmented images with their labels.
 
     Args:
         items: The files.
         transforms: Applied in turn to the image (tv_tensors.Image).
-        seed: The run's seed. A sample's random numbers depend on it, the epoch and the index alone.
+        seed: The run's seed. A sample's random numbers depend only on it, the epoch and the index.
     """
 
-    def __init__(self, items: Sequence[LabelledPicture], transforms: Sequence[nn.Module], seed: int) -> None:
+    def __init__(self, items: Sequence[ImageAndLabel], transforms: Sequence[nn.Module], seed: int) -> None:
         super().__init__(items, transforms)
         self.seed = seed
 
     def image(self, key: SampleKey, path: str) -> Tensor:
-        """The picture after the transforms, with the random numbers of the key."""
+        """The image after the transforms, with the key's random numbers."""
         image, transforms = read_image(path), self.transforms
         stream = (self.seed, key.epoch, key.index)
         if transforms and isinstance(transforms[0], RandomResizedCropFlip):
-            # Spares the usual recipe, of this alone, the seeding of three libraries' generators.
+            # The default recipe, which is this transform alone, needs no seeding of three libraries.
             image = transforms[0](image, Random("{} {} {}".format(*stream)))
             transforms = transforms[1:]
         return changed(image, transforms, stream)
@@ -87,12 +87,12 @@ def collate(samples: list[dict[str, Any]], option: str) -> dict[str, Any]:
     """Stack samples into a batch.
 
     Args:
-        samples: Of one of the data sets above, or of `PredictSet`.
-        option: The option that the images' sizes come from, for the error.
+        samples: From one of the data sets above, or `PredictSet`.
+        option: The option that determines the images' size, for the error.
 
     Returns:
-        ``image`` (B, 3, H, W) as the transforms left it, ``label`` int64 (B,) if the samples have one, and
-        the batch's `marks`.
+        ``image`` (B, 3, H, W) after the transforms, ``label`` int64 (B,) if the samples have one, and the
+        batch's `marks`.
 
     Raises:
         AttnlabError: The images are of different sizes.
@@ -102,7 +102,7 @@ def collate(samples: list[dict[str, Any]], option: str) -> dict[str, Any]:
         first, last = (f"{shape[-1]} x {shape[-2]}" for shape in (shapes[0], shapes[-1]))
         raise AttnlabError(
             f"data.{option} yields images of different sizes in one batch, e.g. {first} and {last} pixels. "
-            "End the list with a transform that brings all to one size, e.g. "
+            "End it with a transform that gives all the same size, e.g. "
             "torchvision.transforms.v2.CenterCrop."
         )
     batch = {"image": stacked([sample["image"] for sample in samples]), **marks(samples)}

@@ -1,4 +1,4 @@
-"""The base of detection data modules: from lists of files and boxes to batches."""
+"""Base of detection data modules."""
 
 from __future__ import annotations
 
@@ -29,39 +29,38 @@ from attnlab.errors import AttnlabError
 
 
 class DetectionDataModule(DataModule):
-    """Base of detection data modules; a subclass says which classes there are and which images.
+    """Base class of detection data modules; a subclass lists classes and images.
 
-    Images reach the detector each at its own size, with values in 0..1; resizing, normalising and batching
-    are the detector's own. In evaluation they are as stored, so scores are taken in their own pixels.
+    Images reach the detector at their own size with values in 0..1; the detector resizes, normalises and
+    batches them. In evaluation they are as stored, so scores refer to the original pixels.
 
     Args:
-        root: Where the data set lies.
-        batch_size: Training images a process and step.
-        eval_batch_size: Images a process and step in validation, test and prediction.
-        num_workers: Loader processes for each process. The samples are the same for any number.
-        train_transforms: Replaces the recipe of a random flip: transforms (torchvision's v2 or any module)
-            applied in turn to a dict of ``image`` (tv_tensors.Image, uint8), ``boxes``
-            (tv_tensors.BoundingBoxes, in pixels) and ``labels``. Boxes are clipped to the image afterwards,
-            and those with a side of less than a pixel left out.
-        flip: Probability of the recipe's left-right flip, 0..1; None means 0.5.
-        augment: More transforms, applied in turn after the recipe's flip, e.g.
+        root: Folder of the data set.
+        batch_size: Training images per process and step.
+        eval_batch_size: Images per process and step in validation, test and prediction.
+        num_workers: Loader workers per process. The samples do not depend on the number.
+        train_transforms: Replaces the random flip: transforms (torchvision v2 or any module) applied in turn
+            to a dict of ``image`` (tv_tensors.Image, uint8), ``boxes`` (tv_tensors.BoundingBoxes, in pixels)
+            and ``labels``. Afterwards boxes are clipped to the image, and those with a side below one pixel
+            dropped.
+        flip: Probability of a left-right flip, 0..1; None means 0.5.
+        augment: Further transforms, applied in turn after the flip, e.g.
             torchvision.transforms.v2.RandomPhotometricDistort.
         mosaic: Probability, 0..1, that a training sample is a mosaic of four images.
         mixup: Probability, 0..1, that another image is blended into a mosaic.
         mosaic_size: Side of a mosaic in pixels; None means 640, or the size of drawn scenes.
-        strong_share: Share of the epochs, from the first, in which mosaic and mixup are used, 0..1. In the
-            rest the training samples are single images.
-        train_on_empty: Train on images without objects, too.
-        group_by_aspect: Make training batches of images that are all wide or all high, so that little of a
-            batch is padding.
-        check: How to look at every file before the first step: ``quick`` at its start and end, which finds
-            files that are missing, empty, cut short or no pictures; ``full`` decodes those that it has not
-            found whole before, and compares their sizes with the stated ones; ``none``. Annotations are
-            always read in full.
-        on_bad_image: What to do about images that cannot be used, or whose annotations cannot: stop with an
-            error that names them, or ``skip`` them with one warning.
-        predict_images: What prediction is to read: files, folders (with the folders in them) or patterns such
-            as ``"shots/*.jpg"``, of any picture format, mode and size.
+        strong_share: Share of the epochs, from the first, that use mosaic and mixup, 0..1. Later epochs train
+            on single images.
+        train_on_empty: Also train on images without objects.
+        group_by_aspect: Group wide and tall images into separate training batches, to reduce padding.
+        check: How to check all files before the first step. ``quick`` reads each file's start and end, which
+            finds files that are missing, empty, truncated or not images. ``full`` decodes every file not yet
+            found intact, and compares its size with the annotated one. ``none`` checks nothing. Annotations
+            are always read in full.
+        on_bad_image: What to do about unusable images or annotations: ``error`` stops and lists them,
+            ``skip`` leaves them out with a warning.
+        predict_images: Images to predict on: files, folders (searched recursively) or patterns such as
+            ``"shots/*.jpg"``; any image format, mode and size.
     """
 
     task = "detection"
@@ -95,7 +94,7 @@ class DetectionDataModule(DataModule):
         for name, is_given in given.items():
             if is_given and mosaic == 0:
                 raise AttnlabError(
-                    f"data.{name} belongs to mosaics, but data.mosaic, their probability, is 0: set "
+                    f"data.{name} applies to mosaics, but data.mosaic, their probability, is 0. Set "
                     f"data.mosaic, or leave data.{name} out."
                 )
         self.train_on_empty = train_on_empty
@@ -115,20 +114,18 @@ class DetectionDataModule(DataModule):
 
     @abstractmethod
     def categories(self) -> dict[int, str]:
-        """The classes in the order of their labels 0, 1, …: the data set's own number of each, and its name.
-
-        The names are unique.
+        """The classes in the order of their labels 0, 1, …: the data set's id of each, and its unique name.
 
         Raises:
-            AttnlabError: They are to be read from the data set, and it is not there.
+            AttnlabError: They must be read from the data set, which does not exist.
         """
 
     @abstractmethod
     def items(self, split: str) -> DetectionItems:
-        """The images of ``"train"``, ``"val"`` or ``"test"``, as listed, whether they are usable or not.
+        """The images of ``"train"``, ``"val"`` or ``"test"``, whether usable or not.
 
         Raises:
-            AttnlabError: The data set or the split is not there, or of other classes.
+            AttnlabError: The data set or the split does not exist, or has other classes.
         """
 
     @cached_property
@@ -138,30 +135,30 @@ class DetectionDataModule(DataModule):
 
     @property
     def class_names(self) -> list[str]:
-        """Names of the classes 0, 1, …, to be shown; raises what `categories` does."""
+        """Display names of the classes 0, 1, …; raises what `categories` does."""
         return list(self._categories.values())
 
     @property
     def category_ids(self) -> list[int]:
-        """The data set's own numbers of the classes 0, 1, …, from 1 where it has none; raises likewise."""
+        """The data set's ids of the classes 0, 1, …, or 1, 2, … if it has none; raises likewise."""
         return list(self._categories)
 
     @property
     def dropped_boxes(self) -> int:
-        """Number of boxes left out so far, since they have no area within their image."""
+        """Number of boxes dropped so far because they have no area inside their image."""
         return sum(self._dropped.values())
 
     @property
     def palette(self) -> list[list[int]]:
-        """A colour for each class, RGB in 0..255: light enough for thin lines, hues far apart in turn."""
+        """A colour for each class, RGB in 0..255: bright enough for thin lines, with well separated hues."""
         return [_colour(label) for label in range(self.num_classes)]
 
     def setup(self, stage: str | None = None) -> None:
-        """List and check the images of the splits that a stage needs; see `DataModule.setup`.
+        """List and check the images of a stage's splits; see `DataModule.setup`.
 
         Raises:
-            AttnlabError: Also if a label is beyond the classes, or a share of the epochs is asked for whose
-                number is not set.
+            AttnlabError: Also if a label is out of range, or ``strong_share`` is set but the number of epochs
+                is not.
         """
         if "train" in STAGE_SPLITS[stage] and "train" not in self.datasets:
             self._strong_epochs()
@@ -174,20 +171,20 @@ class DetectionDataModule(DataModule):
         epochs = None if self.trainer is None else self.trainer.max_epochs
         if epochs is None or epochs < 0:
             raise AttnlabError(
-                f"data.strong_share is {self.strong_share}, a share of the epochs, but their number is not "
-                "set: set trainer.max_epochs."
+                f"data.strong_share is {self.strong_share}, a share of the epochs, but their number is "
+                "unknown: set trainer.max_epochs."
             )
         # Epoch k is strong if k / epochs < share; 0.1 * 30 is a little above 3.
         return math.ceil(round(self.strong_share * epochs, 6))
 
     def _to_train_on(self, items: DetectionItems) -> DetectionItems:
         if not items.annotated:
-            raise AttnlabError("The 'train' images have no annotations: there is nothing to learn from.")
+            raise AttnlabError("The 'train' images have no annotations to learn from.")
         kept = items.for_training(self.train_on_empty)
         if len(kept.labels) == 0:
             raise AttnlabError(
-                f"There is nothing to train on: none of the {len(items)} 'train' images in '{self.root}' has "
-                "an object that is neither a crowd nor difficult."
+                f"There is nothing to train on: none of the {len(items)} 'train' images in '{self.root}' "
+                "has an object that is neither crowd nor difficult."
             )
         shown = set(kept.labels.tolist())
         absent = [name for label, name in enumerate(self.class_names) if label not in shown]
@@ -196,18 +193,17 @@ class DetectionDataModule(DataModule):
         return kept
 
     def problems(self, split: str, items: DetectionItems) -> dict[int, str]:
-        """What is wrong with images and annotations, by position.
+        """Problems of images and annotations, by position.
 
         Raises:
-            AttnlabError: A label is beyond the classes.
+            AttnlabError: A label is out of range.
         """
         beyond = (items.labels < 0) | (items.labels >= self.num_classes)
         if beyond.any():
             position = int(np.searchsorted(items.ends, np.flatnonzero(beyond)[0], side="right"))
             raise AttnlabError(
-                f"{int(beyond.sum())} objects of the '{split}' images have a label beyond the "
-                f"{self.num_classes} classes, e.g. {items.labels[beyond][0]} in "
-                f"'{items.names[position]}'; labels go from 0 to {self.num_classes - 1}."
+                f"{int(beyond.sum())} objects of the '{split}' images have a label outside 0 to "
+                f"{self.num_classes - 1}, e.g. {items.labels[beyond][0]} in '{items.names[position]}'."
             )
         self._count_dropped(items)
         found = {**self.bad_files(items.paths), **items.problems}
@@ -221,26 +217,26 @@ class DetectionDataModule(DataModule):
         if new:
             self._dropped |= new
             rank_zero_warn(
-                f"{sum(new.values())} boxes have no area within their image and are left out, in "
-                f"{len(new)} images, e.g. '{next(iter(new))}'."
+                f"{sum(new.values())} boxes in {len(new)} images have no area inside their image and are "
+                f"dropped, e.g. in '{next(iter(new))}'."
             )
 
     def paths(self, items: Any) -> Sequence[Path | str]:
-        """The picture file of each image."""
+        """The file of each image."""
         return items.paths
 
     def item_names(self, items: Any) -> Sequence[str]:
-        """What reports call the images by; those to predict on are paths."""
+        """The images' names in messages; paths for prediction."""
         return items.names if isinstance(items, DetectionItems) else super().item_names(items)
 
     def without(self, items: Any, bad: set[int]) -> Any:
-        """The images but for those at some positions."""
+        """The images without those at some positions."""
         if not isinstance(items, DetectionItems):
             return super().without(items, bad)
         return items.select(~np.isin(np.arange(len(items)), list(bad)))
 
     def make_dataset(self, split: str, items: Any) -> Dataset[Any]:
-        """Training, evaluation or prediction on the images."""
+        """The data set for training, evaluation or prediction."""
         if split == "predict":
             return PredictSet(items)
         if split == "train":
@@ -249,11 +245,11 @@ class DetectionDataModule(DataModule):
         return EvalSet(items)
 
     def collate(self, split: str) -> Callable[[list[Any]], Any]:
-        """Keeps images and boxes in lists."""
+        """Keep images and boxes in lists."""
         return collate
 
     def make_sampler(self, split: str) -> Sampler[Any]:
-        """The sampler of a split; that of training puts images of like shape together if asked to."""
+        """The sampler of a split; for training it groups images by aspect ratio if asked to."""
         dataset = self.dataset(split)
         if not self.group_by_aspect or not isinstance(dataset, TrainSet):
             return super().make_sampler(split)
@@ -262,7 +258,7 @@ class DetectionDataModule(DataModule):
         )
 
     def on_after_batch_transfer(self, batch: Any, dataloader_idx: int) -> Any:
-        """Turn images into floating point in 0..1 of the trainer's precision."""
+        """Convert images to floats in 0..1 of the trainer's precision."""
         batch["image"] = [self._as_float(image) for image in batch["image"]]
         return batch
 

@@ -1,4 +1,4 @@
-"""MS COCO's detection data, and data of one's own in its format."""
+"""MS COCO, and other detection data in its format."""
 
 from __future__ import annotations
 
@@ -28,39 +28,38 @@ COCO_CLASSES += ["potted plant", "bed", "dining table", "toilet", "tv", "laptop"
 COCO_CLASSES += ["keyboard", "cell phone", "microwave", "oven", "toaster", "sink", "refrigerator", "book"]
 COCO_CLASSES += ["clock", "vase", "scissors", "teddy bear", "hair drier", "toothbrush"]
 
-# Ids that were planned and never used.
+# Ids that were never used.
 _UNUSED_IDS = (12, 26, 29, 30, 45, 66, 68, 69, 71, 83)
 COCO_CATEGORIES = dict(zip((k for k in range(1, 91) if k not in _UNUSED_IDS), COCO_CLASSES, strict=True))
 """COCO's 80 categories by id."""
 
 _ANNOTATIONS = "annotations"
-# The split of COCO's by the file that stands for it by default.
+# COCO's split by default annotation file.
 _OFFICIAL = {f"{_ANNOTATIONS}/instances_{split}2017.json": split for split in ("train", "val")}
-# COCO's other files of the same split.
+# COCO's other annotation files of the same split.
 _OTHER_KINDS = ("captions", "person_keypoints", "image_info", "stuff", "panoptic")
 
 
 class COCODetectionDataModule(DetectionDataModule):
-    """MS COCO 2017 for detection, or data in its format: for each split a JSON and a folder of images.
+    """MS COCO 2017 for detection, or data in its format: one JSON and one image folder per split.
 
-    Labels 0, 1, … are the categories in rising order of their ids. Boxes of crowds are not trained on, and
-    carry the mark in evaluation. Images are read as stored, whatever their EXIF orientation says.
+    Labels 0, 1, … are the categories in ascending order of id. Crowd boxes are not trained on and are marked
+    in evaluation. Images are read as stored; their EXIF orientation is ignored.
 
     Args:
-        root: The folder that all other paths are relative to.
-        classes: Name of each category by its id. None reads them from the annotations. A checkpoint remembers
-            them, so that predicting needs no data set.
-        train_annotations: The JSON of the training split.
-        train_images: The folder of its images.
-        val_annotations: The JSON of the validation split.
-        val_images: The folder of its images.
-        test_annotations: The JSON of the test split; None means the validation split's. One without
-            ``annotations``, such as ``image_info_test-dev2017.json``, can be predicted on, and not scored.
-        test_images: The folder of its images; None means the validation split's.
-        download: Fetch the official archives into ``root``, of what is not there: the annotations
-            (240 MB), ``val2017`` (0.8 GB) and, for training, ``train2017`` (19 GB). An interrupted download
-            goes on where it stopped.
-        mirror: Address of a folder with the archives, instead of the official host.
+        root: Folder that all other paths are relative to.
+        classes: Category names by id. None reads them from the annotations. Checkpoints store them, so
+            prediction needs no data set.
+        train_annotations: JSON of the training split.
+        train_images: Folder of its images.
+        val_annotations: JSON of the validation split.
+        val_images: Folder of its images.
+        test_annotations: JSON of the test split; None means the validation split's. Images of a JSON without
+            ``annotations``, such as ``image_info_test-dev2017.json``, can be predicted on but not scored.
+        test_images: Folder of its images; None means the validation split's.
+        download: Download what is missing in ``root`` from the official archives: annotations (240 MB),
+            ``val2017`` (0.8 GB) and, for training, ``train2017`` (19 GB). Interrupted downloads are resumed.
+        mirror: URL of a folder with the archives, instead of the official host.
         **options: The other options of `DetectionDataModule`.
     """
 
@@ -80,7 +79,7 @@ class COCODetectionDataModule(DetectionDataModule):
     ) -> None:
         super().__init__(root, **options)
         if classes is not None:
-            # Case counts: the annotations', which a checkpoint remembers, may differ in it alone.
+            # Case counts: the annotations' names, which checkpoints store, may differ in case only.
             check_names(list(classes.values()), "data.classes", case=True)
         if (test_annotations is None) != (test_images is None):
             raise AttnlabError(
@@ -100,14 +99,14 @@ class COCODetectionDataModule(DetectionDataModule):
         self._files: dict[Path, COCOFile] = {}
 
     def remembered(self) -> dict[str, Any]:
-        """The categories, so that a checkpoint is enough to name what is predicted."""
+        """The categories, so that a checkpoint suffices for prediction."""
         return {"classes": dict(zip(self.category_ids, self.class_names, strict=True))}
 
     def categories(self) -> dict[int, str]:
-        """The option, or what the annotations say; COCO's own 80 where these are yet to be fetched."""
+        """The option, or the annotations' categories; COCO's 80 if the annotations are not downloaded yet."""
         if self.classes is not None:
             return self.classes
-        # The validation split's file is by far the smaller one.
+        # The validation split's file is much smaller.
         for split in ("val", "test", "train"):
             if self._path(split).is_file():
                 return self._classes_of(self._read(split))
@@ -119,8 +118,8 @@ class COCODetectionDataModule(DetectionDataModule):
         """The images of a split.
 
         Raises:
-            AttnlabError: A file or folder is not there, the file is not what it should be (see `read_coco`),
-                or its categories are not those of the other splits or of ``classes``.
+            AttnlabError: A file or folder does not exist, the file is invalid (see `read_coco`), or its
+                categories differ from those of other splits or of ``classes``.
         """
         file = self._read(split)
         groups = [number for number in file.groups if number not in self._categories]
@@ -132,7 +131,7 @@ class COCODetectionDataModule(DetectionDataModule):
         return located(file.items, self._image_folder(split))
 
     def _classes_of(self, file: COCOFile) -> dict[int, str]:
-        """A file's categories but for one that merely groups the others, in the files of all splits."""
+        """A file's categories, without one that only groups the others in all splits' files."""
         groups = set(file.groups)
         for split in ("train", "val", "test") if groups else ():
             if self._path(split).is_file():
@@ -143,19 +142,19 @@ class COCODetectionDataModule(DetectionDataModule):
         for number in groups:
             every = self._read("train").categories
             rank_zero_warn(
-                f"In '{file.path}', category {number}, '{every[number]}', is what all others name as their "
-                "supercategory, and no box is of it: it is left out of the classes. To have it as one, name "
-                f"all with --data.classes '{{{', '.join(f'{k}: {name}' for k, name in every.items())}}}'."
+                f"In '{file.path}', category {number} ('{every[number]}') is the supercategory of all "
+                "others and has no boxes: it is not used as a class. To keep it, list all with "
+                f"--data.classes '{{{', '.join(f'{k}: {name}' for k, name in every.items())}}}'."
             )
         twice = alike(file.categories.values())
         if twice:
             rank_zero_warn(
-                f"In '{file.path}', categories are called alike, and are different classes nevertheless: "
-                f"{shown_alike(twice)}."
+                f"In '{file.path}', some categories differ only in case or spaces, but are used as "
+                f"different classes: {shown_alike(twice)}."
             )
 
     def fetch(self) -> None:
-        """Fetch the official archives of what is needed and not there, if asked to."""
+        """Download the official archives of what is needed and missing, if asked to."""
         if not self.download:
             return
         stage = None if self.trainer is None else self.trainer.state.fn
@@ -169,7 +168,7 @@ class COCODetectionDataModule(DetectionDataModule):
                 download_coco(root, folder, self.mirror)
 
     def _path(self, split: str) -> Path:
-        """The annotation file of a split: the option's, or, for want of it, one that is called otherwise."""
+        """The annotation file of a split: the option's, or else one with another name."""
         path = Path(self.root) / self.annotations[split]
         official = _OFFICIAL.get(self.annotations[split])
         if path.is_file() or self.download or official is None:
@@ -177,7 +176,7 @@ class COCODetectionDataModule(DetectionDataModule):
         return _find_annotations(Path(self.root), official) or path
 
     def _image_folder(self, split: str) -> Path:
-        """The folder of a split's images: the option's, or, for want of it, one that is called otherwise."""
+        """The image folder of a split: the option's, or else one with another name."""
         folder = Path(self.root) / self.images[split]
         official = _OFFICIAL.get(self.annotations[split])
         if folder.is_dir() or self.download or official is None or folder.name != f"{official}2017":
@@ -198,29 +197,29 @@ class COCODetectionDataModule(DetectionDataModule):
         found = [str(path.relative_to(root)) for path in _jsons(root)]
         there = f"There are: {listed(found)}. " if found else ""
         return AttnlabError(
-            f"No annotations '{self._path(split)}'. {there}Set --data.root to where COCO is, or "
-            f"--data.{split}_annotations to the file; or fetch COCO 2017 with --data.download true "
-            f"(20 GB from {COCO_HOST}; https://cocodataset.org describes it)."
+            f"No annotations '{self._path(split)}'. {there}Set --data.root to COCO's folder, or "
+            f"--data.{split}_annotations to the file; or download COCO 2017 with --data.download true (20 "
+            f"GB from {COCO_HOST}; see https://cocodataset.org)."
         )
 
     def _compare_categories(self, file: COCOFile) -> None:
-        """Refuse a file of other categories than another split, or than ``classes``."""
+        """Reject a file whose categories differ from another split's or from ``classes``."""
         there, known = file.categories, self._categories
         if there == known or (not there and not file.items.annotated):
             return
         numbered = [[f"{number} {name}" for number, name in names.items()] for names in (known, there)]
-        source = "the other split has" if self.classes is None else "data.classes (or the checkpoint) says"
+        source = "the other split's" if self.classes is None else "data.classes (or the checkpoint)"
         raise AttnlabError(
-            f"'{file.path}' has other categories than {source}. {differences(*numbered)} Every split "
+            f"The categories in '{file.path}' differ from {source}. {differences(*numbered)} Every split "
             "needs the same ids and names."
         )
 
 
 def _find_annotations(root: Path, split: str) -> Path | None:
-    """The annotation file of a split that is not where COCO has it, or None if there is none.
+    """A split's annotation file in a place other than COCO's, or None.
 
-    Its own name tells which split a file is of, or that of its folder, as in
-    ``valid/_annotations.coco.json`` (`SPLIT_NAMES`). Several that may be meant are an error.
+    The split is told by the file's name or its folder's, as in ``valid/_annotations.coco.json``
+    (`SPLIT_NAMES`). Several candidates are an error.
     """
     found = [
         path
@@ -231,16 +230,16 @@ def _find_annotations(root: Path, split: str) -> Path | None:
     if len(found) > 1:
         raise AttnlabError(
             f"Several files in '{root}' may be the annotations of the '{split}' split: "
-            f"{listed([str(path.relative_to(root)) for path in found])}. Name the one that is meant with "
-            f"--data.{split}_annotations, and the folder of its images with --data.{split}_images."
+            f"{listed([str(path.relative_to(root)) for path in found])}. Choose one with "
+            f"--data.{split}_annotations, and its image folder with --data.{split}_images."
         )
     return found[0] if found else None
 
 
 def _find_images(root: Path, split: str, annotations: Path) -> Path | None:
-    """The folder of a split's images that is not where COCO has it, or None if there is none.
+    """A split's image folder in a place other than COCO's, or None.
 
-    A folder named after the split that holds its annotations holds the images too.
+    A folder that is named after the split and holds its annotations also holds the images.
     """
     if annotations.parent != root and _called(annotations.parent.name, split):
         return annotations.parent
@@ -251,7 +250,7 @@ def _find_images(root: Path, split: str, annotations: Path) -> Path | None:
 
 
 def _jsons(root: Path) -> list[Path]:
-    """The files that may be annotations: in the root, its ``annotations``, and folders named after splits."""
+    """JSON files in the root, its ``annotations``, and folders named after splits."""
     folders = _folders(root)
     named = [path for path in folders if any(_called(path.name, split) for split in SPLIT_NAMES)]
     places = [root, *(path for path in folders if path.name.lower() == "annotations"), *named]
@@ -265,7 +264,7 @@ def _jsons(root: Path) -> list[Path]:
 
 
 def _called(name: str, split: str) -> bool:
-    """Whether one of a name's words is what the split is called."""
+    """Whether one of a name's words is a name of the split."""
     return any(word in SPLIT_NAMES[split] for word in re.findall(r"[a-z]+", name.lower()))
 
 

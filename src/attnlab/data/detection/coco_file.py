@@ -1,4 +1,4 @@
-"""COCO's annotation files: one JSON with the images, objects and categories of a split."""
+"""COCO's annotation files: a JSON with the images, objects and categories of a split."""
 
 from __future__ import annotations
 
@@ -25,16 +25,15 @@ _NUMBERS = (int, float)
 
 @dataclass(frozen=True, eq=False)
 class COCOFile:
-    """What an annotation file says.
+    """The content of an annotation file.
 
     Attributes:
         path: The file.
-        categories: Name by id, in rising order of ids, which is that of the labels 0, 1, ….
-        groups: Ids of categories that are no classes by the look of them: a category that all others name as
-            their supercategory, that is in none itself, and that no object is of. Exports of labelling tools
-            have one, named after the project.
-        items: The images, in the file's order, each with its objects in the file's order. Their paths are
-            relative to a folder that the file does not name; see `located`.
+        categories: Name by id, in ascending order of id, which is the order of the labels 0, 1, ….
+        groups: Ids of categories that are not classes: the supercategory of all others, itself without a
+            supercategory and without objects. Labelling tools export one named after the project.
+        items: The images and their objects, in the file's order. Paths are relative to a folder that the file
+            does not name; see `located`.
     """
 
     path: Path
@@ -43,7 +42,7 @@ class COCOFile:
     groups: tuple[int, ...] = ()
 
     def without(self, ids: Collection[int]) -> COCOFile:
-        """The file without some categories, of which there are no objects."""
+        """The file without some categories, which must have no objects."""
         labels = [label for label, number in enumerate(self.categories) if number not in ids]
         items = replace(self.items, labels=np.searchsorted(np.array(labels, np.int64), self.items.labels))
         kept = {number: name for number, name in self.categories.items() if number not in ids}
@@ -53,21 +52,22 @@ class COCOFile:
 def read_coco(path: Path) -> COCOFile:
     """Read an annotation file in the format of COCO's instances.
 
-    Boxes (x, y, width, height) become corners, clipped to the image; those without area then are left out.
-    Segmentations are passed over, so that the 450 MB of COCO's training file stay small in memory.
+    Boxes (x, y, width, height) become corners, clipped to the image; those without area are dropped.
+    Segmentations are skipped to keep COCO's 450 MB training file small in memory.
 
     Args:
-        path: The file. One without ``annotations``, as of test-dev, need have nothing but images.
+        path: The file. Without ``annotations``, as for test-dev, it needs only images.
 
     Raises:
-        AttnlabError: It is not there, no JSON, or of another structure; ids are not unique; an object is of
-            an unknown image or category; or a box is not four numbers, or of negative size.
+        AttnlabError: The file does not exist, is not JSON, or has another structure; ids are not unique; an
+            object belongs to an unknown image or category; or a box is not four numbers, or has a negative
+            size.
     """
     content = _parsed(path)
     if not isinstance(content, dict):
         raise AttnlabError(
-            f"'{path}' is not in COCO's format: it is a list, or a value, instead of an object with "
-            "'images', 'categories' and 'annotations'. (Lists are detections that somebody submits.)"
+            f"'{path}' is not in COCO's format: it must be an object with 'images', 'categories' and "
+            "'annotations', not a list or a value. (Lists are for submitting detections.)"
         )
     images = _Entries(path, content, "images")
     annotated = "annotations" in content
@@ -89,7 +89,7 @@ def read_coco(path: Path) -> COCOFile:
     expected = "[x, y, width, height] in numbers, the latter two not negative"
     boxes = np.array(objects.column("bbox", _is_box, expected), np.float64).reshape(-1, 4)
     area = objects.values("area", (boxes[:, 2] * boxes[:, 3]).tolist())
-    objects.refuse([_is_area(value) for value in area], "an area that is no number from 0 up", area)
+    objects.refuse([_is_area(value) for value in area], "an area that is not a number of at least 0", area)
     crowd = objects.values("iscrowd", [0] * len(boxes))
     objects.refuse([value in (0, 1) for value in crowd], "an iscrowd that is neither 0 nor 1", crowd)
     items = DetectionItems.packed(
@@ -108,17 +108,17 @@ def read_coco(path: Path) -> COCOFile:
 
 
 def located(items: DetectionItems, folder: Path) -> DetectionItems:
-    """The items with the paths of their files in a folder; those that are not there become ``problems``.
+    """The items with their files' paths in a folder; missing files become ``problems``.
 
     Raises:
-        AttnlabError: There is no such folder, or none of the files is in it.
+        AttnlabError: The folder does not exist, or contains none of the files.
     """
     if not folder.is_dir():
         raise AttnlabError(
-            f"There is no folder of images '{folder}'. Name it with --data.train_images, --data.val_images "
-            "or --data.test_images, as the split is."
+            f"There is no image folder '{folder}'. Set it with --data.train_images, --data.val_images or "
+            "--data.test_images."
         )
-    # One listing is much faster than asking for 118 000 files one by one.
+    # One listing is much faster than looking up 118 000 files one by one.
     with os.scandir(folder) as entries:
         there = {entry.name for entry in entries if entry.is_file()}
     missing = [
@@ -132,10 +132,10 @@ def located(items: DetectionItems, folder: Path) -> DetectionItems:
     missing = [k for k in missing if k not in names]
     if missing and len(missing) == len(items):
         raise AttnlabError(
-            f"None of the {len(items)} images that the annotations name is in '{folder}', e.g. not "
-            f"'{items.names[0]}'."
+            f"None of the {len(items)} images in the annotations is in '{folder}'; '{items.names[0]}', for "
+            "example, is missing."
         )
-    problems = {k: f"The image '{folder / items.names[k]}' is not there." for k in missing}
+    problems = {k: f"The image '{folder / items.names[k]}' does not exist." for k in missing}
     return replace(
         items,
         paths=PackedStrings(str(folder / names.get(k, name)) for k, name in enumerate(items.names)),
@@ -144,15 +144,15 @@ def located(items: DetectionItems, folder: Path) -> DetectionItems:
 
 
 def _otherwise_spelt(there: Collection[str]) -> dict[str, str]:
-    """Names of files by their small letters, of those whom no other file equals but for case."""
+    """File names by their lower-case form, where that is unique."""
     count = Counter(name.lower() for name in there)
     return {name.lower(): name for name in there if count[name.lower()] == 1}
 
 
 def _from_elsewhere(names: dict[int, str], folder: Path) -> dict[int, str]:
-    """Names relative to another folder, or with the backslashes of Windows, as they are in this folder.
+    """Names relative to another folder, or with Windows backslashes, as they are in this folder.
 
-    A name's last parts that are there are taken, of those that no other name has, too.
+    Uses the last parts of a name that exist here and that no other name shares.
     """
     found: dict[int, str] = {}
     for k, name in names.items():
@@ -169,12 +169,12 @@ def _parsed(path: Path) -> Any:
     except OSError as error:
         raise AttnlabError(f"Cannot open the annotations '{path}': {error.strerror or error}.") from error
     except json.JSONDecodeError as error:
-        cut = " The file ends there: it may be cut short." if error.pos >= len(error.doc.rstrip()) else ""
+        cut = " The file ends there; it may be truncated." if error.pos >= len(error.doc.rstrip()) else ""
         raise AttnlabError(
-            f"'{path}' is no JSON: {error.msg} at line {error.lineno}, column {error.colno}.{cut}"
+            f"'{path}' is not valid JSON: {error.msg} at line {error.lineno}, column {error.colno}.{cut}"
         ) from error
     except (UnicodeDecodeError, RecursionError, ValueError) as error:
-        raise AttnlabError(f"'{path}' is no JSON: {error}.") from error
+        raise AttnlabError(f"'{path}' is not valid JSON: {error}.") from error
 
 
 def _without_segmentation(entry: dict[str, Any]) -> dict[str, Any]:
@@ -183,25 +183,25 @@ def _without_segmentation(entry: dict[str, Any]) -> dict[str, Any]:
 
 
 class _Entries:
-    """One of the lists in a file's content: its ``images``, ``annotations`` or ``categories``."""
+    """One of a file's lists: ``images``, ``annotations`` or ``categories``."""
 
     def __init__(self, path: Path, content: dict[str, Any], kind: str) -> None:
         entries = content.get(kind)
         if not isinstance(entries, list) or not all(isinstance(entry, dict) for entry in entries):
-            state = "is no list of objects" if kind in content else "is not there"
+            state = "is not a list of objects" if kind in content else "is not there"
             raise AttnlabError(f"'{path}' is not in COCO's format: its '{kind}' {state}.")
         self.path = path
         self.kind = kind
         self.entries = entries
 
     def values(self, key: str, default: Sequence[Any] | None = None) -> list[Any]:
-        """One key's values of all entries, with each one's own default."""
+        """The values of a key in all entries, with a default for each."""
         if default is None:
             return [entry.get(key) for entry in self.entries]
         return [entry.get(key, other) for entry, other in zip(self.entries, default, strict=True)]
 
     def column(self, key: str, is_good: Callable[[Any], bool], expected: str) -> list[Any]:
-        """One key's values of all entries, each of which must be good."""
+        """The values of a key in all entries, each checked."""
         values = self.values(key)
         for position, value in enumerate(values):
             if not is_good(value):
@@ -209,47 +209,46 @@ class _Entries:
                 which = f"number {position + 1}" if key == "id" else f"with the id {entry.get('id')}"
                 state = f"is {value!r}" if key in entry else "is not there"
                 raise AttnlabError(
-                    f"'{self.path}' is not in COCO's format: in its '{self.kind}', the '{key}' of the one "
+                    f"'{self.path}' is not in COCO's format: in '{self.kind}', the '{key}' of the entry "
                     f"{which} {state}; it must be {expected}."
                 )
         return values
 
     def ids(self) -> list[int]:
-        """The entries' ids, each of which must be its own."""
+        """The entries' ids, which must be unique."""
         ids = self.column("id", _is_id, "a whole number")
         twice = [value for value, count in Counter(ids).items() if count > 1]
         if twice:
             raise AttnlabError(
-                f"In '{self.path}', {len(twice)} ids of '{self.kind}' are not unique, e.g. {twice[0]}. Give "
-                "each its own."
+                f"In '{self.path}', {len(twice)} ids of '{self.kind}' are not unique, e.g. {twice[0]}."
             )
         return ids
 
     def positions(self, key: str, known: Sequence[int], what: str) -> np.ndarray:
-        """Where the ids that annotations name are among the known ones."""
+        """Positions of the annotations' ids among the known ones."""
         ids = self.column(key, _is_id, "a whole number")
         places = {number: place for place, number in enumerate(known)}
         strange = [k for k, number in enumerate(ids) if number not in places]
         if strange:
             first = self.entries[strange[0]]
             raise AttnlabError(
-                f"In '{self.path}', {len(strange)} annotations are of an unknown {what}, e.g. the one with "
-                f"the id {first['id']}, whose {key} {first[key]} is not among the {len(known)} ids."
+                f"In '{self.path}', {len(strange)} annotations belong to an unknown {what}, e.g. the one "
+                f"with id {first['id']}: its {key} {first[key]} is not among the {len(known)} ids."
             )
         return np.array([places[number] for number in ids], np.int64)
 
     def refuse(self, good: Sequence[bool], what: str, values: Sequence[Any]) -> None:
-        """Refuse annotations with values that are not good."""
+        """Reject annotations with invalid values."""
         if not all(good):
             first = good.index(False)
             raise AttnlabError(
-                f"In '{self.path}', the annotation with the id {self.entries[first]['id']} has {what}: "
+                f"In '{self.path}', the annotation with id {self.entries[first]['id']} has {what}: "
                 f"{values[first]!r}."
             )
 
 
 def _groups(entries: Sequence[dict[str, Any]], shown: Collection[int]) -> tuple[int, ...]:
-    """The categories that only group the others; see `COCOFile`."""
+    """Categories that only group others; see `COCOFile`."""
     if len(entries) < 2:
         return ()
     return tuple(
@@ -264,15 +263,15 @@ def _groups(entries: Sequence[dict[str, Any]], shown: Collection[int]) -> tuple[
 
 def _categories(categories: _Entries, groups: Collection[int]) -> dict[int, str]:
     if not categories.entries:
-        raise AttnlabError(f"'{categories.path}' has no category: its 'categories' is empty.")
+        raise AttnlabError(f"'{categories.path}' has no categories: its 'categories' is empty.")
     ids = categories.ids()
     names = categories.column("name", _is_name, "a name")
     classes = [name for number, name in zip(ids, names, strict=True) if number not in groups]
     twice = alike(classes, case=True)
     if twice:
         raise AttnlabError(
-            f"In '{categories.path}', {len(twice)} names of categories are not unique: {shown_alike(twice)}. "
-            "Give all objects of a class one category, and take the others out, or give these other names."
+            f"In '{categories.path}', {len(twice)} category names are not unique: {shown_alike(twice)}. "
+            "Merge these categories, or rename them."
         )
     return dict(sorted(zip(ids, names, strict=True)))
 
@@ -294,7 +293,7 @@ def _is_area(value: Any) -> bool:
 
 
 def _is_box(value: Any) -> bool:
-    # A NaN is not within any limits.
+    # NaN is outside any limits.
     return (
         type(value) is list
         and len(value) == 4

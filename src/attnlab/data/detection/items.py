@@ -1,4 +1,4 @@
-"""The annotated images of a split, in arrays that loader processes share."""
+"""The annotated images of a split, in arrays shared by loader workers."""
 
 from __future__ import annotations
 
@@ -18,20 +18,20 @@ from attnlab.data.sets import PackedStrings
 from attnlab.errors import AttnlabError
 
 OF_OBJECTS = ("boxes", "labels", "area", "iscrowd", "difficult")
-"""The attributes of `DetectionItems` with a row for each object."""
+"""The attributes of `DetectionItems` with one row per object."""
 
 
-class AnnotatedImage(NamedTuple):
-    """An image file and what its annotation says.
+class ImageAndBoxes(NamedTuple):
+    """An image file and its annotation.
 
     Attributes:
-        name: What reports call it by.
+        name: Its name in messages.
         path: The file.
-        image_id: Its number in the data set, different for each image.
+        image_id: Its id, unique in the data set.
         size: Height and width in pixels.
         boxes: (N, 4), x0, y0, x1, y1 in pixels.
         labels: (N,) class indices.
-        difficult: (N,) True for an object that scores pass over; None means that there is none.
+        difficult: (N,) True for objects that metrics ignore; None means none are.
     """
 
     name: str
@@ -47,11 +47,11 @@ class AnnotatedImage(NamedTuple):
 class DetectionItems:
     """The annotated images of a split, in arrays.
 
-    Loader processes share the arrays' memory. They would each make a copy of Python objects, since reading
+    Loader workers share the arrays' memory. Python objects would be copied into each worker, since reading
     one writes to its reference count: gigabytes for COCO's 118 000 images and 860 000 boxes.
 
     Attributes:
-        names: What reports call the images by (n).
+        names: The images' names in messages (n).
         paths: The files (n).
         image_ids: (n,) int64.
         sizes: (n, 2) int64, height and width.
@@ -61,10 +61,9 @@ class DetectionItems:
         area: (M,) float32, in square pixels.
         iscrowd: (M,) bool.
         difficult: (M,) bool.
-        annotated: False where nobody has said what is in the images, as in COCO's test-dev.
-        problems: What is wrong with an image or its annotation, by position, of those that cannot be used.
-        dropped: How many boxes of an image were left out, since they have no area within it, by position, of
-            those of which any were.
+        annotated: False if the images have no annotations, as in COCO's test-dev.
+        problems: Problems of unusable images or annotations, by position.
+        dropped: Number of an image's boxes dropped because they have no area inside it, by position, if any.
     """
 
     names: PackedStrings
@@ -82,8 +81,8 @@ class DetectionItems:
     dropped: dict[int, int] = field(default_factory=dict)
 
     @classmethod
-    def of(cls, images: Iterable[AnnotatedImage], problems: dict[int, str] | None = None) -> DetectionItems:
-        """Pack images, in the data set's order; see `packed`."""
+    def of(cls, images: Iterable[ImageAndBoxes], problems: dict[int, str] | None = None) -> DetectionItems:
+        """Pack images in the data set's order; see `packed`."""
         listed = list(images)
         counts = [len(image.labels) for image in listed]
         return cls.packed(
@@ -104,14 +103,14 @@ class DetectionItems:
     def packed(
         cls, owners: np.ndarray, boxes: np.ndarray, sizes: np.ndarray, **columns: Any
     ) -> DetectionItems:
-        """Pack images and objects; boxes without area within their image are left out, and counted.
+        """Pack images and objects; boxes without area inside their image are dropped and counted.
 
         Args:
             owners: (M,) int64, the position of each object's image, in any order.
-            boxes: (M, 4), as they are given; they are clipped to the image.
+            boxes: (M, 4), unclipped; they are clipped to the image.
             sizes: As the attribute.
-            **columns: The other attributes, but for ``ends`` and ``dropped``. Without ``area``, it is that of
-                the boxes; without ``iscrowd`` or ``difficult``, no object is.
+            **columns: The other attributes except ``ends`` and ``dropped``. ``area`` defaults to that of the
+                boxes, ``iscrowd`` and ``difficult`` to False.
         """
         boxes = boxes.astype(np.float32).clip(0, np.tile(sizes[owners, ::-1], 2).astype(np.float32))
         sides, no = boxes[:, 2:] - boxes[:, :2], np.zeros(len(boxes), bool)
@@ -131,11 +130,11 @@ class DetectionItems:
 
     @property
     def aspects(self) -> list[float]:
-        """Width / height of each image, as its annotation says."""
+        """Width / height of each image, from its annotation."""
         return (self.sizes[:, 1] / self.sizes[:, 0]).tolist()
 
     def objects(self, index: int) -> slice:
-        """Where the objects of an image lie in the arrays."""
+        """The rows of an image's objects."""
         return slice(int(self.ends[index - 1]) if index else 0, int(self.ends[index]))
 
     def select(self, keep: np.ndarray) -> DetectionItems:
@@ -154,10 +153,10 @@ class DetectionItems:
         )
 
     def for_training(self, with_empty: bool) -> DetectionItems:
-        """The images with what is learnt from: neither crowds nor difficult objects.
+        """The images for training: without crowd and difficult objects.
 
         Args:
-            with_empty: Keep images in which nothing is left, too.
+            with_empty: Keep images that have no objects left.
         """
         kept = self._objects_where(~(self.iscrowd | self.difficult))
         return kept if with_empty else kept.select(np.diff(kept.ends, prepend=0) > 0)
@@ -168,20 +167,20 @@ class DetectionItems:
         return replace(self, ends=before[self.ends], **columns)
 
     def read(self, index: int) -> Tensor:
-        """Decode an image, (3, h, w) uint8, as stored, whatever its EXIF orientation says: so boxes lie.
+        """Decode an image, (3, h, w) uint8, as stored, ignoring its EXIF orientation as boxes do.
 
         Raises:
-            AttnlabError: It cannot be read, or its size is not the one that the annotation states.
+            AttnlabError: It cannot be read, or its size differs from the annotation's.
         """
         image = read_image(self.paths[index], exif=False)
         mismatch = size_mismatch(self.paths[index], image.shape[-2:], self.sizes[index])
         if mismatch:
-            raise AttnlabError(f"{mismatch} Correct the annotation, or take the image off its list.")
+            raise AttnlabError(f"{mismatch} Correct the annotation, or remove the image from its list.")
         return image
 
 
 def size_mismatch(path: str, found: Sequence[int], stated: Sequence[int]) -> str | None:
-    """A sentence about an image whose (height, width) is not the one that its annotation states."""
+    """The message about an image whose (height, width) differs from its annotation's."""
     if tuple(found) == tuple(stated):
         return None
     return (
@@ -191,14 +190,14 @@ def size_mismatch(path: str, found: Sequence[int], stated: Sequence[int]) -> str
 
 
 def find_wrong_sizes(items: DetectionItems) -> dict[int, str]:
-    """The images whose files are not of the size that their annotations state, by position."""
+    """Images whose size differs from their annotation's, by position."""
 
     def look(position: int) -> str | None:
         path = items.paths[position]
         try:
             with Image.open(path) as picture:
                 return size_mismatch(path, (picture.height, picture.width), items.sizes[position].tolist())
-        except Exception:  # What cannot be opened is found, and said, by the check of the files.
+        except Exception:  # Files that cannot be opened are reported by the file check.
             return None
 
     return look_at_all(len(items), look)

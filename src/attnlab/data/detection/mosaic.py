@@ -1,10 +1,10 @@
-"""Training images made of several: mosaic and mixup.
+"""Mosaic and mixup for detection.
 
 Mosaic: YOLOv4, arXiv:2004.10934, section 3.3 and figure 3. Mixup of whole images: mixup, arXiv:1710.09412, in
 the form for detection of YOLOX, arXiv:2107.08430, section 2.1, which blends every mosaic with one more image.
 
-Letterboxing, scaling, shifting and cutting are one map along each axis, so every source is resized once, from
-the part of it that is seen straight to its place on the canvas.
+Letterboxing, scaling, shifting and cropping are one map along each axis, so every source is resized once,
+from its visible part straight to its place on the canvas.
 """
 
 from __future__ import annotations
@@ -23,37 +23,37 @@ from attnlab.data.detection.sets import DetectionSample
 from attnlab.errors import AttnlabError
 
 LEAST_SIDE = 2.0
-"""Pixels that a box must have left in width and height."""
+"""Minimum width and height of a kept box, in pixels."""
 
 LEAST_VISIBLE = 0.2
-"""Share of its area that a box must have left."""
+"""Minimum visible share of a kept box's area."""
 
 
 class MosaicMixup:
-    """Make a square training sample of several images, with all their objects.
+    """Make a square training sample from several images and their objects.
 
-    With probability ``mosaic``, four images share a canvas: the one asked for and three drawn from the whole
-    data set. Each is letterboxed to ``size`` and they touch, with a corner each, in a random point; the
-    whole is scaled by one random factor and shifted, and ``size`` x ``size`` pixels are cut out. Otherwise
-    the image fills the canvas alone, randomly scaled, stretched and placed.
+    With probability ``mosaic``, four images share a canvas: the requested one and three drawn from the whole
+    data set. Each is letterboxed to ``size``, and their corners meet at a random point; the whole is scaled
+    by a random factor and shifted, and ``size`` x ``size`` pixels are cropped. Otherwise the image fills the
+    canvas alone, randomly scaled, stretched and placed.
 
-    With probability ``mixup``, a mosaic is then blended half and half with one more image, randomly scaled
-    and placed, unless there is nothing in it.
+    With probability ``mixup``, a mosaic that has objects is then blended half and half with one more image,
+    randomly scaled and placed.
 
-    Boxes are clipped to the part of their image that is seen. Those with less than 2 pixels of width or
-    height left, or less than 0.2 of their area, are left out.
+    Boxes are clipped to the visible part of their image. Those with less than 2 pixels of width or height, or
+    less than 0.2 of their area left, are dropped.
 
     Args:
-        size: Side of the square that comes out, in pixels.
+        size: Side of the output, in pixels.
         mosaic: Probability of a mosaic, 0..1.
         mixup: Probability that a mosaic is blended with one more image, 0..1.
-        scale: Smallest and largest factor on top of the letterbox's, for mosaics and for images alone. Drawn
+        scale: Smallest and largest factor on top of the letterbox's, for mosaics and single images; drawn
             uniformly.
-        mixup_scale: The same for the image that is blended in.
+        mixup_scale: The same for the blended image.
         shift: Largest shift of a mosaic along each axis, as a share of ``size``.
-        stretch: Largest ratio by which an image alone becomes wider or narrower in proportion to its height;
-            its logarithm is drawn uniformly. 1 leaves proportions as they are.
-        fill: Grey value of the canvas where there is no image, 0..255.
+        stretch: Largest change of a single image's aspect ratio; its logarithm is drawn uniformly. 1 keeps
+            the ratio.
+        fill: Grey value of the empty canvas, 0..255.
 
     Raises:
         AttnlabError: An argument is out of its range.
@@ -99,14 +99,13 @@ class MosaicMixup:
         """Make a sample.
 
         Args:
-            sample_index: The sample asked for, 0 … length - 1.
-            length: Number of samples to draw partners from.
-            load: Gives a sample by its index. It may be asked for the same one more than once; what it gives
-                is left unchanged.
-            rng: Where all random numbers come from.
+            sample_index: The requested sample, 0 … length - 1.
+            length: Number of samples to draw from.
+            load: Returns a sample by index, possibly the same one repeatedly; samples are not modified.
+            rng: Source of all random numbers.
 
         Returns:
-            An image (3, size, size), interleaved in memory, with its objects.
+            An image (3, size, size), channels innermost in memory, with its objects.
         """
         canvas = _Canvas(self.size, self.fill)
         if rng.random() >= self.mosaic:
@@ -132,12 +131,12 @@ class MosaicMixup:
         return canvas.sample()
 
     def _centre(self, scale: float, rng: Random) -> int:
-        """Where four images touch, along one axis: in the middle half of a double canvas, before scaling."""
+        """Where four images meet along one axis: in the middle half of a double canvas, before scaling."""
         middle = 0.5 + rng.uniform(-0.5, 0.5) * scale + rng.uniform(-self.shift, self.shift)
         return round(middle * self.size)
 
     def _beside(self, point: int, after: bool, length: float) -> _Span:
-        """One axis of an image of a mosaic, which begins or ends where the four touch."""
+        """One axis of a mosaic's image, which begins or ends where the four meet."""
         whole = max(1, round(length))
         if after:
             return _Span(point, whole, max(0, point), self.size)
@@ -146,7 +145,7 @@ class MosaicMixup:
     def _alone(
         self, canvas: _Canvas, source: DetectionSample, scale: Sequence[float], stretch: float, rng: Random
     ) -> None:
-        """Put an image anywhere on a canvas that it need not share, scaled and stretched."""
+        """Place a single image anywhere on the canvas, scaled and stretched."""
         ratio = math.exp(rng.uniform(-1, 1) * math.log(stretch))
         height, width = source.image.shape[-2:]
         factor = rng.uniform(*scale) * self.size / max(height, width * ratio)
@@ -163,10 +162,10 @@ class _Span(NamedTuple):
     """One axis of a source's place on the canvas.
 
     Attributes:
-        offset: Where the whole source would begin, in pixels of the canvas.
-        length: How long the whole source would be.
-        low: Where the part of the canvas that it may cover begins.
-        high: Where that ends.
+        offset: Start of the whole source, in pixels of the canvas.
+        length: Length of the whole source.
+        low: Start of the part of the canvas it may cover.
+        high: End of that part.
     """
 
     offset: int
@@ -175,9 +174,9 @@ class _Span(NamedTuple):
     high: int
 
     def window(self, source: int) -> tuple[int, int, int, int]:
-        """What is seen of a source of this length: begin and end in the source, and on the canvas.
+        """The visible part of a source of this length: start and end in the source and on the canvas.
 
-        The latter two are equal where nothing is seen.
+        The latter two are equal if nothing is visible.
         """
         begin, end = max(self.low, self.offset), min(self.high, self.offset + self.length)
         if begin >= end:
@@ -188,7 +187,7 @@ class _Span(NamedTuple):
 
 
 class _Canvas:
-    """A square of a grey value to put images on, and the objects that are seen on it."""
+    """A grey square for placing images, and its visible objects."""
 
     def __init__(self, size: int, fill: int) -> None:
         self.pixels = torch.full((size, size, 3), fill, dtype=torch.uint8)
@@ -196,7 +195,7 @@ class _Canvas:
         self.labels: list[np.ndarray] = []
 
     def place(self, sample: DetectionSample, y: _Span, x: _Span) -> None:
-        """Put an image on the canvas, and keep its objects of which enough is seen."""
+        """Put an image on the canvas, and keep its objects that are sufficiently visible."""
         top, bottom, y0, y1 = y.window(sample.image.shape[-2])
         left, right, x0, x1 = x.window(sample.image.shape[-1])
         if y0 == y1 or x0 == x1:
@@ -204,7 +203,7 @@ class _Canvas:
         seen = _resized(sample.image[:, top:bottom, left:right], y1 - y0, x1 - x0)
         self.pixels[y0:y1, x0:x1] = seen.permute(1, 2, 0)
         if len(sample.labels):
-            # By the window's own scale, so that boxes stay on their objects whatever it was rounded to.
+            # With the rounded window's own scale, so that boxes stay on their objects.
             factor = _pairs((x1 - x0) / (right - left), (y1 - y0) / (bottom - top))
             moved = (sample.boxes - _pairs(left, top)) * factor + _pairs(x0, y0)
             boxes = moved.clip(_pairs(x0, y0), _pairs(x1, y1))
@@ -214,7 +213,7 @@ class _Canvas:
             self.labels.append(sample.labels[keep])
 
     def blend(self, other: _Canvas) -> None:
-        """Take the mean with another canvas, rounded down, and its objects too."""
+        """Average with another canvas, rounded down, and add its objects."""
         both = self.pixels & other.pixels
         self.pixels.bitwise_xor_(other.pixels).bitwise_right_shift_(1).add_(both)
         self.boxes += other.boxes
@@ -235,9 +234,9 @@ def _pairs(x: float, y: float) -> np.ndarray:
 
 
 def _resized(image: Tensor, height: int, width: int) -> Tensor:
-    """Resize an image (3, h, w) bilinearly, antialiased; fastest for one interleaved in memory."""
+    """Resize an image (3, h, w) bilinearly with antialiasing; fastest with channels innermost in memory."""
     if image.shape[-2:] == (height, width):
         return image
-    # As a batch whose strides are those of channels_last, which image[None] is not.
+    # As a batch with channels_last strides, which image[None] does not have.
     batch = image.permute(1, 2, 0).contiguous()[None].permute(0, 3, 1, 2)
     return functional.interpolate(batch, (height, width), mode="bilinear", antialias=True)[0]

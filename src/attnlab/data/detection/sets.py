@@ -1,7 +1,7 @@
-"""Data sets of images with boxes, and how their samples become batches.
+"""Data sets of images with boxes, and their batches.
 
-Boxes are NumPy arrays of float32 from the annotation to the loss and to the score: a run of half precision
-rounds every floating tensor of a batch, which for boxes is a pixel or more, and leaves arrays alone.
+Boxes are float32 NumPy arrays from the annotation to loss and metrics: in half precision every float tensor
+of a batch is rounded, boxes by a pixel or more, but arrays are not.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ _XYXY = tv_tensors.BoundingBoxFormat.XYXY
 
 
 class DetectionSample(NamedTuple):
-    """An image and the objects in it.
+    """An image and its objects.
 
     Attributes:
         image: (3, h, w) uint8.
@@ -42,19 +42,19 @@ class DetectionSample(NamedTuple):
 
 
 Mixing = Callable[[int, int, Callable[[int], DetectionSample], Random], DetectionSample]
-"""Makes one training sample of several, such as a mosaic; called as `MosaicMixup` is."""
+"""Makes one training sample from several; called like `MosaicMixup`."""
 
 
 class TrainSet(Dataset[dict[str, Any]]):
     """Images with their objects, augmented together.
 
     Args:
-        items: As `DetectionItems.for_training` leaves them.
+        items: From `DetectionItems.for_training`.
         transforms: Applied in turn to a dict of ``image`` (tv_tensors.Image), ``boxes``
             (tv_tensors.BoundingBoxes, XYXY) and ``labels`` (N,). Afterwards boxes are clipped to the image,
-            and those with a side of less than a pixel are left out.
-        seed: The run's seed. A sample's random numbers depend on it, the epoch and the index alone.
-        mixing: Makes one sample of several, before the transforms.
+            and those with a side below one pixel dropped.
+        seed: The run's seed. A sample's random numbers depend only on it, the epoch and the index.
+        mixing: Makes one sample from several, before the transforms.
         strong_epochs: The number of epochs, from the first, in which ``mixing`` is used; None means all.
     """
 
@@ -84,14 +84,14 @@ class TrainSet(Dataset[dict[str, Any]]):
         return self.__getitems__([key])[0]
 
     def __getitems__(self, keys: Sequence[int | SampleKey]) -> list[dict[str, Any]]:
-        """The samples of a batch; an image that several of them need is decoded once."""
+        """The samples of a batch; an image used several times is decoded once."""
         load = cache(self.load)
         return [self._sample(SampleKey.of(key), load) for key in keys]
 
     def _sample(self, key: SampleKey, load: Callable[[int], DetectionSample]) -> dict[str, Any]:
         strong = self.strong_epochs is None or key.epoch < self.strong_epochs
         if self.mixing is not None and strong:
-            # Apart from the transforms' stream, which is of the same three numbers.
+            # A stream apart from the transforms', which has the same three numbers.
             rng = Random(f"mixing {self.seed} {key.epoch} {key.index}")
             sample = self.mixing(key.index, len(self), load, rng)
         else:
@@ -100,7 +100,7 @@ class TrainSet(Dataset[dict[str, Any]]):
         return _answer(self.items, key, sample.image, {"boxes": sample.boxes, "labels": sample.labels})
 
     def _changed(self, sample: DetectionSample, key: SampleKey) -> DetectionSample:
-        """The sample after the transforms, with the random numbers of its stream."""
+        """The sample after the transforms, with its stream's random numbers."""
         if not self.transforms:
             return sample
         size = tuple(sample.image.shape[-2:])
@@ -114,9 +114,9 @@ class TrainSet(Dataset[dict[str, Any]]):
                 changed = transform(changed)
         if len(changed["boxes"]) != len(changed["labels"]):
             raise AttnlabError(
-                f"data.train_transforms or data.augment leaves {len(changed['boxes'])} boxes and "
-                f"{len(changed['labels'])} labels of the image '{self.items.names[key.index]}'. A transform "
-                "that takes boxes away must do so to 'labels' too."
+                f"data.train_transforms or data.augment leaves {len(changed['boxes'])} boxes but "
+                f"{len(changed['labels'])} labels for the image '{self.items.names[key.index]}'. A "
+                "transform that drops boxes must drop their labels, too."
             )
         boxes = v2.functional.convert_bounding_box_format(changed["boxes"], new_format=_XYXY)
         return DetectionSample(
@@ -127,10 +127,10 @@ class TrainSet(Dataset[dict[str, Any]]):
 
 
 class EvalSet(Dataset[dict[str, Any]]):
-    """Images as stored, with all that is known of their objects.
+    """Images as stored, with their full annotations.
 
     Args:
-        items: Images; where they are not annotated, a target is the image's id alone.
+        items: The images; without annotations, targets hold only ``image_id``.
     """
 
     def __init__(self, items: DetectionItems) -> None:
@@ -144,7 +144,7 @@ class EvalSet(Dataset[dict[str, Any]]):
         return _answer(self.items, key, self.items.read(key.index), self.target(key.index))
 
     def target(self, index: int) -> dict[str, np.ndarray]:
-        """What is known of an image's objects, without decoding it."""
+        """The annotation of an image, without decoding it."""
         objects = self.items.objects(index)
         known = OF_OBJECTS if self.items.annotated else ()
         return {name: getattr(self.items, name)[objects].copy() for name in known}
@@ -153,7 +153,7 @@ class EvalSet(Dataset[dict[str, Any]]):
 def _answer(
     items: DetectionItems, key: SampleKey, image: Tensor, target: dict[str, np.ndarray]
 ) -> dict[str, Any]:
-    """What a data set answers to a key."""
+    """A data set's item for a key."""
     return {
         "image": image,
         "target": {**target, "image_id": int(items.image_ids[key.index])},
@@ -164,7 +164,7 @@ def _answer(
 
 
 def without_slivers(sample: DetectionSample) -> DetectionSample:
-    """The sample with its boxes clipped to the image, without those that have a side below a pixel then."""
+    """The sample with boxes clipped to the image, without those with a side below one pixel."""
     height, width = sample.image.shape[-2:]
     boxes = sample.boxes.clip(0, np.array([width, height, width, height], np.float32))
     wide = (boxes[:, 2:] - boxes[:, :2] >= _LEAST_SIDE).all(1)
@@ -172,10 +172,10 @@ def without_slivers(sample: DetectionSample) -> DetectionSample:
 
 
 def collate(samples: list[dict[str, Any]]) -> dict[str, Any]:
-    """Make a batch of samples, whose images may be of different sizes.
+    """Make a batch of samples; images may differ in size.
 
     Args:
-        samples: Of one of the data sets above, or of `PredictSet`.
+        samples: From one of the data sets above, or `PredictSet`.
 
     Returns:
         ``image``, a list of (3, h, w); ``target``, a list of dicts with NumPy arrays, if the samples have

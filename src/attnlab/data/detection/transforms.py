@@ -1,4 +1,4 @@
-"""Transforms for detection that torchvision's v2 has not; all take dicts of an image with its boxes."""
+"""Transforms for detection that torchvision's v2 lacks; all take dicts of an image with its boxes."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from attnlab.errors import AttnlabError
 
 
 class RandomHSV(v2.Transform):
-    """Turn the hue of an image, and multiply its saturation and its value (brightness), by random amounts.
+    """Randomly rotate an image's hue and scale its saturation and value (brightness).
 
     The colour augmentation of YOLOX, arXiv:2107.08430, section 2.1 (there "ColorJitter"), with the default
-    amounts of its first release. Saturation and value are multiplied, not shifted, so grey stays grey. The
-    three changes are made in one pass, in a fraction of the time that ``v2.ColorJitter`` needs for them.
+    amounts of its first release. Saturation and value are multiplied, not shifted, so grey stays grey. All
+    three changes take one pass, a fraction of the time of ``v2.ColorJitter``.
 
     Args:
-        hue: Largest turn of the hue either way, as a share of the colour circle, 0..0.5.
+        hue: Largest rotation of the hue in either direction, as a fraction of the colour circle, 0..0.5.
         saturation: The saturation is multiplied by 1 - saturation to 1 + saturation; 0..1.
         value: The value is multiplied by 1 - value to 1 + value; 0..1.
 
@@ -39,7 +39,7 @@ class RandomHSV(v2.Transform):
         self.value = value
 
     def make_params(self, flat_inputs: list[Any]) -> dict[str, Any]:
-        """Draw ``hue``, as a share of the circle, and the factors ``saturation`` and ``value``."""
+        """Draw ``hue``, as a fraction of the circle, and the factors ``saturation`` and ``value``."""
         return {
             "hue": random.uniform(-self.hue, self.hue),
             "saturation": random.uniform(1 - self.saturation, 1 + self.saturation),
@@ -47,19 +47,19 @@ class RandomHSV(v2.Transform):
         }
 
     def transform(self, inpt: Any, params: dict[str, Any]) -> Any:
-        """Change an image; leave boxes, masks and labels as they are."""
+        """Change images; leave boxes, masks and labels unchanged."""
         if not isinstance(inpt, tv_tensors.Image):
             return inpt
         if inpt.dtype != torch.uint8 or inpt.ndim != 3 or inpt.shape[0] != 3:
             raise AttnlabError(
                 f"RandomHSV takes uint8 images of three channels, not {inpt.dtype} of shape "
-                f"{tuple(inpt.shape)}. Put it before transforms that make floating point of them."
+                f"{tuple(inpt.shape)}. Put it before transforms that convert images to floats."
             )
         return tv_tensors.wrap(changed_hsv(inpt.as_subclass(Tensor), **params), like=inpt)
 
 
 def changed_hsv(image: Tensor, hue: float, saturation: float, value: float) -> Tensor:
-    """Turn the hue of an image, and multiply its saturation and its value.
+    """Rotate an image's hue and scale its saturation and value.
 
     With V the largest channel and S the saturation, a channel is V (1 - S (1 - t)), where t, 0 to 1, depends
     on the hue H in sixths of the circle alone: |H - 3| - 1 for red, 2 - |H - 2| for green and 2 - |H - 4| for
@@ -67,12 +67,12 @@ def changed_hsv(image: Tensor, hue: float, saturation: float, value: float) -> T
 
     Args:
         image: (3, H, W) uint8, RGB.
-        hue: Turn, as a share of the colour circle.
-        saturation: Factor, at least 0; the saturation is cut off at 1.
-        value: Factor, at least 0; the value is cut off at 255.
+        hue: Rotation, as a fraction of the colour circle.
+        saturation: Factor, at least 0; the saturation is clipped at 1.
+        value: Factor, at least 0; the value is clipped at 255.
 
     Returns:
-        (3, H, W) uint8, interleaved in memory.
+        (3, H, W) uint8, channels innermost in memory.
     """
     planes = image.to(torch.float32, memory_format=torch.contiguous_format)
     sixths, largest, chroma = _hexcone(planes)
@@ -95,11 +95,11 @@ def changed_hsv(image: Tensor, hue: float, saturation: float, value: float) -> T
 def _hexcone(planes: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """Hue in sixths of the circle, 0..6 (0 for grey), largest channel, and its distance to the smallest.
 
-    The channels are sorted by minima and maxima, which need a tenth of the time of ``torch.where``. The hue
-    is |turn + (middle - smallest) / chroma|, where the turn follows from what was swapped.
+    The channels are sorted by minima and maxima, ten times as fast as ``torch.where``. The hue is |turn +
+    (middle - smallest) / chroma|, where the turn depends on the swaps.
 
     Args:
-        planes: (3, H, W) of whole numbers in floating point.
+        planes: (3, H, W), integers stored as floats.
     """
     red, green, blue = planes
     # Whole numbers: 1 where the two are in the wrong order, else 0.

@@ -1,4 +1,4 @@
-"""Pascal VOC's detection data, and data of one's own in its layout."""
+"""Pascal VOC, and other detection data in its layout."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 from attnlab.data.detection.base import DetectionDataModule
-from attnlab.data.detection.items import AnnotatedImage, DetectionItems
+from attnlab.data.detection.items import DetectionItems, ImageAndBoxes
 from attnlab.data.download import download_voc, how_to_get_voc, refuse_idle_mirror
 from attnlab.data.names import check_names, listed
 from attnlab.data.voc_xml import VOCAnnotation, read_annotation
@@ -16,29 +16,29 @@ from attnlab.data.vocfolder import VOC_CLASSES, VOCFolder
 from attnlab.errors import AttnlabError, unknown
 
 _SPLITS = {"2007": ("trainval", "test"), "2012": ("train", "val"), "2007+2012": ("trainval", "test")}
-"""What is trained on and what is validated on, by the option ``year``."""
+"""Training and validation lists by the option ``year``."""
 
 
 class VOCDetectionDataModule(DetectionDataModule):
     """Pascal VOC 2007, 2012 or both for detection, or data in the same folder layout.
 
-    Objects that are marked as difficult are not trained on, and carry the mark in evaluation. Parts of
-    objects (heads, hands, feet) are passed over. Images are read as stored, whatever their EXIF orientation
-    says: boxes are drawn on stored pixels.
+    Difficult objects are not trained on and are marked in evaluation. Parts of objects (heads, hands, feet)
+    are ignored. Images are read as stored, as their boxes are; their EXIF orientation is ignored.
 
     Args:
-        root: The folder that is the data set (with ``JPEGImages``, ``Annotations``, ``ImageSets``), or that
-            holds it as ``VOC<year>`` or ``VOCdevkit/VOC<year>``; for two years, the one that holds both.
-        year: The release. ``2007+2012`` trains on both and validates and tests on 2007, as papers do.
-        class_names: For data of one's own: names of its classes 0, 1, …, no background among them. None means
-            Pascal VOC's 20.
+        root: Folder of the data set (with ``JPEGImages``, ``Annotations``, ``ImageSets``), or one that
+            contains it as ``VOC<year>`` or ``VOCdevkit/VOC<year>``; for two years, the folder that contains
+            both.
+        year: The release. ``2007+2012`` trains on both and validates and tests on 2007, as in papers.
+        class_names: For your own data: names of the classes 0, 1, …, without background. None means Pascal
+            VOC's 20.
         train_split: A list in ``ImageSets/Main``; None means ``trainval``, or ``train`` for 2012 alone.
         val_split: A list in ``ImageSets/Main``; None means ``test``, or ``val`` for 2012 alone, whose test
-            has no public boxes.
-        test_split: A list in ``ImageSets/Main``; None means the one of ``val_split``.
-        download: Fetch the official archives into ``root`` if the data set is not there. An interrupted
-            download goes on where it stopped.
-        mirror: Address of a folder with the archives, instead of the official host.
+            boxes are not public.
+        test_split: A list in ``ImageSets/Main``; None means ``val_split``.
+        download: Download the official archives into ``root`` if the data set is missing. Interrupted
+            downloads are resumed.
+        mirror: URL of a folder with the archives, instead of the official host.
         **options: The other options of `DetectionDataModule`.
     """
 
@@ -73,7 +73,7 @@ class VOCDetectionDataModule(DetectionDataModule):
         return dict(enumerate(self.names, start=1))
 
     def fetch(self) -> None:
-        """Fetch the releases that are not there, if asked to."""
+        """Download missing releases, if asked to."""
         for year in self.year.split("+") if self.download else ():
             try:
                 self._folder(year)
@@ -84,8 +84,8 @@ class VOCDetectionDataModule(DetectionDataModule):
         """The images of a split.
 
         Raises:
-            AttnlabError: The data set is not at ``root`` or not complete, has no such split, or an object is
-                of an unknown class.
+            AttnlabError: The data set is not at ``root`` or incomplete, has no such split, or an object's
+                class is unknown.
         """
         return read_items(self._files(split), self.names, "data.class_names", self._classes_given)
 
@@ -97,12 +97,12 @@ class VOCDetectionDataModule(DetectionDataModule):
     def _folder(self, year: str) -> VOCFolder:
         how = how_to_get_voc(self.year)
         if self.year != year:
-            how = f"For data.year {self.year}, the root holds both VOC2007 and VOC2012. {how}"
+            how = f"For data.year {self.year}, the root must contain both VOC2007 and VOC2012. {how}"
         return VOCFolder.find(self.root, year, how, lists="Main", itself=self.year == year)
 
 
 class VOCFiles(NamedTuple):
-    """An image's file, and that of its annotation, an XML; reports call the two by their name."""
+    """An image and its XML annotation; ``name`` is used in messages."""
 
     name: str
     image: Path
@@ -117,18 +117,18 @@ def files_of(folder: VOCFolder, split: str) -> list[VOCFiles]:
 def read_items(
     files: Sequence[VOCFiles], class_names: Sequence[str], option: str, given: bool = True
 ) -> DetectionItems:
-    """The images of a split with the objects that their annotations list.
+    """The images of a split with their annotated objects.
 
     An annotation that cannot be read becomes one of the items' ``problems``.
 
     Args:
         files: In the split's order.
         class_names: Names of the classes 0, 1, ….
-        option: Where the names come from, for the error.
-        given: Whether the user gave them; otherwise they are Pascal VOC's, for want of others.
+        option: The option that the names come from, for the error.
+        given: Whether the user gave them; else they are Pascal VOC's.
 
     Raises:
-        AttnlabError: Objects are of classes that are not among the names; all that are found are listed.
+        AttnlabError: Objects have unknown classes; all classes found are listed.
     """
     annotations: list[VOCAnnotation] = []
     problems: dict[int, str] = {}
@@ -145,7 +145,7 @@ def read_items(
                 found = Counter(entry.name for annotation in annotations for entry in annotation.objects)
                 raise _unknown_class(entry.name, item.annotation, found, class_names, option, given)
     images = [
-        AnnotatedImage(
+        ImageAndBoxes(
             name=item.name,
             path=item.image,
             image_id=position,
@@ -162,13 +162,13 @@ def read_items(
 def _unknown_class(
     name: str, annotation: Path, found: Counter[str], class_names: Sequence[str], option: str, given: bool
 ) -> AttnlabError:
-    """The error for an object of a class that is not among the names."""
+    """The error for an object of an unknown class."""
     counts = listed([f"{key} ({count})" for key, count in found.most_common()], 30)
     if given:
-        hint = f"It is in '{annotation}'. Add it to {option}, or take the object out."
-        return unknown("class", name, class_names, f"{hint} The annotations hold: {counts}.")
+        hint = f"It is in '{annotation}'. Add it to {option}, or remove the object."
+        return unknown("class", name, class_names, f"{hint} The annotations contain: {counts}.")
     return AttnlabError(
         f"{option} is not set, so the classes would be Pascal VOC's {len(class_names)}, but the annotations "
-        f"hold others, e.g. '{name}' in '{annotation}'. They hold: {counts}. Name the classes with "
+        f"contain others, e.g. '{name}' in '{annotation}'. They contain: {counts}. Set the classes with "
         f"--{option} '[{','.join(sorted(found)[:30])}]'."
     )

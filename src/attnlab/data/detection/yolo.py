@@ -12,7 +12,7 @@ from lightning.pytorch.utilities import rank_zero_warn
 
 from attnlab.data.checks import MANY_FILES, look_at_all
 from attnlab.data.detection.base import DetectionDataModule
-from attnlab.data.detection.items import AnnotatedImage, DetectionItems
+from attnlab.data.detection.items import DetectionItems, ImageAndBoxes
 from attnlab.data.detection.yolo_labels import LabelFormat, YOLOLabels, look_up_labels
 from attnlab.data.detection.yolo_yaml import YOLOYaml, find_yaml, read_data_yaml
 from attnlab.data.names import check_names, differences, listed
@@ -22,20 +22,20 @@ _IMAGES, _LABELS = "images", "labels"
 
 
 class YOLODetectionDataModule(DetectionDataModule):
-    """Detection data in the format of YOLO, as Ultralytics, Roboflow, CVAT and others write it.
+    """Detection data in YOLO format, as written by Ultralytics, Roboflow, CVAT and others.
 
     A ``data.yaml`` has the ``names`` of the classes and, for each split, a folder of images, a text file that
-    lists them, or several of these. The labels of ``…/images/…/x.jpg`` are ``…/labels/…/x.txt``, or, where
-    there is no such folder, ``x.txt`` beside the image; an image without that file has no objects. Where
-    there is no ``test``, the test split is the validation split. Images are read as stored; one with objects
-    that its EXIF orientation turns is refused, since its boxes lie on the turned picture.
+    lists them, or several of these. The labels of ``…/images/…/x.jpg`` are ``…/labels/…/x.txt``, or, without
+    such a folder, ``x.txt`` beside the image; an image without that file has no objects. Without ``test``,
+    the test split is the validation split. Images are read as stored; annotated images with an EXIF rotation
+    are rejected, since their boxes refer to the rotated image.
 
     Args:
-        root: The folder that holds ``data.yaml``.
-        data_yaml: The file, absolute or below ``root``. None means ``data.yaml``, or the only YAML in
+        root: Folder that contains ``data.yaml``.
+        data_yaml: The file, absolute or relative to ``root``. None means ``data.yaml``, or the only YAML in
             ``root``.
-        class_names: Names of the classes 0, 1, …; None means the file's ``names``, which they may not differ
-            from. A checkpoint remembers them, so that predicting needs no data set.
+        class_names: Names of the classes 0, 1, …; None means the file's ``names``; if given, they must match
+            them. Checkpoints store them, so prediction needs no data set.
         **options: The other options of `DetectionDataModule`.
     """
 
@@ -48,39 +48,39 @@ class YOLODetectionDataModule(DetectionDataModule):
     ) -> None:
         super().__init__(root, **options)
         if class_names is not None:
-            # Case counts: the file's, which a checkpoint remembers, may differ in it alone.
+            # Case counts: the file's names, which checkpoints store, may differ in case only.
             check_names(class_names, "data.class_names", case=True)
         self.data_yaml = data_yaml
         self.names = None if class_names is None else list(class_names)
         self._said: set[str] = set()
 
     def remembered(self) -> dict[str, Any]:
-        """The names of the classes, so that a checkpoint is enough to name what is predicted."""
+        """The class names, so that a checkpoint suffices for prediction."""
         return {"class_names": self.class_names}
 
     def categories(self) -> dict[int, str]:
-        """The classes, numbered from 0, as the labels have them.
+        """The classes, numbered from 0 as in the labels.
 
         Raises:
-            AttnlabError: They are to be read from ``data.yaml``, and it is not there, or has none.
+            AttnlabError: They must be read from ``data.yaml``, which does not exist or has none.
         """
         names = self._yaml.names if self.names is None else self.names
         if names is None:
             raise AttnlabError(
-                f"'{self._yaml.path}' has no 'names' of classes. Add them there, or name the classes 0, 1, … "
-                "with --data.class_names."
+                f"'{self._yaml.path}' has no class 'names'. Add them there, or set the names of the classes "
+                "0, 1, … with --data.class_names."
             )
         return dict(enumerate(names))
 
     def items(self, split: str) -> DetectionItems:
-        """The images of a split, with what their labels say.
+        """The images of a split with their labels.
 
-        All labels are read, and the headers of all images; in a distributed run each process reads its
-        share. What cannot be used becomes one of the items' ``problems``.
+        Reads all labels and all images' headers; in a distributed run each process reads its share. Unusable
+        images become ``problems``.
 
         Raises:
-            AttnlabError: ``data.yaml`` is not there, or not what it should be; it has other names than
-                ``class_names``; a split's images are not there; or none of them has labels.
+            AttnlabError: ``data.yaml`` is missing or invalid; its names differ from ``class_names``; a
+                split's images are missing; or none of them has labels.
         """
         self._compare_names()
         images = self._yaml.images(split)
@@ -96,9 +96,9 @@ class YOLODetectionDataModule(DetectionDataModule):
         if not any(look.found for look in looks):
             tried = " and ".join(f"'{path}'" for path in find_label(images[0])[1])
             raise AttnlabError(
-                f"None of the {len(images)} '{split}' images has labels. Those of '{images[0]}', for "
-                f"instance, were looked for at {tried}. Labels lie in a folder 'labels' beside 'images', or "
-                "beside the images."
+                f"None of the {len(images)} '{split}' images has labels. For '{images[0]}', for example, "
+                f"looked at {tried}. Labels must be in a folder 'labels' beside 'images', or beside the "
+                "images."
             )
         self._say_what_is_passed_over(images, looks)
         return _items(images, looks)
@@ -108,7 +108,7 @@ class YOLODetectionDataModule(DetectionDataModule):
         return read_data_yaml(find_yaml(Path(self.root), self.data_yaml).absolute())
 
     def _compare_names(self) -> None:
-        """Refuse a file with other names than ``class_names``, or another number of them."""
+        """Reject a file whose names differ from ``class_names``."""
         file = self._yaml
         there, known = file.names, self.class_names
         number = file.content.get("nc")
@@ -120,33 +120,33 @@ class YOLODetectionDataModule(DetectionDataModule):
             return
         how = differences(known, there) or f"The order differs: {listed(there)}, and {listed(known)}."
         raise AttnlabError(
-            f"'{file.path}' has other names than data.class_names (or the checkpoint) says. {how} Leave "
-            "data.class_names out to take the file's."
+            f"The names in '{file.path}' differ from data.class_names (or the checkpoint). {how} Leave "
+            "data.class_names out to use the file's."
         )
 
     def _say_what_is_passed_over(self, images: Sequence[Path], looks: Sequence[YOLOLabels]) -> None:
         for what, counts in (
-            ("are the same as another of their image, and count once", [look.repeated for look in looks]),
+            ("repeat another line of their image and count once", [look.repeated for look in looks]),
             (
-                "have a confidence after the box, as predictions have: it is passed over",
+                "have a confidence after the box, which is ignored",
                 [look.confidences for look in looks],
             ),
         ):
             where = [image for image, count in zip(images, counts, strict=True) if count]
-            text = f"{sum(counts)} lines of labels {what}, in {len(where)} files"
-            # The images of the test split are often those of validation.
-            if where and (text := f"{text}, e.g. that of '{where[0]}'.") not in self._said:
+            text = f"{sum(counts)} label lines in {len(where)} files {what}"
+            # The test split is often the validation split.
+            if where and (text := f"{text}, e.g. for '{where[0]}'.") not in self._said:
                 self._said.add(text)
                 rank_zero_warn(text)
 
 
 def label_finder() -> Callable[[Path], tuple[Path | None, list[Path]]]:
-    """What finds an image's file of labels.
+    """Make a function that finds an image's label file.
 
     Returns:
-        A function of an image's path. It gives the file, or None if there is none, and the places that it
-        looked at: where the last folder ``images`` of the path is replaced by ``labels``; and, if there is no
-        such folder, beside the image. It may be called from many threads.
+        A function of an image's path. It returns the file, or None, and the places that it looked at: where
+        the last folder ``images`` of the path is replaced by ``labels``; and, if there is no such folder,
+        beside the image. It may be called from many threads.
     """
     folders: dict[Path, list[Path]] = {}
 
@@ -161,7 +161,7 @@ def label_finder() -> Callable[[Path], tuple[Path | None, list[Path]]]:
 
 
 def _label_folders(folder: Path) -> list[Path]:
-    """Where the labels of a folder's images may lie: in one folder if that is there, else in one of two."""
+    """Folders that may hold the labels of a folder's images: one if it exists, else two."""
     parts = folder.parts
     for k in reversed(range(len(parts))):
         if parts[k] == _IMAGES:
@@ -171,11 +171,11 @@ def _label_folders(folder: Path) -> list[Path]:
 
 
 def _items(images: Sequence[Path], looks: Sequence[YOLOLabels]) -> DetectionItems:
-    """The images and their objects, packed; images are named by their paths below the folder of all."""
+    """The images and objects, packed; images are named by their path below the common folder."""
     top = os.path.commonpath([image.parent for image in images])
     return DetectionItems.of(
         [
-            AnnotatedImage(
+            ImageAndBoxes(
                 name=image.relative_to(top).as_posix(),
                 path=image,
                 image_id=position,

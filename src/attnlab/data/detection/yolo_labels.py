@@ -1,4 +1,4 @@
-"""YOLO's text files of labels: a line an object, in shares of the picture's width and height."""
+"""YOLO's label files: one line per object, as fractions of the image's width and height."""
 
 from __future__ import annotations
 
@@ -12,20 +12,20 @@ from PIL import ExifTags, Image
 from attnlab.data.text_files import read_text
 from attnlab.errors import AttnlabError
 
-# Rounding, as Ultralytics bears it.
+# Tolerance for rounding, as in Ultralytics.
 _SLACK = 0.01
-# Shares that are merely wrong are seldom above; pixels seldom below.
+# Wrong fractions are rarely above this; pixels rarely below.
 _PIXELS = 2.0
 _BOX = 4
 
 
 @dataclass(frozen=True)
 class LabelFormat:
-    """What the lines of a data set's labels may hold.
+    """The format of a data set's label lines.
 
     Attributes:
         num_classes: Classes are 0 … num_classes - 1.
-        keypoint_numbers: How many numbers of keypoints stand after each box; 0 if there are none.
+        keypoint_numbers: How many keypoint numbers follow each box; 0 if none.
     """
 
     num_classes: int
@@ -34,15 +34,15 @@ class LabelFormat:
 
 @dataclass(frozen=True, eq=False)
 class YOLOLabels:
-    """What is known of an image and its labels.
+    """An image's size and labels.
 
     Attributes:
-        size: Height and width in pixels, as the file is stored.
+        size: Height and width in pixels, as stored.
         boxes: (N, 4) float64, x0, y0, x1, y1 in pixels, not clipped.
         labels: (N,) int64.
         problem: Why the image cannot be used, or None.
-        found: Whether there is a file of labels.
-        repeated: How many lines were left out, since they say the same as another.
+        found: Whether there is a label file.
+        repeated: How many repeated lines were dropped.
         confidences: How many lines have a confidence after the box.
     """
 
@@ -56,25 +56,24 @@ class YOLOLabels:
 
 
 def look_up_labels(image: Path, file: Path | None, expected: LabelFormat) -> YOLOLabels:
-    """Read an image's size and its labels; raises nothing.
+    """Read an image's size and labels; never raises.
 
-    A line is ``class x y width height``, with the middle of a box; or ``class x y x y x y …``, a polygon,
-    whose bounding box is taken. A confidence after a box, as in predictions, is passed over, and so are
-    keypoints. Lines that say the same count once.
+    A line is ``class x y width height``, with the centre of a box, or a polygon ``class x y x y x y …``,
+    whose bounding box is used. A confidence after a box and keypoints are ignored. Repeated lines count once.
 
     Args:
-        image: The image file, of which the header alone is read.
-        file: The file of labels; None, or an empty one, is that of an image without objects.
-        expected: What the lines may hold.
+        image: The image file; only its header is read.
+        file: The label file; None or an empty file means no objects.
+        expected: The format of the lines.
     """
     try:
         size, orientation = _header(image)
         rows, confidences = (np.empty((0, 5)), 0) if file is None else _read(file, expected)
         if len(rows) and orientation in range(2, 9):
             raise AttnlabError(
-                f"The image '{image}' is stored turned or mirrored, as its EXIF orientation, {orientation}, "
-                "says: YOLO's boxes lie on the upright picture, but images with boxes are read as stored. "
-                "Store it upright, without that entry, e.g. with 'mogrify -auto-orient'."
+                f"The image '{image}' has the EXIF orientation {orientation}: YOLO's boxes refer to the "
+                "upright image, but images with boxes are read as stored. Store it upright, without this "
+                "entry, e.g. with 'mogrify -auto-orient'."
             )
     except AttnlabError as error:
         nothing = np.empty((0, 4)), np.empty(0, np.int64)
@@ -93,21 +92,21 @@ def look_up_labels(image: Path, file: Path | None, expected: LabelFormat) -> YOL
 
 
 def _header(image: Path) -> tuple[tuple[int, int], int]:
-    """Height and width that an image's header names, and its EXIF orientation."""
+    """Height and width in an image's header, and its EXIF orientation."""
     try:
         with Image.open(image) as picture:
             return (picture.height, picture.width), picture.getexif().get(ExifTags.Base.Orientation, 1)
     except FileNotFoundError as error:
-        raise AttnlabError(f"The image '{image}' is not there.") from error
-    except Exception as error:  # Decoders raise whatever they like on damaged data.
+        raise AttnlabError(f"The image '{image}' does not exist.") from error
+    except Exception as error:  # Decoders raise errors of any kind on damaged data.
         raise AttnlabError(
-            f"Cannot read the size of the image '{image}': it is no picture of a known format, or damaged at "
-            "its start."
+            f"Cannot read the size of the image '{image}': it is not an image of a known format, or its "
+            "header is damaged."
         ) from error
 
 
 def _read(file: Path, expected: LabelFormat) -> tuple[np.ndarray, int]:
-    """The objects, (N, 5) float64: class, x0, y0, x1, y1 in shares; and how many lines have a confidence."""
+    """Objects (N, 5) float64: class, x0, y0, x1, y1 in fractions; and the number of lines with confidence."""
     rows: list[list[float]] = []
     confidences = 0
     for number, line in enumerate(read_text(file).splitlines(), start=1):
@@ -130,25 +129,25 @@ def _numbers(words: list[str]) -> list[float]:
         try:
             value = float(word)
         except ValueError:
-            raise ValueError(f"holds '{word}', which is no number.") from None
+            raise ValueError(f"contains '{word}', which is not a number.") from None
         if not math.isfinite(value):
-            raise ValueError(f"holds '{word}', which is no finite number.")
+            raise ValueError(f"contains '{word}', which is not finite.")
         values.append(value)
     return values
 
 
 def _label(value: float, num_classes: int) -> float:
     if not value.is_integer():
-        raise ValueError(f"begins with {value:g}, but a class is a whole number.")
+        raise ValueError(f"starts with {value:g}, but a class is an integer.")
     if not 0 <= value < num_classes:
         raise ValueError(
-            f"is of class {value:.0f}, but there are {num_classes} names: classes are 0 to {num_classes - 1}."
+            f"has the class {value:.0f}, but with {num_classes} names, classes are 0 to {num_classes - 1}."
         )
     return value
 
 
 def _corners(values: list[float], keypoint_numbers: int) -> list[float]:
-    """The box of what stands after the class, as x0, y0, x1, y1 in shares."""
+    """The box given after the class, as x0, y0, x1, y1 in fractions."""
     count = len(values)
     if keypoint_numbers and count == _BOX + keypoint_numbers:
         return _of_box(values[:_BOX])
@@ -159,7 +158,7 @@ def _corners(values: list[float], keypoint_numbers: int) -> list[float]:
         return [min(values[::2]), min(values[1::2]), max(values[::2]), max(values[1::2])]
     raise ValueError(
         f"has {count} numbers after the class; a box has 4 (5 with a confidence), a polygon an even number "
-        "from 6 on."
+        "of at least 6."
     )
 
 
@@ -175,8 +174,8 @@ def _refuse_beyond(values: list[float]) -> None:
         return
     what = "These look like pixels: divide x" if max(beyond) >= _PIXELS else "Divide x"
     raise ValueError(
-        f"holds {beyond[0]:g}, but places and sizes are shares of the picture, 0 to 1. {what} and width by "
-        "the picture's width, y and height by its height."
+        f"contains {beyond[0]:g}, but positions and sizes are fractions of the image, 0 to 1. {what} and "
+        "width by the image's width, y and height by its height."
     )
 
 

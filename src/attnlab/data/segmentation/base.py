@@ -1,4 +1,4 @@
-"""The base of segmentation data modules: from lists of files to batches."""
+"""Base of segmentation data modules."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from attnlab.data.sampling import run_seed
 from attnlab.data.segmentation.mask_values import Look, MaskCensus, look_at_pairs, sampled_values
 from attnlab.data.segmentation.sets import (
     EvalSet,
-    LabelledImage,
+    ImageAndMask,
     MaskReader,
     TrainSet,
     collate_padded,
@@ -32,39 +32,39 @@ from attnlab.errors import AttnlabError
 
 
 class SegmentationDataModule(DataModule):
-    """Base of segmentation data modules; a subclass says which files belong to a split.
+    """Base class of segmentation data modules; a subclass lists the files of a split.
 
-    Training images are augmented together with their masks. In evaluation the image alone is resized, and its
-    mask stays at the size it was made, so that predictions are scored at each image's own full size.
+    Training images are augmented together with their masks. In evaluation only the image is resized and its
+    mask stays as stored, so predictions are scored at full resolution.
 
     Args:
-        root: Where the data set lies.
-        class_names: Names of the classes 0, 1, …, the background's included.
-        batch_size: Training images a process and step.
-        eval_batch_size: Images a process and step in validation, test and prediction. Above 1, images of
-            different sizes are padded to the largest, and what a network with wide context (pooling over the
-            image, strip attention) sees of one image then depends on the others: keep 1 for such data.
-        train_transforms: Replaces the recipe of random scale, crop and flip: transforms (torchvision's v2 or
-            any module) applied in turn to a dict of ``image`` (tv_tensors.Image, uint8) and ``mask``
-            (tv_tensors.Mask). They must end with one size for all images. A uint8 image is normalised
-            afterwards on the device; one that they turn into floating point is taken as normalised.
-        crop_size: Side of the recipe's square crop, in pixels; None means 513.
-        scale: Smallest and largest factor of the recipe's random resizing; None means 0.5 and 2.
-        flip: Probability of the recipe's left-right flip, 0..1; None means 0.5.
-        eval_size: Length of the shorter side, in pixels, to which images are resized for the network in
-            validation, test and prediction. None leaves each at its own size.
-        eval_transforms: Replaces that resizing: transforms applied in turn to the image (tv_tensors.Image,
-            uint8) alone. They must keep the whole picture in view, or predictions will not lie on the mask.
-        check: How to look at every file before the first step: ``full`` (or ``true``) decodes all that it has
-            not found right before, compares masks with their images, and counts the values of all masks;
-            ``quick`` looks at each file's start and end; ``none`` (or ``false``) at no file. Without
-            ``full``, a few training masks are still looked at, for 0 and 255.
+        root: Folder of the data set.
+        class_names: Names of the classes 0, 1, …, including the background.
+        batch_size: Training images per process and step.
+        eval_batch_size: Images per process and step in validation, test and prediction. Above 1, images of
+            different sizes are padded to the largest, so a network with wide context (global pooling, strip
+            attention) gives results that depend on the batch: keep 1 for such data.
+        train_transforms: Replaces the default random scale, crop and flip: transforms (torchvision v2 or any
+            module) applied in turn to a dict of ``image`` (tv_tensors.Image, uint8) and ``mask``
+            (tv_tensors.Mask). All images must end up the same size. uint8 images are normalised afterwards on
+            the device; float images are assumed to be normalised.
+        crop_size: Side of the square training crop in pixels; None means 513.
+        scale: Smallest and largest factor of the random resizing; None means 0.5 and 2.
+        flip: Probability of a left-right flip, 0..1; None means 0.5.
+        eval_size: Shorter side in pixels to which images are resized for the network in validation, test and
+            prediction. None keeps each image's size.
+        eval_transforms: Replaces this resizing: transforms applied in turn to the image (tv_tensors.Image,
+            uint8). They must keep the whole image in view, or predictions will not match the mask.
+        check: How to check all files before the first step. ``full`` (or ``true``) decodes every file not yet
+            found intact, compares masks with their images, and counts the values of all masks. ``quick``
+            reads each file's start and end. ``none`` (or ``false``) checks nothing. Without ``full``, a few
+            training masks are still checked for binary 0 and 255.
         **options: The other options of `DataModule`.
 
     Attributes:
-        ignore_index: The mask value, 255, of pixels that count neither in losses nor in metrics.
-        palette: Pascal VOC's colours, RGB in 0..255, a class each.
-        crop_size: Side of the recipe's square crop, in pixels; None where transforms replace the recipe.
+        ignore_index: The mask value, 255, of pixels ignored in losses and metrics.
+        palette: Pascal VOC's colours, RGB in 0..255, one per class.
+        crop_size: Side of the square training crop in pixels; None with ``train_transforms``.
     """
 
     task = "segmentation"
@@ -94,8 +94,8 @@ class SegmentationDataModule(DataModule):
         check_names(class_names, "data.class_names")
         if eval_transforms is not None and eval_size is not None:
             raise AttnlabError(
-                "data.eval_size and data.eval_transforms are both set, but the latter replaces the former: "
-                "put torchvision.transforms.v2.Resize among the transforms instead."
+                "data.eval_size and data.eval_transforms are both set, but the latter replaces the former. "
+                "Add torchvision.transforms.v2.Resize to the transforms instead."
             )
         if eval_size is not None and eval_size < 1:
             raise AttnlabError(f"data.eval_size is {eval_size}; it must be at least 1 pixel.")
@@ -111,11 +111,11 @@ class SegmentationDataModule(DataModule):
             self.train_transforms = list(train_transforms)
         resize: list[nn.Module] = [] if eval_size is None else [v2.Resize(eval_size, antialias=True)]
         self.eval_transforms = resize if eval_transforms is None else list(eval_transforms)
-        self._looks: dict[LabelledImage, Look] = {}
+        self._looks: dict[ImageAndMask, Look] = {}
 
     @property
     def class_names(self) -> list[str]:
-        """Names of the classes 0, 1, …, the background's included."""
+        """Names of the classes 0, 1, …, including the background."""
         return self._class_names
 
     def _recipe(self, crop_size: int, scale: tuple[float, float] | None, flip: float) -> list[nn.Module]:
@@ -125,15 +125,15 @@ class SegmentationDataModule(DataModule):
         crop = RandomScaleCrop(crop_size, scale or self.default_scale, (red, green, blue), self.ignore_index)
         return [crop, v2.RandomHorizontalFlip(flip)]
 
-    def paths(self, items: list[LabelledImage]) -> Sequence[Path | str]:
+    def paths(self, items: list[ImageAndMask]) -> Sequence[Path | str]:
         """The image file of each item."""
         return [item.image for item in items]
 
-    def problems(self, split: str, items: list[LabelledImage]) -> dict[int, str]:
-        """What is wrong with images and masks, by position.
+    def problems(self, split: str, items: list[ImageAndMask]) -> dict[int, str]:
+        """Problems of images and masks, by position.
 
         Raises:
-            AttnlabError: They are masks of 0 and 255 alone.
+            AttnlabError: All masks hold only 0 and 255.
         """
         if self.check != "full":
             found = self.bad_files([item.mask for item in items])
@@ -142,12 +142,12 @@ class SegmentationDataModule(DataModule):
         looks = look_at_pairs(new, self.num_classes, self.ignore_index, self.read_mask, self.root)
         self._looks.update(zip(new, looks, strict=True))
         looks = [self._looks[item] for item in items]
-        # Before its files are complained of: of binary masks, some may be 255 all over.
+        # Before problems of files: some binary masks may be 255 everywhere.
         MaskCensus([look.values for look in looks], self.ignore_index).refuse_binary(split)
         return {position: look.problem for position, look in enumerate(looks) if look.problem}
 
     def make_dataset(self, split: str, items: list[Any]) -> Dataset[Any]:
-        """Training on items of at least two classes, evaluation, or prediction."""
+        """The data set for training (at least two classes), evaluation or prediction."""
         if split == "predict":
             return PredictSet(items, self.eval_transforms, with_original=True)
         if split == "train":
@@ -156,11 +156,11 @@ class SegmentationDataModule(DataModule):
         return EvalSet(items, self.eval_transforms, self.read_mask)
 
     def collate(self, split: str) -> Callable[[list[Any]], Any]:
-        """Stacks training samples, and pads those of evaluation."""
+        """Stack training samples; pad evaluation samples."""
         return collate_train if split == "train" else partial(collate_padded, ignore_index=self.ignore_index)
 
-    def _look_at_values(self, items: list[LabelledImage]) -> None:
-        """Say what is wrong with the training masks as a whole."""
+    def _look_at_values(self, items: list[ImageAndMask]) -> None:
+        """Check the training masks as a whole."""
         if self.check == "full":
             census = MaskCensus([self._looks[item].values for item in items], self.ignore_index)
             census.refuse_single_class(self.class_names)
@@ -168,14 +168,14 @@ class SegmentationDataModule(DataModule):
         else:
             sample = sampled_values([item.mask for item in items], self.read_mask)
             binary = MaskCensus(sample, self.ignore_index).binary()
-            texts = [f"Of the training masks {len(sample)} were looked at: {binary}"] if binary else []
+            texts = [f"Checked {len(sample)} of the training masks: {binary}"] if binary else []
         for text in texts:
             rank_zero_warn(text)
 
     def on_after_batch_transfer(self, batch: Any, dataloader_idx: int) -> Any:
         """Normalise the images and widen the masks to int64, on the device.
 
-        What pads an evaluation image is 0 afterwards, as a convolution's own padding is.
+        The padding of evaluation images becomes 0, like a convolution's padding.
         """
         batch["image"] = self.normalise(batch["image"])
         if "mask" in batch:

@@ -1,4 +1,4 @@
-"""Masks as other tools write them: of two values, of other numbers, or of colours."""
+"""Masks as other tools write them: binary, other numbers, or colours."""
 
 from __future__ import annotations
 
@@ -24,13 +24,13 @@ from attnlab.errors import AttnlabError
 Colour = tuple[int, int, int]
 
 IGNORED = 255
-"""What pixels of no class become."""
+"""The index for pixels without a class."""
 
 _INDICES = ("P", "L", "1")
 _LOSSY = ("JPEG", "MPO")
 _HINTS = {
     "index": "Add them to data.label_map or data.ignore, or correct the mask.",
-    "binary": "A binary mask holds 0 and 255 alone: one that was resized smoothly, or was a JPEG, does not.",
+    "binary": "A binary mask holds only 0 and 255: one that was interpolated or saved as JPEG does not.",
     "colours": "Add them to data.colours.",
 }
 
@@ -39,14 +39,13 @@ _HINTS = {
 class CodedMaskReader:
     """Reads masks whose pixels are numbers or colours that stand for classes.
 
-    It can be pickled, for loader processes, and its repr holds all that what it reads depends on.
+    It can be pickled for loader workers, and its repr covers everything its output depends on.
 
     Attributes:
-        stored: What the pixels are. ``"index"``: numbers, of a palette, grey or 16-bit grey picture.
-            ``"binary"``: black and white, however stored. ``"colours"``: colours, of a palette's, too.
-        classes: What stands for a class, and its index or 255, for "ignore". A colour is the number
-            0xRRGGBB.
-        unlisted: What to do about what stands for none: refuse the mask, or ignore the pixels.
+        stored: What the pixels are. ``"index"``: numbers, in a palette, grey or 16-bit grey image.
+            ``"binary"``: black and white, however stored. ``"colours"``: colours, also of a palette.
+        classes: Class index, or 255 for "ignore", by pixel code. A colour's code is 0xRRGGBB.
+        unlisted: What to do about other codes: reject the mask, or ignore the pixels.
     """
 
     stored: Literal["index", "binary", "colours"]
@@ -57,16 +56,16 @@ class CodedMaskReader:
         """Read a mask.
 
         Returns:
-            (H, W) uint8, class indices, and 255 for pixels that do not count.
+            (H, W) uint8, class indices, and 255 for ignored pixels.
 
         Raises:
-            AttnlabError: The file is missing, damaged, a JPEG, or of another kind; or it holds what stands
-                for no class.
+            AttnlabError: The file is missing, damaged, a JPEG, of another kind, or holds a code without a
+                class.
         """
         codes = self._codes(path)
         few = codes.dtype == np.uint8
         found = self._look_up(np.arange(256) if few else codes)
-        # As uint8, the -1 of what stands for nothing is 255.
+        # As uint8, the -1 of unknown codes is 255.
         labels = found.astype(np.uint8)
         if self.unlisted == "error":
             strange = (found < 0)[codes] if few else found < 0
@@ -80,7 +79,7 @@ class CodedMaskReader:
         return pairs[:, 0].astype(np.int32), pairs[:, 1].astype(np.int16)
 
     def _look_up(self, codes: np.ndarray) -> np.ndarray:
-        """The class of each code, -1 where it stands for none."""
+        """The class of each code, or -1."""
         known, classes = self._sorted
         places = np.searchsorted(known, codes.astype(np.int32, copy=False)).clip(max=len(known) - 1)
         return np.where(known[places] == codes, classes[places], np.int16(-1))
@@ -93,16 +92,16 @@ class CodedMaskReader:
         """The pixels as numbers: (H, W), uint8 or int32."""
         if picture.format in _LOSSY:
             raise AttnlabError(
-                f"The mask '{path}' is a JPEG, which changes the values of pixels: along outlines they stand "
-                "for other classes. Write masks as PNG."
+                f"The mask '{path}' is a JPEG, whose compression changes pixel values and thus classes. "
+                "Save masks as PNG."
             )
         of_many_bits = picture.mode == "I" or picture.mode.startswith("I;16")
         if self.stored == "index":
             if of_many_bits or picture.mode in _INDICES:
                 return np.array(picture).astype(np.int32 if of_many_bits else np.uint8, copy=False)
             raise AttnlabError(
-                f"The mask '{path}' stores colours (mode {picture.mode}), and none are known: name them with "
-                "data.colours; or, if it is of black and white, set --data.binary true."
+                f"The mask '{path}' stores colours (mode {picture.mode}), but none are defined. Set "
+                "data.colours or, for a black and white mask, --data.binary true."
             )
         if of_many_bits and self.stored == "binary":
             return np.array(picture).astype(np.int32)
@@ -118,7 +117,7 @@ class CodedMaskReader:
         if self.stored == "binary":
             other = (pixels != pixels[:, :, :1]).any(2)
             raise AttnlabError(
-                f"The mask '{path}' is not of black and white, as data.binary says: it holds "
+                f"The mask '{path}' is not black and white, although data.binary is set: it contains "
                 f"{_shown_colours(codes[other])}."
             )
         return codes
@@ -132,8 +131,8 @@ class CodedMaskReader:
         known = _ranges([code for code, label in self.classes if label != IGNORED or code == IGNORED])
         which = "" if self.stored == "colours" else f", but {known} are known"
         return AttnlabError(
-            f"The mask '{path}' holds {holds}, in {len(codes)} pixels, which stand for no class{which}. "
-            f"{_HINTS[self.stored]} With --data.unlisted ignore such pixels do not count."
+            f"The mask '{path}' has {holds} in {len(codes)} pixels, which belong to no class{which}. "
+            f"{_HINTS[self.stored]} Or ignore such pixels with --data.unlisted ignore."
         )
 
 
@@ -144,14 +143,14 @@ def colour_code(colour: Sequence[int]) -> int:
 
 
 def check_colours(colours: Mapping[str, Sequence[int]], where: str) -> dict[str, Colour]:
-    """Refuse what is no colour, and two names for one.
+    """Reject invalid colours, and two names for one.
 
     Args:
         colours: Colour by name.
         where: The option or the file.
 
     Raises:
-        AttnlabError: As said.
+        AttnlabError: A colour is invalid, or two are the same.
     """
     names: dict[Colour, str] = {}
     for name, colour in colours.items():
@@ -164,21 +163,19 @@ def check_colours(colours: Mapping[str, Sequence[int]], where: str) -> dict[str,
         other = names.setdefault((red, green, blue), name)
         if other != name:
             raise AttnlabError(
-                f"In {where}, '{other}' and '{name}' have the same colour, {list(colour)}: no mask tells "
-                "them apart. Leave one out."
+                f"In {where}, '{other}' and '{name}' have the same colour, {list(colour)}. Leave one out."
             )
     return {name: colour for colour, name in names.items()}
 
 
 def read_colours(path: Path) -> dict[str, Colour]:
-    """Read a table of colours: a line a class, with its name and its red, green and blue.
+    """Read a table of colours: one line per class, with its name and its red, green and blue.
 
-    Read are CamVid's ``label_colors.txt`` (``64 128 64<tab>Animal``), tables with commas and a first line of
-    titles (``name,r,g,b``), and CVAT's ``labelmap.txt`` (``name:r,g,b::``). Lines that begin with ``#`` are
-    passed over.
+    Reads CamVid's ``label_colors.txt`` (``64 128 64<tab>Animal``), comma-separated tables with a header
+    (``name,r,g,b``), and CVAT's ``labelmap.txt`` (``name:r,g,b::``). Lines starting with ``#`` are skipped.
 
     Raises:
-        AttnlabError: The file cannot be read, has no such line, or a line that is none.
+        AttnlabError: The file cannot be read, has no such line, or an invalid one.
     """
     found: dict[str, Colour] = {}
     for number, line in enumerate(read_text(path).splitlines(), start=1):
@@ -187,14 +184,14 @@ def read_colours(path: Path) -> dict[str, Colour]:
         match = next((match for form in _LINES if (match := form.fullmatch(line.strip()))), None)
         if match is None:
             if not found and not re.search(r"\d", line):
-                continue  # The titles of the columns.
+                continue  # The header.
             raise AttnlabError(
-                f"In the table of colours '{path}', line {number} is '{line.strip()}'; it must be a name and "
-                "its red, green and blue, such as 'road,128,64,128'."
+                f"In the table of colours '{path}', line {number} is '{line.strip()}'; it must be a name "
+                "and its red, green and blue, such as 'road,128,64,128'."
             )
         name = next(csv.reader([match["name"]]), [""])[0].strip()
         if name in found:
-            raise AttnlabError(f"The table of colours '{path}' names '{name}' twice, again in line {number}.")
+            raise AttnlabError(f"The table of colours '{path}' has '{name}' twice, again in line {number}.")
         found[name] = (int(match["r"]), int(match["g"]), int(match["b"]))
     if not found:
         raise AttnlabError(f"The table of colours '{path}' has no line with a name and a colour.")
@@ -214,7 +211,7 @@ def _shown_colours(codes: np.ndarray) -> str:
 
 
 def _ranges(values: Sequence[int]) -> str:
-    """Numbers in words, such as ``0..20 and 255``."""
+    """Numbers as text, such as ``0..20 and 255``."""
     parts: list[list[int]] = []
     for value in sorted(values):
         if parts and value == parts[-1][1] + 1:

@@ -1,4 +1,4 @@
-"""Images and masks of one's own, in folders called anything, with masks of numbers or colours."""
+"""Images and masks in any folders, with masks of numbers or colours."""
 
 from __future__ import annotations
 
@@ -19,51 +19,47 @@ from attnlab.data.segmentation.coded_masks import (
     read_colours,
 )
 from attnlab.data.segmentation.paired_folders import SPLIT, pairs_in, split_folder, validated_on
-from attnlab.data.segmentation.sets import LabelledImage
+from attnlab.data.segmentation.sets import ImageAndMask
 from attnlab.errors import AttnlabError, unknown
 
 _LARGEST = 65535
 
 
 class MaskFolderDataModule(SegmentationDataModule):
-    """Segmentation data of images and masks in two trees of folders, whatever these are called.
+    """Segmentation data with images and masks in two folder trees of any name.
 
-    An image and its mask have the same path below their folders but for the suffixes. Masks are palette or
-    grey pictures (8 or 16 bit) whose values are class indices and 255, for "ignore", unless ``binary``,
-    ``label_map`` or ``colours`` says otherwise. Images are read as stored, whatever their EXIF orientation
-    says, as for all data with masks.
+    An image and its mask have the same relative path except for the suffix. Masks are palette or grey images
+    (8 or 16 bits) of class indices, with 255 for "ignore", unless ``binary``, ``label_map`` or ``colours`` is
+    set. Images are read as stored; their EXIF orientation is ignored, as for all data with masks.
 
     Args:
-        root: The folder that all others are below.
-        class_names: Names of the classes 0, 1, …, the background's included. None means the names that
-            ``colours`` has.
-        images: The folder of the images, and of the folders with images below it; ``{split}`` in it stands
-            for a split's folder.
-        masks: The folder of the masks, likewise.
-        image_suffix: How the names of images end, such as ``_leftImg8bit.png``; without a picture's extension
-            at the end, any will do.
-        mask_suffix: How the names of masks end, such as ``_gtFine_labelTrainIds.png``.
-        train_folder: What ``{split}`` is in training.
-        val_folder: What ``{split}`` is in validation; ``valid``, ``validation``, ``dev`` and ``eval`` are
+        root: Folder that all other paths are relative to.
+        class_names: Names of the classes 0, 1, …, including the background. None means the names in
+            ``colours``.
+        images: Folder of the images, searched recursively; ``{split}`` in it stands for the split's folder.
+        masks: Folder of the masks, likewise.
+        image_suffix: End of the images' names, such as ``_leftImg8bit.png``; without a file extension, any
+            image format matches.
+        mask_suffix: End of the masks' names, such as ``_gtFine_labelTrainIds.png``.
+        train_folder: Value of ``{split}`` for training.
+        val_folder: Value of ``{split}`` for validation; ``valid``, ``validation``, ``dev`` and ``eval`` are
             found, too.
-        test_folder: What ``{split}`` is in the test; None means the validation split.
-        val_share: Share of the training images, between 0 and 1, that are validated on instead: for data that
-            has no folder of the validation split. Which they are depends on their names and ``val_seed``
-            alone.
-        val_seed: Chooses which images these are.
+        test_folder: Value of ``{split}`` for the test; None means the validation split.
+        val_share: Share of the training images, between 0 and 1, to use for validation instead, if there is
+            no validation folder. The choice depends only on the names and ``val_seed``.
+        val_seed: Seed of this choice.
         binary: Masks are black and white: 0 is class 0, 255 is class 1.
-        label_map: Class index, or 255 for "ignore", by the value that masks hold.
-        ignore: Values of masks that do not count, besides 255.
-        colours: Masks are coloured. The red, green and blue of each class by its name, or in the order of
-            ``class_names``; or a file with them, absolute or below ``root``: CamVid's ``label_colors.txt``,
-            a ``class_dict.csv`` or CVAT's ``labelmap.txt``. Colours of names that are not among
-            ``class_names`` do not count.
-        unlisted: What to do about values and colours of masks that stand for nothing: ``error``, or
-            ``ignore`` such pixels.
+        label_map: Class index, or 255 for "ignore", by mask value.
+        ignore: Mask values to ignore, besides 255.
+        colours: For coloured masks: the red, green and blue of each class by name, or in the order of
+            ``class_names``; or a file with them, absolute or relative to ``root``: CamVid's
+            ``label_colors.txt``, a ``class_dict.csv`` or CVAT's ``labelmap.txt``. Colours of names not in
+            ``class_names`` are ignored.
+        unlisted: What to do about unknown mask values and colours: ``error``, or ``ignore`` such pixels.
         **options: The other options of `SegmentationDataModule`.
 
     Attributes:
-        palette: The classes' own colours, where masks are coloured, else Pascal VOC's.
+        palette: The classes' colours for coloured masks, else Pascal VOC's.
     """
 
     def __init__(
@@ -89,25 +85,26 @@ class MaskFolderDataModule(SegmentationDataModule):
         table = None if colours is None else _table(colours, class_names, root)
         if class_names is None:
             if table is None:
-                raise AttnlabError("data.class_names must name the classes 0, 1, …, the background included.")
+                raise AttnlabError(
+                    "data.class_names must name the classes 0, 1, …, including the background."
+                )
             class_names = list(table)
         super().__init__(root, class_names, **options)
         if (SPLIT in images) != (SPLIT in masks):
             raise AttnlabError(
                 f"data.images is '{images}' and data.masks is '{masks}': '{SPLIT}', which stands for the "
-                "split's folder, must be in both, or in neither."
+                "split's folder, must be in both or in neither."
             )
         if SPLIT not in images and test_folder is not None:
             raise AttnlabError(
-                f"data.test_folder is '{test_folder}', but there is no '{SPLIT}' in data.images for it to "
-                "stand for."
+                f"data.test_folder is '{test_folder}', but data.images has no '{SPLIT}' to replace."
             )
         if val_share is not None and not 0 < val_share < 1:
             raise AttnlabError(f"data.val_share is {val_share}; it must be between 0 and 1.")
         if mask_suffix.lower().endswith((".jpg", ".jpeg")):
             raise AttnlabError(
-                f"data.mask_suffix is '{mask_suffix}', but JPEG changes the values of pixels: along outlines "
-                "they stand for other classes. Write masks as PNG."
+                f"data.mask_suffix is '{mask_suffix}', but JPEG compression changes pixel values and thus "
+                "classes. Save masks as PNG."
             )
         self.images = images
         self.masks = masks
@@ -123,18 +120,18 @@ class MaskFolderDataModule(SegmentationDataModule):
         self.read_mask = _reader(self.class_names, binary, label_map, ignore, table, unlisted)
 
     def remembered(self) -> dict[str, Any]:
-        """The classes and colours that a file named, so that a checkpoint is enough to name predictions."""
+        """The classes and colours read from a file, so that a checkpoint suffices for prediction."""
         if self._table_to_keep is None:
             return {}
         colours = {name: list(colour) for name, colour in self._table_to_keep.items()}
         return {"class_names": self.class_names, "colours": colours}
 
-    def items(self, split: str) -> list[LabelledImage]:
-        """The images and masks of a split, in order of name.
+    def items(self, split: str) -> list[ImageAndMask]:
+        """The images and masks of a split, sorted by name.
 
         Raises:
-            AttnlabError: A folder is not there or has no image, none of the images has a mask, masks have no
-                images and ``on_bad_image`` is ``"error"``, or it is not known what is validated on.
+            AttnlabError: A folder is missing or has no images, no image has a mask, masks have no images and
+                ``on_bad_image`` is ``"error"``, or there is no validation data.
         """
         if split == "test" and self.folders["test"] is None:
             split = "val"
@@ -143,38 +140,41 @@ class MaskFolderDataModule(SegmentationDataModule):
         val = split_folder(Path(self.root), self.images, "val", self.folders["val"] or "")
         if SPLIT in self.images and val is not None:
             raise AttnlabError(
-                f"data.val_share is {self.val_share}, but '{val}' is there to validate on: leave one out."
+                f"data.val_share is {self.val_share}, but there is also the validation folder '{val}': "
+                "leave one out."
             )
         if self.val_share is None:
             raise AttnlabError(
-                f"There is no '{SPLIT}' in data.images ('{self.images}'), so it is not known what is "
-                "validated on: set --data.val_share, e.g. to 0.2; or put the split's folder into the pattern."
+                f"There is no '{SPLIT}' in data.images ('{self.images}'), so there is no validation data. "
+                f"Set --data.val_share, e.g. 0.2, or add '{SPLIT}' to the pattern."
             )
         items = self._pairs("train")
         if len(items) < 2:
-            raise AttnlabError(f"There is one image in '{self.root}': it cannot be parted by data.val_share.")
+            raise AttnlabError(
+                f"There is only one image in '{self.root}', which data.val_share cannot split."
+            )
         chosen = validated_on([item.name for item in items], self.val_share, self.val_seed)
         return [item for item in items if (item.name in chosen) == (split == "val")]
 
-    def problems(self, split: str, items: list[LabelledImage]) -> dict[int, str]:
-        """What is wrong with images and masks, by position; that a mask is missing, whatever ``check`` says.
+    def problems(self, split: str, items: list[ImageAndMask]) -> dict[int, str]:
+        """Problems of images and masks, by position; missing masks whatever ``check`` says.
 
         Raises:
-            AttnlabError: They are masks of 0 and 255 alone, and ``binary`` is not set.
+            AttnlabError: All masks hold only 0 and 255, and ``binary`` is not set.
         """
         try:
             found = super().problems(split, items)
         except AttnlabError as error:
             if not self._indices:
                 raise
-            raise AttnlabError(f"{error} Or, if they are such, set --data.binary true.") from error
+            raise AttnlabError(f"{error} Or set --data.binary true if they are binary.") from error
         return found | {
-            position: f"The image '{item.image}' has no mask: '{item.mask}' is not there."
+            position: f"The image '{item.image}' has no mask: '{item.mask}' does not exist."
             for position, item in enumerate(items)
             if not item.mask.is_file()
         }
 
-    def _pairs(self, split: str) -> list[LabelledImage]:
+    def _pairs(self, split: str) -> list[ImageAndMask]:
         images, masks = self._folder("images", split), self._folder("masks", split)
         items, surplus = pairs_in(images, masks, self.image_suffix, self.mask_suffix)
         if surplus:
@@ -182,26 +182,25 @@ class MaskFolderDataModule(SegmentationDataModule):
             text = f"{len(surplus)} masks in '{masks}' have no image in '{images}', e.g. {some}."
             if self.on_bad_image == "error":
                 raise AttnlabError(
-                    f"{text} Add the images, take the masks away, or leave them out with --data.on_bad_image "
-                    "skip."
+                    f"{text} Add the images, remove the masks, or skip them with --data.on_bad_image skip."
                 )
             if text not in self._complained:
                 self._complained.add(text)
-                rank_zero_warn(f"{text} They are left out.")
+                rank_zero_warn(f"{text} They are skipped.")
         return items
 
     def _folder(self, kind: str, split: str) -> Path:
-        """The folder of a split's ``images`` or ``masks``, which must be there."""
+        """The folder of a split's ``images`` or ``masks``, which must exist."""
         root, name = Path(self.root), self.folders[split] or ""
         pattern = self.images if kind == "images" else self.masks
         if folder := split_folder(root, pattern, split, name):
             return folder
         usual = root / pattern.replace(SPLIT, name)
         above = next((place for place in usual.parents if place.is_dir()), Path())
-        share = ", or have a share of the training images validated on with --data.val_share, e.g. 0.2"
+        share = ", or use a share of the training images with --data.val_share, e.g. 0.2"
         raise AttnlabError(
-            f"There is no folder '{usual}' with the {kind} of the '{split}' split. In '{above}' there are: "
-            f"{listed(names_in(above), 12) or 'none'}. Set --data.root, --data.{kind} or "
+            f"There is no folder '{usual}' with the {kind} of the '{split}' split. '{above}' contains: "
+            f"{listed(names_in(above), 12) or 'nothing'}. Set --data.root, --data.{kind} or "
             f"--data.{split}_folder{share if (kind, split) == ('images', 'val') else ''}."
         )
 
@@ -209,7 +208,7 @@ class MaskFolderDataModule(SegmentationDataModule):
 def _table(
     colours: dict[str, list[int]] | list[list[int]] | str, class_names: list[str] | None, root: str
 ) -> dict[str, Colour]:
-    """Colour by name, of all that are known."""
+    """All known colours, by name."""
     if isinstance(colours, str):
         table = read_colours(Path(root) / colours)
     elif isinstance(colours, dict):
@@ -217,8 +216,8 @@ def _table(
     elif class_names is None or len(class_names) != len(colours):
         number = 0 if class_names is None else len(class_names)
         raise AttnlabError(
-            f"data.colours is a list of {len(colours)} colours, and data.class_names has {number} names: "
-            "each class needs one. Or give the colours by name."
+            f"data.colours lists {len(colours)} colours, but data.class_names has {number} names. Give one "
+            "colour per class, or the colours by name."
         )
     else:
         table = check_colours(dict(zip(class_names, colours, strict=True)), "data.colours")
@@ -238,23 +237,23 @@ def _reader(
     table: dict[str, Colour] | None,
     unlisted: Literal["error", "ignore"],
 ) -> CodedMaskReader:
-    """What reads masks as the options say.
+    """The mask reader for the options.
 
     Raises:
-        AttnlabError: Options contradict each other, or name a class that is not there.
+        AttnlabError: Options contradict each other, or name an unknown class.
     """
     said = {"binary": binary, "label_map": label_map is not None, "colours": table is not None}
     both = [f"data.{name}" for name, given in said.items() if given]
     if len(both) > 1:
-        raise AttnlabError(f"{' and '.join(both)} are set, but masks are of one kind: leave one out.")
+        raise AttnlabError(f"{' and '.join(both)} are both set, but masks have only one kind: leave one out.")
     if unlisted not in ("error", "ignore"):
         raise AttnlabError(f"data.unlisted is '{unlisted}'; it must be error or ignore.")
     number = len(class_names)
     if table is not None:
         if ignore:
             raise AttnlabError(
-                "data.ignore has values, but masks are coloured: colours that data.class_names leaves out do "
-                "not count."
+                "data.ignore lists values, but masks are coloured: leave colours to ignore out of "
+                "data.class_names instead."
             )
         labels = {name: label for label, name in enumerate(class_names)}
         codes = tuple((colour_code(colour), labels.get(name, IGNORED)) for name, colour in table.items())
@@ -262,15 +261,15 @@ def _reader(
     if binary:
         if number != 2:
             raise AttnlabError(
-                f"data.binary is set, and data.class_names has {number} names: black and white are two "
-                "classes, the background's name first."
+                f"data.binary is set, but data.class_names has {number} names: a binary mask has two "
+                "classes, background first."
             )
         classes = {0: 0, 255: 1, _LARGEST: 1}
     elif label_map is not None:
         for value, label in label_map.items():
             if not (0 <= label < number or label == IGNORED):
                 raise AttnlabError(
-                    f"data.label_map makes {value} the class {label}; with {number} classes it may be 0 to "
+                    f"data.label_map maps {value} to class {label}; with {number} classes it must be 0 to "
                     f"{number - 1}, or {IGNORED} (ignore)."
                 )
         classes = {IGNORED: IGNORED, **label_map}
@@ -278,6 +277,8 @@ def _reader(
         classes = {**{label: label for label in range(number)}, IGNORED: IGNORED}
     for value in ignore or ():
         if (binary or label_map is not None) and classes.get(value, IGNORED) != IGNORED:
-            raise AttnlabError(f"data.ignore has {value}, which stands for the class {classes[value]}.")
+            raise AttnlabError(
+                f"data.ignore contains {value}, which is also mapped to class {classes[value]}."
+            )
         classes[value] = IGNORED
     return CodedMaskReader("binary" if binary else "index", tuple(sorted(classes.items())), unlisted)

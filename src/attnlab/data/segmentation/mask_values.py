@@ -1,4 +1,4 @@
-"""What masks hold: each beside its image, decoded in full, and those of a split taken together."""
+"""Checks the contents of masks, one by one and of a whole split."""
 
 from __future__ import annotations
 
@@ -13,21 +13,21 @@ from attnlab.data.check_memory import CheckMemory
 from attnlab.data.checks import look_at_all
 from attnlab.data.images import FILE_HINT, read_image, read_mask
 from attnlab.data.names import absent_classes, listed
-from attnlab.data.segmentation.sets import LabelledImage, MaskReader
+from attnlab.data.segmentation.sets import ImageAndMask, MaskReader
 from attnlab.errors import AttnlabError
 
 Values = Mapping[int, int]
 """Number of pixels by mask value."""
 
-# Share of ignored pixels, and of masks of 0 and 255 alone, from which on a training set is spoken of.
+# Shares of ignored pixels, and of masks with only 0 and 255, from which a warning is given.
 _MUCH, _MANY = 0.5, 0.1
 
 
 class Look(NamedTuple):
-    """What was found out about an image and its mask.
+    """The result of checking an image and its mask.
 
     Attributes:
-        problem: What is wrong with them, or None.
+        problem: The problem, or None.
         values: Number of pixels by mask value.
     """
 
@@ -36,12 +36,12 @@ class Look(NamedTuple):
 
 
 def look_at_pairs(
-    items: Sequence[LabelledImage], num_classes: int, ignore_index: int, reader: MaskReader, root: str | Path
+    items: Sequence[ImageAndMask], num_classes: int, ignore_index: int, reader: MaskReader, root: str | Path
 ) -> list[Look]:
     """Decode every image and mask, compare their sizes, and count the masks' values.
 
-    In a distributed run each process looks at its share and all learn of all that is found. What was found
-    whole is remembered (`CheckMemory`) by the data set's folder.
+    In a distributed run each process checks its share, and all get all results. Intact pairs are remembered
+    (`CheckMemory`) under the data set's folder.
     """
 
     def look(position: int) -> Look:
@@ -58,22 +58,22 @@ def look_at_pairs(
         return list(look_at_all(len(items), look).values())
 
 
-def _counted(item: LabelledImage, reader: MaskReader) -> str:
-    """The mask's values with their number of pixels, as `CheckMemory` keeps them: ``0:112 15:8``.
+def _counted(item: ImageAndMask, reader: MaskReader) -> str:
+    """The mask's values with their number of pixels, as stored by `CheckMemory`: ``0:112 15:8``.
 
     Raises:
-        AttnlabError: One of the two cannot be read, or their sizes differ.
+        AttnlabError: A file cannot be read, or the sizes differ.
     """
     size = read_image(item.image, exif=False).shape[-2:]
     mask = reader(item.mask)
     if mask.shape == size:
         return " ".join(f"{value}:{count}" for value, count in values_of(mask).items())
     by = [f"{width} x {height}" for height, width in (mask.shape, size)]
-    text = f"The mask '{item.mask}' is {by[0]}, its image '{item.image}' is {by[1]} pixels."
+    text = f"The mask '{item.mask}' is {by[0]} pixels, but its image '{item.image}' is {by[1]}."
     if read_image(item.image).shape[-2:] == mask.shape:
         text += (
-            " They agree once the image is turned as its EXIF orientation says, which is not done for "
-            "images with masks: store it upright, without that entry."
+            " They would match with the image's EXIF orientation applied, which is ignored for images with "
+            "masks: store it upright, without this entry."
         )
     raise AttnlabError(text)
 
@@ -82,22 +82,22 @@ def _wrong_values(mask: Path, values: Values, num_classes: int, ignore_index: in
     strange = [value for value in values if value >= num_classes and value != ignore_index]
     if strange:
         return (
-            f"The mask '{mask}' holds the values {listed([str(value) for value in strange])}; with "
-            f"{num_classes} classes it may hold 0..{num_classes - 1} and {ignore_index} (ignore)."
+            f"The mask '{mask}' has the values {listed([str(value) for value in strange])}; with "
+            f"{num_classes} classes only 0..{num_classes - 1} and {ignore_index} (ignore) are allowed."
         )
     if set(values) == {ignore_index}:
-        return f"The mask '{mask}' holds {ignore_index} (ignore) alone: nothing to learn or score."
+        return f"The mask '{mask}' holds only {ignore_index} (ignore): there is nothing to learn or score."
     return None
 
 
 def values_of(mask: torch.Tensor) -> Values:
-    """Number of pixels by value, of a mask (H, W) uint8."""
+    """Number of pixels by value of a mask (H, W) uint8."""
     counts = torch.bincount(mask.flatten(), minlength=256)
     return {value: int(counts[value]) for value in counts.nonzero().flatten().tolist()}
 
 
 def sampled_values(masks: Sequence[Path], reader: MaskReader = read_mask, most: int = 16) -> list[Values]:
-    """The values of a few masks, evenly spread over all; those that cannot be read are passed over."""
+    """The values of a few masks, evenly spread; unreadable ones are skipped."""
     found = []
     for mask in masks[:: max(1, len(masks) // most)]:
         try:
@@ -108,11 +108,11 @@ def sampled_values(masks: Sequence[Path], reader: MaskReader = read_mask, most: 
 
 
 class MaskCensus:
-    """What masks hold, taken together: the mistakes that no mask shows by itself.
+    """Finds mistakes in a set of masks that no single mask shows.
 
     Args:
         masks: The values of each mask.
-        ignore_index: The value of pixels that do not count.
+        ignore_index: The value of ignored pixels.
     """
 
     def __init__(self, masks: Sequence[Values], ignore_index: int) -> None:
@@ -124,52 +124,51 @@ class MaskCensus:
         self._ignored = self.total[ignore_index] / max(1, self.total.total())
 
     def binary(self) -> str | None:
-        """What to say of masks of nothing but 0 and the ignored value, as most labelling tools write them.
+        """The message about masks with only 0 and the ignored value, as most labelling tools write them.
 
         Returns:
-            The sentence, or None if there is another value, or no ignored one.
+            The message, or None if there is another value, or no ignored pixel.
         """
         ignored = self.ignore_index
         if set(self.total) != {0, ignored}:
             return None
         return (
-            f"they hold nothing but 0 and {ignored}, and {ignored} is no class: it means 'ignore', so that "
-            f"{self._ignored:.1%} of their pixels count neither in training nor in scores. They look like "
-            f"binary masks of 0 and {ignored}: store 1 instead of {ignored}."
+            f"they hold only 0 and {ignored}, but {ignored} means 'ignore', so {self._ignored:.1%} of their "
+            "pixels would count neither in training nor in scores. They look like binary masks: store 1 "
+            f"instead of {ignored}."
         )
 
     def refuse_binary(self, split: str) -> None:
-        """Refuse masks of a split that are binary: one class is all that they can show.
+        """Reject binary masks of a split: they would have a single class.
 
         Raises:
-            AttnlabError: They are such.
+            AttnlabError: They are binary.
         """
         binary = self.binary()
         if binary is not None:
-            way_out = " If that is meant, turn the check off with --data.check none." * (split != "train")
+            way_out = " If this is intended, turn the check off with --data.check none." * (split != "train")
             number = len(self.masks)
             raise AttnlabError(f"The {number} '{split}' masks cannot be right: {binary}{way_out}")
 
     def refuse_single_class(self, class_names: Sequence[str]) -> None:
-        """Refuse training masks of one class: the network that always says it is perfect.
+        """Reject training masks of a single class, which a constant prediction would fit.
 
-        That is an error and no warning, since nothing that comes of such a run means anything.
+        An error rather than a warning, since the results of such a run would be meaningless.
 
         Raises:
-            AttnlabError: The masks are such.
+            AttnlabError: The masks have a single class.
         """
         classes = sorted(set(self.total) - {self.ignore_index})
         if len(classes) == 1:
             ignored = f" ({self.ignore_index}, 'ignore', in {self._ignored:.1%})" * (self._ignored > 0)
             raise AttnlabError(
-                f"Nothing can be learnt from the {len(self.masks)} 'train' masks: all of their pixels"
-                f"{ignored} are of the class {classes[0]}, {class_names[classes[0]]}, so a network that "
-                "always says so is perfect. Masks hold the index of a class in each pixel, 0, 1, …: look at "
-                "how they were written, and at the list of the training images."
+                f"Nothing can be learnt from the {len(self.masks)} 'train' masks: all their pixels{ignored} "
+                f"belong to class {classes[0]} ({class_names[classes[0]]}). Masks must hold class indices "
+                "0, 1, …: check how they were written, and the list of training images."
             )
 
     def warnings(self, class_names: Sequence[str]) -> list[str]:
-        """What a user should know of valid training masks before the first step."""
+        """Warnings about valid training masks."""
         texts = []
         absent = [name for label, name in enumerate(class_names) if label not in self.total]
         if absent:
@@ -177,10 +176,10 @@ class MaskCensus:
         ignored, number = self.ignore_index, len(self.masks)
         binary = sum(set(values) == {0, ignored} for values in self.masks)
         if self._ignored > _MUCH or binary > _MANY * number:
-            some = f", and {binary} of {number} masks hold nothing but 0 and {ignored}" if binary else ""
+            some = f", and {binary} of {number} masks hold only 0 and {ignored}" if binary else ""
             texts.append(
                 f"{self._ignored:.1%} of the training masks' pixels are {ignored}{some}: this value means "
-                f"'ignore', and counts neither in training nor in scores. If {ignored} stands for an object "
-                "there, store its class instead."
+                f"'ignore' and counts neither in training nor in scores. If {ignored} marks an object, "
+                "store its class index instead."
             )
         return texts

@@ -1,4 +1,4 @@
-"""Data sets of images with index masks, and how their samples become batches."""
+"""Data sets of images with index masks, and their batches."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ from attnlab.data.sets import SampleSet, marks, seen, stacked
 from attnlab.errors import AttnlabError
 
 MaskReader = Callable[[Path], Tensor]
-"""Reads a mask's file as class indices, (H, W) uint8; must be picklable, for loader processes."""
+"""Reads a mask file as class indices, (H, W) uint8; must be picklable for loader workers."""
 
 
-class LabelledImage(NamedTuple):
+class ImageAndMask(NamedTuple):
     """An image and its mask.
 
     Attributes:
-        name: What reports call the two by.
+        name: Their name in messages.
         image: The image file.
         mask: The mask's file.
     """
@@ -35,16 +35,16 @@ class LabelledImage(NamedTuple):
 
 
 class EvalSet(SampleSet):
-    """Images as the network is to see them, and their masks at the size they were made.
+    """Images for evaluation, and their masks as stored.
 
     Args:
         items: The files.
-        transforms: Applied in turn to the image (tv_tensors.Image) alone.
+        transforms: Applied in turn to the image (tv_tensors.Image).
         reader: Reads the masks.
     """
 
     def __init__(
-        self, items: Sequence[LabelledImage], transforms: Sequence[nn.Module], reader: MaskReader = read_mask
+        self, items: Sequence[ImageAndMask], transforms: Sequence[nn.Module], reader: MaskReader = read_mask
     ) -> None:
         self.items = items
         self.transforms = transforms
@@ -71,17 +71,17 @@ class TrainSet(EvalSet):
         items: The files.
         transforms: Applied in turn to a dict of ``image`` (tv_tensors.Image) and ``mask`` (tv_tensors.Mask).
         reader: Reads the masks.
-        seed: The run's seed. A sample's random numbers depend on it, the epoch and the index alone.
+        seed: The run's seed. A sample's random numbers depend only on it, the epoch and the index.
     """
 
     def __init__(
-        self, items: Sequence[LabelledImage], transforms: Sequence[nn.Module], reader: MaskReader, seed: int
+        self, items: Sequence[ImageAndMask], transforms: Sequence[nn.Module], reader: MaskReader, seed: int
     ) -> None:
         super().__init__(items, transforms, reader)
         self.seed = seed
 
     def pair(self, key: SampleKey, image: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
-        """Image and mask after the transforms, with the random numbers of the key."""
+        """Image and mask after the transforms, with the key's random numbers."""
         both: Any = {"image": tv_tensors.Image(image), "mask": tv_tensors.Mask(mask)}
         with seeded(self.seed, key.epoch, key.index):
             for transform in self.transforms:
@@ -93,16 +93,16 @@ def collate_train(samples: list[dict[str, Any]]) -> dict[str, Any]:
     """Stack equal-sized samples.
 
     Returns:
-        ``image`` (B, 3, H, W) and ``mask`` (B, H, W) as the transforms left them, and the batch's `marks`.
+        ``image`` (B, 3, H, W) and ``mask`` (B, H, W) after the transforms, and the batch's `marks`.
 
     Raises:
-        AttnlabError: The training transforms yield images of different sizes, or masks of another size.
+        AttnlabError: The training transforms yield images or masks of different sizes.
     """
     shapes = {tuple(sample[key].shape[-2:]) for sample in samples for key in ("image", "mask")}
     if len(shapes) > 1:
         raise AttnlabError(
-            f"data.train_transforms yields images and masks of sizes {sorted(shapes)} in one batch. "
-            "End the list with a transform that brings both to one size, e.g. "
+            f"data.train_transforms yields images and masks of sizes {sorted(shapes)} in one batch. End "
+            "them with a transform that gives all the same size, e.g. "
             "attnlab.data.transforms.RandomScaleCrop."
         )
     return {
@@ -113,13 +113,13 @@ def collate_train(samples: list[dict[str, Any]]) -> dict[str, Any]:
 
 
 def collate_padded(samples: list[dict[str, Any]], ignore_index: int) -> dict[str, Any]:
-    """Pad images and masks to the largest in the batch, at the right and the bottom.
+    """Pad images and masks at the right and bottom to the largest in the batch.
 
     Returns:
-        ``image`` (B, 3, H, W) and ``size`` int64 (B, 2), height and width of what is no padding in it; the
-        batch's `marks`; with masks ``mask`` (B, Hm, Wm), padded with ``ignore_index``, and its ``mask_size``;
-        for prediction ``original``, a list of (3, h, w) uint8 RGB images as decoded, and ``original_size``
-        int64 (B, 2).
+        ``image`` (B, 3, H, W) and ``size`` int64 (B, 2), its height and width without padding; the batch's
+        `marks`; with masks ``mask`` (B, Hm, Wm), padded with ``ignore_index``, and its ``mask_size``; for
+        prediction ``original``, a list of (3, h, w) uint8 RGB images as decoded, and ``original_size`` int64
+        (B, 2).
     """
     image, size = _pad([sample["image"] for sample in samples], 0)
     batch = {"image": image, "size": size, **marks(samples)}
@@ -132,7 +132,7 @@ def collate_padded(samples: list[dict[str, Any]], ignore_index: int) -> dict[str
 
 
 def _pad(tensors: list[Tensor], value: int) -> tuple[Tensor, Tensor]:
-    """Stack (…, h, w) tensors into (B, …, H, W); also their heights and widths, int64 (B, 2)."""
+    """Pad and stack (…, h, w) tensors to (B, …, H, W); also their sizes (h, w), int64 (B, 2)."""
     sizes = torch.tensor([tuple(tensor.shape[-2:]) for tensor in tensors])
     height, width = sizes.amax(0).tolist()
     batch = tensors[0].new_full((len(tensors), *tensors[0].shape[:-2], height, width), value)

@@ -1,4 +1,4 @@
-"""The embedded data sets: scenes of forms, drawn once."""
+"""The built-in data sets: synthetic scenes, drawn once."""
 
 from attnlab.data.shapes.base import ShapesDataModule
 from attnlab.data.shapes.classification import ShapesClassificationDataModule

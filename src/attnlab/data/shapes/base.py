@@ -1,4 +1,4 @@
-"""What the embedded data sets share: scenes that are drawn once, and then read as any data set is."""
+"""Base of the built-in data sets: scenes are drawn once, then read like any data set."""
 
 from __future__ import annotations
 
@@ -15,33 +15,31 @@ from attnlab.errors import AttnlabError, unknown
 
 
 class ShapesDataModule(DataModule):
-    """Base of drawn data sets: no download, seconds to make, and small enough for a CPU.
+    """Base class of the synthetic data sets: no download, made in seconds, small enough for a CPU.
 
-    Scenes hold textured forms on textured, cluttered ground. Colour and texture do not depend on the class: a
-    network has to learn the outline. Each choice of options is written once into a folder of its own below
-    ``root``, and nothing there is ever overwritten. The test split is the validation split.
-
-    A subclass inherits from the module that reads what is written, too; where ``crop_size`` and
-    ``mosaic_size`` are None they mean ``image_size``.
+    Scenes show textured shapes on a textured, cluttered background. Colour and texture do not depend on the
+    class, so a network must learn the outline. Each set of options is written once into its own folder in
+    ``root``; nothing is overwritten. The test split is the validation split. A subclass also inherits from
+    the module that reads the files; ``crop_size`` and ``mosaic_size`` default to ``image_size``.
 
     Args:
-        root: Folder that holds the drawn data sets.
-        seed: Seed of the scenes; it does not depend on the run's seed, so all runs see the same data.
+        root: Folder for the drawn data sets.
+        seed: Seed of the scenes, independent of the run's seed, so all runs use the same data.
         num_train: Number of training scenes.
         num_val: Number of validation scenes.
         image_size: Side of the square scenes, in pixels.
-        forms: The classes, names out of disc, ring, triangle, square, star and cross. None means disc, ring,
+        forms: The classes, from disc, ring, triangle, square, star and cross. None means disc, ring,
             triangle, star, cross.
-        max_objects: Most objects in a scene; the fewest are 2 (1 where this is 1).
-        clutter: Density of blobs and strokes of no class on the ground, 0 (none) to 1.
-        object_size: Smallest and largest diameter of an object, as a share of the side.
-        batch_size: Training images a process and step.
-        eval_batch_size: Images a process and step in evaluation. Scenes are of one size, so none is padded.
-        **options: The other options of the module that reads what is written.
+        max_objects: Maximum number of objects per scene; the minimum is 2 (1 if this is 1).
+        clutter: Density of background blobs and strokes without class, 0 (none) to 1.
+        object_size: Smallest and largest diameter of an object, relative to the side.
+        batch_size: Training images per process and step.
+        eval_batch_size: Images per process and step in evaluation. Scenes have one size, so none is padded.
+        **options: The other options of the module that reads the files.
     """
 
     own_data: ClassVar[str]
-    """What reads data of one's own, to be named where the root holds such."""
+    """The module to suggest if the root contains the user's own data."""
 
     default_crop_size: int
     default_mosaic_size: int
@@ -66,16 +64,16 @@ class ShapesDataModule(DataModule):
         self.scene_options = SceneOptions(image_size, chosen, max_objects, clutter, sizes)
         self.counts = {"train": num_train, "val": num_val}
         self.seed = seed
-        # Refused before the base is built, which would speak of a crop of such a size.
+        # Checked before the base class, whose message would be about the crop.
         self.refuse_undrawable()
         self.default_crop_size = self.default_mosaic_size = image_size
         super().__init__(root=root, batch_size=batch_size, eval_batch_size=eval_batch_size, **options)
 
     def refuse_undrawable(self) -> None:
-        """Refuse options that no scene can be drawn with.
+        """Reject options that no scene can be drawn with.
 
         Raises:
-            AttnlabError: For an unknown form, or a number out of its range.
+            AttnlabError: A form is unknown, or a number out of range.
         """
         options, counts, seed = self.scene_options, self.counts, self.seed
         forms = options.forms
@@ -84,7 +82,7 @@ class ShapesDataModule(DataModule):
                 raise unknown("form", name, FORMS)
         low, high = options.object_size
         rules = {
-            "forms must name at least one form, none twice": 0 < len(set(forms)) == len(forms),
+            "forms must name at least one form, each once": 0 < len(set(forms)) == len(forms),
             "max_objects must be within 1..254": 1 <= options.max_objects < BORDER,
             "clutter must be within 0..1": 0 <= options.clutter <= 1,
             "object_size must be (smallest, largest) with 0 < smallest <= largest <= 1": 0 < low <= high <= 1,
@@ -97,7 +95,7 @@ class ShapesDataModule(DataModule):
                 raise AttnlabError(f"data.{rule}; got {options}, {counts}, seed {seed}.")
 
     def stamp(self) -> dict[str, Any]:
-        """All that the files depend on."""
+        """Everything the files depend on."""
         options = asdict(self.scene_options)
         return {"version": SCENES_VERSION, "seed": self.seed, "scenes": self.counts, "options": options}
 
@@ -107,19 +105,19 @@ class ShapesDataModule(DataModule):
 
     @property
     def drawn(self) -> Path:
-        """Where these options' scenes lie, or will."""
+        """Folder of these options' scenes, drawn or not."""
         return stamped_folder(self.root, self.stamp())
 
     def fetch(self) -> None:
-        """Draw and write the scenes, unless they are there.
+        """Draw and write the scenes, unless they exist.
 
         Raises:
-            AttnlabError: The root holds files of one's own, or cannot be written to.
+            AttnlabError: The root contains the user's files, or cannot be written to.
         """
         write_once(self.root, self.stamp(), self.write, self.own_data)
 
     def found(self) -> Path:
-        """Where these options' scenes lie.
+        """Folder of these options' scenes.
 
         Raises:
             AttnlabError: They are not drawn yet.

@@ -1,4 +1,4 @@
-"""The embedded data set for classification: scenes of one form each, in ImageNet's layout."""
+"""The built-in classification data set: scenes of one shape each, in ImageNet's layout."""
 
 from __future__ import annotations
 
@@ -13,30 +13,29 @@ from attnlab.errors import AttnlabError
 
 
 class ShapesClassificationDataModule(ShapesDataModule, ImageFolderDataModule):
-    """Classification of drawn forms: no download, seconds to make, and small enough for a CPU.
+    """Synthetic data for classification: no download, made in seconds, small enough for a CPU.
 
-    Each scene holds one textured form, its class, on textured, cluttered ground. The classes are equally
-    frequent, to within one image.
+    Each scene shows one textured shape, its class, on a textured, cluttered background. Class frequencies
+    differ by at most one image.
 
     Args:
-        root: Folder that holds the drawn data sets.
+        root: Folder for the drawn data sets.
         num_train: Number of training scenes.
         num_val: Number of validation scenes.
         image_size: Side of the square scenes, in pixels.
-        forms: The classes, names out of disc, ring, triangle, square, star and cross. None means all six.
-            Their indices are in order of name.
-        object_size: Smallest and largest diameter of the form, as a share of the side.
-        batch_size: Training images a process and step.
-        eval_batch_size: Images a process and step in evaluation.
-        **options: The other options of `ShapesDataModule` and of `ImageFolderDataModule`. Where ``crop_size``
-            and ``scale`` are None they mean ``image_size``, and 0.5 and 1; ``eval_resize`` auto means
-            ``crop_size``.
+        forms: The classes, from disc, ring, triangle, square, star and cross, indexed in order of name. None
+            means all six.
+        object_size: Smallest and largest diameter of the shape, relative to the side.
+        batch_size: Training images per process and step.
+        eval_batch_size: Images per process and step in evaluation.
+        **options: The other options of `ShapesDataModule` and of `ImageFolderDataModule`. ``crop_size``
+            defaults to ``image_size``, ``scale`` to 0.5 and 1; ``eval_resize`` auto means ``crop_size``.
     """
 
     default_scale = (0.5, 1.0)
-    # Nothing of a scene is cut off; pictures of one's own to predict on are brought to its size.
+    # Scenes are not cropped; the user's images for prediction are resized to their size.
     eval_enlargement = 1.0
-    own_data = "--data ImageFolderDataModule (a folder a class)"
+    own_data = "--data ImageFolderDataModule (one folder per class)"
 
     def __init__(
         self,
@@ -68,7 +67,7 @@ class ShapesClassificationDataModule(ShapesDataModule, ImageFolderDataModule):
         )
 
     def refuse_undrawable(self) -> None:
-        """Refuse options that no scene can be drawn with, and fewer scenes than forms."""
+        """Reject options that no scene can be drawn with, and fewer scenes than forms."""
         super().refuse_undrawable()
         least = len(self.scene_options.forms)
         if min(self.counts.values()) < least:

@@ -1,4 +1,4 @@
-"""The embedded data set for detection: the scenes of segmentation, with the boxes of their objects."""
+"""The built-in detection data set: the segmentation scenes with boxes."""
 
 from __future__ import annotations
 
@@ -10,16 +10,16 @@ from attnlab.data.vocfolder import VOCFolder
 
 
 class ShapesDetectionDataModule(ShapesDataModule, DetectionDataModule):
-    """Detection of drawn forms: no download, seconds to make, and small enough for a CPU.
+    """Synthetic data for detection: no download, made in seconds, small enough for a CPU.
 
-    The scenes are those of `ShapesSegmentationDataModule`, and with the same options the same files. A box is
-    the visible extent of its object. Objects of which less than 35%, or fewer than 24 pixels, can be seen are
-    marked as difficult: they are not trained on, and scores pass over them. The options are those of
-    `ShapesDataModule` and of `DetectionDataModule`.
+    The scenes, and with the same options the files, are those of `ShapesSegmentationDataModule`. A box is the
+    visible extent of its object. Objects with less than 35% or fewer than 24 pixels visible are marked as
+    difficult: they are not trained on, and metrics ignore them. The options are those of `ShapesDataModule`
+    and of `DetectionDataModule`.
     """
 
     own_data = (
-        "--data COCODetectionDataModule (a json of boxes a split) or VOCDetectionDataModule (an XML an image)"
+        "--data COCODetectionDataModule (a JSON per split) or VOCDetectionDataModule (an XML per image)"
     )
 
     def categories(self) -> dict[int, str]:

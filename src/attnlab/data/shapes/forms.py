@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 FloatMap = NDArray[np.floating[Any]]
-"""One value a pixel, (H, W), or colours, (3,) or (H, W, 3). Float32 in practice, for speed."""
+"""One value per pixel, (H, W), or colours, (3,) or (H, W, 3). Float32 in practice, for speed."""
 
 Form = Callable[[FloatMap, FloatMap], FloatMap]
 

@@ -1,4 +1,4 @@
-"""The folder that drawn data sets are written into: attnlab's own, or empty; never one of the user's."""
+"""The folder for drawn data sets: attnlab's own or empty, never the user's."""
 
 from __future__ import annotations
 
@@ -16,32 +16,32 @@ from attnlab.data.names import listed
 from attnlab.errors import AttnlabError
 
 MARKER = ".attnlab-shapes"
-"""The file by which a root is known again as attnlab's."""
+"""The file that marks a root as attnlab's."""
 
 STAMP = "scenes.json"
-"""The file in a drawn data set that spells out what it was drawn from."""
+"""The file in a drawn data set that records its options."""
 
-_MARKER_TEXT = "attnlab draws data sets into this folder. They are drawn anew if they are removed.\n"
-# What stands in folders that people call empty: notes about them, and what a file system keeps for itself.
+_MARKER_TEXT = "attnlab draws data sets into this folder. They are redrawn if removed.\n"
+# Files that may be in an empty folder: notes, and file-system metadata.
 _NO_CONTENT = re.compile(r"\..*|readme(\.\w+)?|lost\+found|desktop\.ini|thumbs\.db", re.IGNORECASE)
 
 
 def stamped_folder(root: str, stamp: dict[str, Any]) -> Path:
-    """The folder below ``root`` for a drawn data set: named by a hash of all that its content depends on."""
+    """The folder in ``root`` for a drawn data set, named by a hash of everything it depends on."""
     return Path(root) / _hash(stamp)
 
 
 def write_once(root: str, stamp: dict[str, Any], write: Callable[[Path], None], own_data: str) -> None:
-    """Make a drawn data set in its `stamped_folder`, unless it is there.
+    """Make a drawn data set in its `stamped_folder`, unless it exists.
 
     Args:
-        root: Folder that holds the drawn data sets.
-        stamp: What its content depends on; written into it as ``scenes.json``.
+        root: Folder for the drawn data sets.
+        stamp: Everything its content depends on; saved in it as ``scenes.json``.
         write: Writes the data set into an empty folder.
-        own_data: What reads data of one's own, to be named where the root holds such.
+        own_data: The module to suggest if the root contains the user's own data.
 
     Raises:
-        AttnlabError: The root holds files of the user's, or cannot be written to.
+        AttnlabError: The root contains the user's files, or cannot be written to.
     """
     is_new = _refuse_foreign(root, own_data)
     folder = stamped_folder(root, stamp)
@@ -49,7 +49,7 @@ def write_once(root: str, stamp: dict[str, Any], write: Callable[[Path], None], 
         return
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
-        # Written beside its place and renamed at the end: what is in its place is complete.
+        # Written elsewhere and renamed at the end, so that it is always complete.
         temporary = Path(tempfile.mkdtemp(prefix=".drawing-", dir=folder.parent))
         try:
             write(temporary)
@@ -62,22 +62,21 @@ def write_once(root: str, stamp: dict[str, Any], write: Callable[[Path], None], 
         if is_new and not marker.exists():
             marker.write_text(_MARKER_TEXT, encoding="utf-8")
     except OSError as error:
-        if not folder.is_dir():  # Otherwise another run was quicker, with the same scenes.
+        if not folder.is_dir():  # Otherwise another run was faster, with the same scenes.
             raise AttnlabError(
-                f"Cannot write the drawn scenes into '{root}': {error.strerror or error}. Name another "
+                f"Cannot write the drawn scenes into '{root}': {error.strerror or error}. Choose another "
                 "folder with --data.root."
             ) from error
 
 
 def _refuse_foreign(root: str, own_data: str) -> bool:
-    """Refuse a root of the user's own, of files and no drawn data; tell whether it has no content at all."""
-    advice = f"Pictures of your own are read by {own_data}. For drawn ones, leave data.root out, or name"
+    """Reject a root with the user's files; returns whether it is empty."""
+    advice = f"To use your own images: {own_data}. For the drawn data set, leave data.root out, or set it to"
     folder = Path(root)
     existing = next((path for path in (folder, *folder.absolute().parents) if os.path.lexists(path)), folder)
     if not existing.is_dir() and os.path.lexists(existing):
         raise AttnlabError(
-            f"data.root is '{root}', but '{existing}' is a file: scenes are drawn into a folder. "
-            f"{advice} a new folder."
+            f"data.root is '{root}', but '{existing}' is a file, not a folder. {advice} a new folder."
         )
     try:
         there = sorted(os.listdir(folder)) if existing == folder else []  # noqa: PTH208 (names alone)
@@ -86,8 +85,8 @@ def _refuse_foreign(root: str, own_data: str) -> bool:
     content = [name for name in there if not _NO_CONTENT.fullmatch(name)]
     if content and MARKER not in there and not any(_is_drawn(folder / name) for name in content):
         raise AttnlabError(
-            f"data.root is '{root}', which holds {listed(content, 5)} and was not made by attnlab: nothing "
-            f"is drawn into a folder of your own. {advice} a new folder."
+            f"data.root is '{root}', which contains {listed(content, 5)} and was not made by attnlab, so "
+            f"nothing is drawn into it. {advice} a new folder."
         )
     return not content
 
@@ -97,7 +96,7 @@ def _hash(stamp: dict[str, Any]) -> str:
 
 
 def _is_drawn(folder: Path) -> bool:
-    """Whether a folder is a drawn data set: its name is the hash of what the stamp in it says."""
+    """Whether a folder is a drawn data set: its name is the hash of its stamp."""
     try:
         return _hash(json.loads((folder / STAMP).read_bytes())) == folder.name
     except (OSError, ValueError):

@@ -1,10 +1,10 @@
-"""Scenes drawn from a seed: textured forms on textured ground, with everything that is known about them.
+"""Scenes drawn from a seed: textured shapes on a textured background, with full annotations.
 
 A `Scene` is a picture, its index mask and its objects with boxes and visibility, of no file format. Writers
 turn scenes into data sets: `attnlab.data.shapes.segmentation` into Pascal VOC's layout.
 
-Colour and texture are drawn independently of an object's form, and the ground is made of the same ones, so
-only the outline tells what an object is. The ground carries clutter: smooth blobs and strokes of no class.
+Colour and texture are independent of an object's form and shared with the background, so only the outline
+tells the class. The background has clutter: smooth blobs and strokes without class.
 """
 
 from __future__ import annotations
@@ -18,23 +18,23 @@ from numpy.typing import NDArray
 from attnlab.data.shapes.forms import FORMS, FloatMap, form_area
 
 SCENES_VERSION = 1
-"""Raised whenever the same options and seed would draw other scenes than before."""
+"""Version; increased whenever the same options and seed draw other scenes."""
 
 BORDER = 255
-"""The mask value of the band along outlines, where no class is asked for, as in Pascal VOC."""
+"""The mask value of the ignored band along outlines, as in Pascal VOC."""
 
 
 @dataclass(frozen=True)
 class SceneOptions:
-    """What scenes look like.
+    """Options of the scenes.
 
     Attributes:
-        size: Side of the square picture in pixels.
+        size: Side of the square image in pixels.
         forms: Names out of `FORMS`; class k of the mask is ``forms[k - 1]``, 0 is the ground.
         max_objects: Objects in a scene: from 2 (1 where this is 1) to this number.
-        clutter: Density of classless blobs and strokes on the ground, 0 (none) to 1.
-        object_size: Smallest and largest diameter of an object as a share of the side. Four of five objects
-            are in the upper half of this range.
+        clutter: Density of background blobs and strokes without class, 0 (none) to 1.
+        object_size: Smallest and largest diameter of an object relative to the side. Four of five objects are
+            in the upper half of this range.
     """
 
     size: int = 128
@@ -53,9 +53,9 @@ class SceneObject:
         name: The form's name.
         box: Visible extent in pixels as (x0, y0, x1, y1); x1 and y1 are the first pixels outside.
         area: Number of visible pixels, border included.
-        truncated: The object is cut off by the edge of the picture.
+        truncated: The object is cut off by the edge of the image.
         occluded: Another object hides part of it.
-        difficult: Too little is visible to ask for it: less than 35% of it, or fewer than 24 pixels.
+        difficult: Too little is visible: less than 35%, or fewer than 24 pixels.
     """
 
     label: int
@@ -69,13 +69,13 @@ class SceneObject:
 
 @dataclass(frozen=True)
 class Scene:
-    """A picture and what is known about it.
+    """An image and its annotations.
 
     Attributes:
         image: (H, W, 3) uint8, RGB.
         mask: (H, W) uint8, class indices, with `BORDER` along the objects' outlines.
         instances: (H, W) uint8, 0 for the ground, k for the pixels of ``objects[k - 1]``, without border.
-        objects: The objects of which something is visible, from back to front.
+        objects: The visible objects, from back to front.
     """
 
     image: NDArray[np.uint8]
@@ -110,7 +110,7 @@ def draw_scene(options: SceneOptions, seed: int, *stream: int) -> Scene:
 
 
 class _Painter:
-    """Paints one scene from back to front, and keeps the book of what is where."""
+    """Paints one scene from back to front, tracking its objects."""
 
     def __init__(self, options: SceneOptions, rng: np.random.Generator) -> None:
         self.options, self.rng, self.size = options, rng, options.size

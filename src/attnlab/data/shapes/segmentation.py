@@ -1,28 +1,28 @@
-"""The embedded data set for segmentation."""
+"""The built-in segmentation data set."""
 
 from __future__ import annotations
 
 from typing import Any
 
 from attnlab.data.segmentation.base import SegmentationDataModule
-from attnlab.data.segmentation.sets import LabelledImage
-from attnlab.data.segmentation.voc import labelled_images
+from attnlab.data.segmentation.sets import ImageAndMask
+from attnlab.data.segmentation.voc import images_and_masks
 from attnlab.data.shapes.base import ShapesDataModule
 from attnlab.data.shapes.scenes import SceneOptions
 from attnlab.data.vocfolder import VOCFolder
 
 
 class ShapesSegmentationDataModule(ShapesDataModule, SegmentationDataModule):
-    """Segmentation of drawn forms: no download, seconds to make, and small enough for a CPU.
+    """Synthetic data for segmentation: no download, made in seconds, small enough for a CPU.
 
-    Scenes hold a few textured forms, partly hidden and cut off, on textured ground.
+    Scenes show a few textured shapes, partly occluded and truncated, on a textured background.
 
     Args:
-        root: Folder that holds the drawn data sets.
-        forms: The classes after the background, names out of disc, ring, triangle, square, star and cross.
-            None means disc, ring, triangle, star, cross.
-        **options: The other options of `ShapesDataModule` and of `SegmentationDataModule`. Where
-            ``crop_size`` and ``scale`` are None they mean ``image_size``, and 0.75 and 1.5.
+        root: Folder for the drawn data sets.
+        forms: The classes after the background, from disc, ring, triangle, square, star and cross. None means
+            disc, ring, triangle, star, cross.
+        **options: The other options of `ShapesDataModule` and of `SegmentationDataModule`. ``crop_size``
+            defaults to ``image_size``, ``scale`` to 0.75 and 1.5.
     """
 
     default_scale = (0.75, 1.5)
@@ -32,6 +32,6 @@ class ShapesSegmentationDataModule(ShapesDataModule, SegmentationDataModule):
         names = ["background", *(SceneOptions.forms if forms is None else forms)]
         super().__init__(root, forms=forms, class_names=names, **options)
 
-    def items(self, split: str) -> list[LabelledImage]:
+    def items(self, split: str) -> list[ImageAndMask]:
         """The scenes of a split, once they are drawn; see `found`."""
-        return labelled_images(VOCFolder(self.found()), "val" if split == "test" else split)
+        return images_and_masks(VOCFolder(self.found()), "val" if split == "test" else split)

@@ -16,7 +16,7 @@ from attnlab.data.shapes.scenes import Scene, SceneOptions, draw_scene
 from attnlab.data.vocfolder import colour_map
 
 SPLIT_STREAMS = {"train": 0, "val": 1}
-"""Stands first in a scene's stream, so that one split's scenes do not depend on the other's number."""
+"""First number of a scene's stream, so that one split's scenes do not depend on the other's size."""
 
 
 def write_voc(folder: Path, options: SceneOptions, seed: int, counts: dict[str, int]) -> None:

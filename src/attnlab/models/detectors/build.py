@@ -21,13 +21,13 @@ from attnlab.models.detectors.yolof import YOLOFRecipe
 from attnlab.models.detectors.yolox import YOLOX, YOLOX_SIZES
 from attnlab.models.published import library_classifier_weights
 
-# The same network at another size, or with other thresholds, is the same network.
+# Options that do not make it another network: sizes and thresholds.
 FREE_OPTIONS = frozenset(
     {"size", "train_sizes", "place", "fill", "interpolation", "min_size", "max_size", "l1_last"}
     | {"score_threshold", "nms_threshold", "max_detections", "centre_radius"}
     | {"trainable_layers", "proposals_trained"}
 )
-# What takes the number of classes and, by keyword, the options.
+# Constructors that take the number of classes and, by keyword, the options.
 _BUILDERS: dict[str, Callable[..., Recipe | YOLOX]] = {
     "faster_rcnn": FasterRCNN,
     "retinanet": RetinaNet,
@@ -47,7 +47,7 @@ def detector_options(network: str) -> list[Option]:
     """The options of a detector, with their types and defaults.
 
     Raises:
-        AttnlabError: For an unknown name.
+        AttnlabError: Unknown name.
     """
     builder = _find(network)
     hints = get_type_hints(getattr(builder, "func", builder).__init__)
@@ -62,14 +62,14 @@ def build_detector(
 
     Args:
         network: A name of `list_detectors`, e.g. ``retinanet``.
-        num_classes: Number of classes K, without a background.
+        num_classes: Number of classes K, without background.
         network_options: Further arguments of the detector, e.g. ``{"backbone": "resnet18"}``.
 
     Returns:
-        The detector, whose backbone weights of a classification network are for.
+        The detector; its backbone takes weights of a classification network.
 
     Raises:
-        AttnlabError: For an unknown name or option, a value that the option does not take, or no classes.
+        AttnlabError: Unknown name or option, invalid value, or no classes.
     """
     builder, options = _find(network), detector_options(network)
     if num_classes < 1:
@@ -103,16 +103,16 @@ def _yolox(network: YOLOX) -> BuiltNetwork:
 
 
 def _imagenet_weights(network: str, options: Mapping[str, Any]) -> dict[str, Tensor]:
-    """ImageNet weights, torchvision's, of the network that a detector's backbone is part of."""
-    instead = "--model.weights FILE with weights of the detector or its backbone, or --model.weights none."
+    """ImageNet weights, from torchvision, for a detector's backbone."""
+    instead = "--model.weights FILE with weights for the detector or its backbone, or --model.weights none."
     if "backbone" not in options:
         raise AttnlabError(
-            f"Nobody publishes ImageNet weights of {network}'s backbone. Pass {instead} {YOLOX_FILES}"
+            f"There are no published ImageNet weights for {network}'s backbone. Use {instead} {YOLOX_FILES}"
         )
     if options.get("reduced_tail"):
         raise AttnlabError(
-            f"The ImageNet weights of {options['backbone']} are for the whole network. Set reduced_tail of "
-            f"{network} to false, or pass {instead}"
+            f"The ImageNet weights of {options['backbone']} fit only the full network. Set reduced_tail of "
+            f"{network} to false, or use {instead}"
         )
     return library_classifier_weights(f"torchvision/{options['backbone']}")
 

@@ -1,20 +1,20 @@
-"""CSPDarknet and PAFPN, the trunk and the neck of YOLOX, and the layers that they and its head are made of.
+"""CSPDarknet and PAFPN, the backbone and the neck of YOLOX, and their layers.
 
 Zheng Ge, Songtao Liu, Feng Wang, Zeming Li, Jian Sun: YOLOX: Exceeding YOLO Series in 2021,
 https://arxiv.org/abs/2107.08430, section 2.2, after YOLOv5's; cross-stage partial layers:
 https://arxiv.org/abs/1911.11929; path aggregation: https://arxiv.org/abs/1803.01534.
 
-Normalisation has eps 1e-3 and momentum 0.03, the activation is SiLU. The trunk has five stages; C3, C4 and
-C5, of stride 8, 16 and 32, have 256, 512 and 1024 channels times the width. The neck is a feature pyramid
-downwards and a path upwards again:
+Normalisation has eps 1e-3 and momentum 0.03, the activation is SiLU. The backbone has five stages; C3, C4 and
+C5, of stride 8, 16 and 32, have 256, 512 and 1024 channels times the width. The neck is a top-down feature
+pyramid followed by a bottom-up path:
 
     P5 = lateral5(C5)            p4 = [up(P5), C4]    P4 = lateral4(top_down(p4))
                                  p3 = [up(P4), C3]    P3 = outputs.p3(p3)
     n4 = [down3(P3), P4]         N4 = outputs.n4(n4)
     n5 = [down4(N4), P5]         N5 = outputs.n5(n5)
 
-The maps in brackets are concatenations. They are modules (``merge``), and so are the places where the trunk's
-maps come in (``inputs``), so that attention can be attached there.
+The maps in brackets are concatenations. They are modules (``merge``), as are the neck's inputs (``inputs``),
+so that attention can be attached there.
 """
 
 from __future__ import annotations
@@ -57,7 +57,7 @@ def conv3x3(in_channels: int, out_channels: int, stride: int = 1, depthwise: boo
 
 
 class Focus(nn.Module):
-    """The stem: each 2x2 square of pixels becomes a position of four times the channels, then a 3x3 layer."""
+    """The stem: space-to-depth of 2x2 pixels (four times the channels), then a 3x3 layer."""
 
     def __init__(self, in_channels: int, out_channels: int) -> None:
         super().__init__()
@@ -65,7 +65,7 @@ class Focus(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(B,3,H,W), H and W even -> (B,C,H/2,W/2)."""
-        # Top left, bottom left, top right, bottom right: the order that published weights have.
+        # Top left, bottom left, top right, bottom right: the order in published weights.
         corners = [x[..., row::2, column::2] for column in (0, 1) for row in (0, 1)]
         return self.conv(torch.cat(corners, dim=1))
 
@@ -86,7 +86,7 @@ class Bottleneck(nn.Module):
 
 
 class CSPLayer(nn.Module):
-    """Half of the channels through ``depth`` bottlenecks, half past them, then both through a 1x1 layer."""
+    """Half of the channels pass ``depth`` bottlenecks, half bypass them, then both pass a 1x1 layer."""
 
     def __init__(
         self, in_channels: int, out_channels: int, depth: int, shortcut: bool, depthwise: bool
@@ -104,7 +104,7 @@ class CSPLayer(nn.Module):
 
 
 class SpatialPyramidPooling(nn.Module):
-    """The map beside its maxima over 5x5, 9x9 and 13x13 windows, between two 1x1 layers."""
+    """The map and its maxima over 5x5, 9x9 and 13x13 windows, between two 1x1 layers."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()
@@ -121,12 +121,12 @@ class SpatialPyramidPooling(nn.Module):
 
 
 class CSPDarknet(nn.Module):
-    """The trunk: ``stem`` and ``stage2`` to ``stage5``, named after the maps C2 to C5 that they give.
+    """The backbone: ``stem`` and ``stage2`` to ``stage5``, named after their outputs C2 to C5.
 
     Args:
-        depth: Factor of the number of bottlenecks: 3, 9, 9 and 3 at 1.
-        width: Factor of the channels: 128, 256, 512 and 1024 at 1.
-        depthwise: Whether the 3x3 layers behind the stem are depthwise separable.
+        depth: Factor on the number of bottlenecks: 3, 9, 9 and 3 at 1.
+        width: Factor on the channels: 128, 256, 512 and 1024 at 1.
+        depthwise: Whether the 3x3 layers after the stem are depthwise separable.
 
     Attributes:
         channels: Channels of C3, C4 and C5.
@@ -161,7 +161,7 @@ class CSPDarknet(nn.Module):
 
 
 class Concat(nn.Module):
-    """Maps of one size, joined along their channels."""
+    """Concatenates maps of one size along their channels."""
 
     def forward(self, *maps: Tensor) -> Tensor:
         """(B,C1,H,W), (B,C2,H,W) ... -> (B,C1+C2+...,H,W)."""
@@ -172,14 +172,14 @@ class PAFPN(nn.Module):
     """The neck.
 
     Args:
-        channels: Channels of C3, C4 and C5, each twice the one before; the output has the same.
-        depth: Factor of the number of bottlenecks a layer, 3 at 1.
+        channels: Channels of C3, C4 and C5, each twice the previous one, and of the outputs.
+        depth: Factor on the number of bottlenecks per layer, 3 at 1.
         depthwise: Whether the 3x3 layers are depthwise separable.
 
     Attributes:
-        inputs: ``c3``, ``c4``, ``c5``: the trunk's maps, as they come in.
-        merge: ``p4``, ``p3``, ``n4``, ``n5``: the concatenated maps; as many channels as C5, C4, C4, C5.
-        outputs: ``p3``, ``n4``, ``n5``: the layers whose maps, of stride 8, 16 and 32, the head gets.
+        inputs: ``c3``, ``c4``, ``c5``: the backbone's maps.
+        merge: ``p4``, ``p3``, ``n4``, ``n5``: the concatenated maps, with the channels of C5, C4, C4, C5.
+        outputs: ``p3``, ``n4``, ``n5``: the layers whose maps, of stride 8, 16 and 32, go to the head.
     """
 
     def __init__(self, channels: Sequence[int], depth: float, depthwise: bool) -> None:

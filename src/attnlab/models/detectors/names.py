@@ -1,4 +1,4 @@
-"""Names in files of other projects and older versions, put under ours."""
+"""Renames tensors from other projects and older versions."""
 
 from __future__ import annotations
 
@@ -9,19 +9,19 @@ from typing import Any
 from torch import Tensor
 
 YOLOX_FILES = (
-    "COCO-trained YOLOX weights are files of two releases on GitHub: "
-    "https://github.com/bubbliiiing/yolox-pytorch/releases/tag/v1.0, of the PyTorch port (yolox_nano.pth and "
-    "the other sizes), and https://github.com/Megvii-BaseDetection/YOLOX/releases/tag/0.1.1rc0, of YOLOX's "
-    "authors, which needs --model.network_options.pixels bgr255."
+    "COCO-trained YOLOX weights are available on GitHub: "
+    "https://github.com/bubbliiiing/yolox-pytorch/releases/tag/v1.0 (yolox_nano.pth and other sizes, of a "
+    "PyTorch port), and https://github.com/Megvii-BaseDetection/YOLOX/releases/tag/0.1.1rc0 (of YOLOX's "
+    "authors; need --model.network_options.pixels bgr255)."
 )
-# Names of torchvision's published files -> those that its networks have had since version 0.13.
+# Names in torchvision's published files -> names in its networks since version 0.13.
 _OLDER_NAMES = (
     (re.compile(r"(fpn\.(?:inner|layer)_blocks\.\d+)\.(weight|bias)$"), r"\1.0.\2"),
     (re.compile(r"(rpn\.head\.conv)\.(weight|bias)$"), r"\1.0.0.\2"),
 )
 _OLDER_RETINANET = re.compile(r"(head\.(?:classification|regression)_head\.conv)\.(\d+)\.(weight|bias)$")
-# Beginnings of keys of a YOLOX, theirs and ours. Megvii's own files, and those of the PyTorch port that ELA's
-# authors started from, share their names; only attention has further ones.
+# Prefixes of YOLOX keys, theirs and ours. Megvii's files and those of the PyTorch port that ELA's authors
+# used share their names, except for attention.
 _YOLOX_MODULES = (
     ("backbone.backbone.stem.", "backbone.stem."),
     ("backbone.backbone.dark", "backbone.stage"),
@@ -42,7 +42,7 @@ _YOLOX_MODULES = (
 )
 # Parts of such keys.
 _PARTS = ((".bn.", ".norm."), (".dconv.", ".depthwise."), (".pconv.", ".pointwise."), (".m.", ".blocks."))
-# ELA's authors: one module a channel count (64, 128, 256; those of 512 and 1024 are never called), and the
+# ELA's authors: one module per channel count (64, 128, 256; those of 512 and 1024 are never called), and the
 # sites that share it.
 _YOLOX_ATTENTION = {
     "feat06": ("neck.inputs.c3",),
@@ -55,7 +55,7 @@ _YOLOX_ATTENTION_KEY = re.compile(r"backbone\.(feat\d+)\.(conv|gn)\.(.+)")
 
 
 def newer_names(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Put the weights of a detector of torchvision before version 0.13 under newer names, in a new dict."""
+    """Rename weights of a torchvision detector from before version 0.13, in a new dict."""
     renamed = {}
     for key, value in state.items():
         for pattern, new in _OLDER_NAMES:
@@ -65,7 +65,7 @@ def newer_names(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 
 def newer_retinanet_names(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """The same for RetinaNet, whose convolutions once alternated with activations of their own numbers."""
+    """The same for RetinaNet, whose convolutions used to alternate with numbered activations."""
     renamed = newer_names(state)
     return {
         _OLDER_RETINANET.sub(lambda m: f"{m[1]}.{int(m[2]) // 2}.0.{m[3]}", key): value
@@ -74,11 +74,11 @@ def newer_retinanet_names(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 
 def rename_yolox_keys(state: Mapping[str, Any]) -> dict[str, Tensor]:
-    """Put the weights of a YOLOX of another project under our names, in a new dict.
+    """Rename the weights of another project's YOLOX, in a new dict.
 
-    Known are Megvii's names, alone or under ``model`` in a checkpoint, and those that ELA's authors added for
-    attention in the neck, whose modules come once for each site that shares them. Keys that are ours, or
-    nobody's, stay as they are. Megvii's weights need ``pixels: bgr255``.
+    Knows Megvii's names, alone or under ``model`` in a checkpoint, and those that ELA's authors added for
+    attention in the neck; their modules are copied to each site that shares them. Other keys are unchanged.
+    Megvii's weights need ``pixels: bgr255``.
     """
     model = state.get("model")
     renamed: dict[str, Tensor] = {}

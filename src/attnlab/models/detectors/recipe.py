@@ -1,4 +1,4 @@
-"""A detector's options, and what is built of them."""
+"""Options shared by detectors."""
 
 from __future__ import annotations
 
@@ -11,18 +11,18 @@ from attnlab.models.built import BuiltNetwork
 
 @dataclass(frozen=True)
 class Recipe(ABC):
-    """The options that all detectors on a classification network of torchvision have.
+    """The options of all detectors on a torchvision classification network.
 
     Attributes:
-        num_classes: Number of classes K, without a background.
+        num_classes: Number of classes K, without background.
         backbone: Name of the network.
-        frozen_bn: The backbone's BatchNorms keep their statistics and weights: for pretrained backbones with
-            few images in a batch. False trains them.
-        trainable_layers: How many of the backbone's parts, from the last, are trained: 0 to 5 of a ResNet, 0
-            to 6 of a MobileNet. None trains all.
-        score_threshold: Detections of a lower score are dropped, 0 to 1.
-        nms_threshold: Of two boxes of a class that overlap by a larger IoU, the better one is kept, 0 to 1.
-        max_detections: Most detections in an image.
+        frozen_bn: Freeze the backbone's BatchNorms, statistics and weights: for pretrained backbones with
+            small batches. False trains them.
+        trainable_layers: Number of the backbone's last parts that are trained: 0 to 5 for a ResNet, 0 to 6
+            for a MobileNet. None trains all.
+        score_threshold: Detections with a lower score are dropped, 0 to 1.
+        nms_threshold: Of two boxes of a class with a larger IoU, only the better one is kept, 0 to 1.
+        max_detections: Maximum number of detections per image.
     """
 
     num_classes: int
@@ -35,10 +35,10 @@ class Recipe(ABC):
 
     @abstractmethod
     def build(self) -> BuiltNetwork:
-        """Build the detector with random weights, or refuse an unknown backbone or numbers that cannot be."""
+        """Build the detector with random weights; invalid options raise an AttnlabError."""
 
     def trained_parts(self, parts: int) -> int:
-        """The number of the backbone's parts to train, out of so many."""
+        """The number of the backbone's parts to train, out of ``parts``."""
         if self.trainable_layers is None:
             return parts
         if not 0 <= self.trainable_layers <= parts:
@@ -49,5 +49,5 @@ class Recipe(ABC):
 
 
 def example_size(short: int, longest: int) -> tuple[int, int]:
-    """Height and width of a 3:4 photograph after resizing to a shorter and a longest side."""
+    """Height and width of a 3:4 image after resizing to a shorter and a longest side."""
     return min(short, longest), min(longest, round(short * 4 / 3))

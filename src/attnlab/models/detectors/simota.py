@@ -1,24 +1,24 @@
-"""SimOTA: which anchors learn which object.
+"""SimOTA: assignment of anchors to objects.
 
-https://arxiv.org/abs/2107.08430, section 2.1 ("SimOTA"), a short cut of OTA, https://arxiv.org/abs/2103.14259.
+https://arxiv.org/abs/2107.08430, section 2.1 ("SimOTA"), a simplification of OTA,
+https://arxiv.org/abs/2103.14259.
 
 For each image, of the anchors a and the objects g, with predicted box b_a and class probabilities
 p_a = sqrt(σ(class) · σ(objectness)):
 
-    candidates   anchors whose middle is in some object's box, or in the square of 2 · 2.5 strides around
-                 some object's middle
-    cost(g, a) = BCE(p_a, onehot(class of g)) + 3 · (-log IoU(b_a, g))
+    candidates anchors whose centre is in some object's box, or in the square of 2 · 2.5 strides around some
+    object's centre cost(g, a) = BCE(p_a, onehot(class of g)) + 3 · (-log IoU(b_a, g))
                  + 100000 · [a is not in both the box and the square of g]
-    k(g)       = sum of the ten largest IoU(b_a, g) over the candidates, cut to a whole number, at least 1
+    k(g) = sum of the ten largest IoU(b_a, g) over the candidates, truncated to an integer, at least 1
 
-The k(g) candidates of the smallest cost learn g; an anchor that several objects want gets the one at which
-its cost is smallest, of all the objects of the image.
+The k(g) candidates of lowest cost are assigned to g; an anchor claimed by several objects gets the object of
+lowest cost, among all objects of the image.
 
-This is the algorithm of the paper's first release. Later releases of the authors' code take the square of
-2 · 1.5 strides alone for the candidates and for the penalty, which ``centre_radius`` can approach only.
+This is the algorithm of the paper's first release. Later releases of the authors' code use only the square of
+2 · 1.5 strides for the candidates and the penalty, which ``centre_radius`` can only approximate.
 
-Everything runs over all objects of all images at once: T objects against A anchors. Memory is a few T x A
-matrices of float32.
+All objects of all images are processed at once: T objects against A anchors. Memory is a few T x A matrices
+of float32.
 """
 
 from __future__ import annotations
@@ -40,12 +40,12 @@ OUTSIDE = 1e5
 
 @dataclass(frozen=True)
 class Truths:
-    """The objects of a batch, one after the other.
+    """The objects of a batch.
 
     Attributes:
         boxes: xyxy in pixels of the batch, float32, (T,4).
-        labels: Class of each, (T,).
-        image: Which image of the batch it is in, (T,).
+        labels: Class of each object, (T,).
+        image: Index of each object's image in the batch, (T,).
     """
 
     boxes: Tensor
@@ -55,7 +55,7 @@ class Truths:
 
 @dataclass(frozen=True)
 class Assignment:
-    """Anchors that learn an object; each anchor of each image at most once.
+    """Anchors assigned to an object; each anchor of each image at most once.
 
     Attributes:
         image: Index of the image, (P,).
@@ -80,7 +80,7 @@ def sim_ota(
         predictions: The head's, for B images and A anchors.
         boxes: The predicted boxes, xyxy in pixels of the batch, (B,A,4).
         truths: The objects.
-        centre_radius: Half the side of the square around an object's middle, in strides.
+        centre_radius: Half the side of the square around an object's centre, in strides.
     """
     image = truths.image
     if not len(image):
@@ -109,7 +109,7 @@ def sim_ota(
 
 
 def iou(first: Sequence[Tensor], second: Sequence[Tensor]) -> Tensor:
-    """IoU of boxes that are given as x0, y0, x1 and y1, each of a shape that broadcasts to the result's."""
+    """IoU of boxes given as x0, y0, x1 and y1, which are broadcast against each other."""
     ax0, ay0, ax1, ay1 = first
     bx0, by0, bx1, by1 = second
     width = (torch.minimum(ax1, bx1) - torch.maximum(ax0, bx0)).clamp(min=0)
@@ -120,7 +120,7 @@ def iou(first: Sequence[Tensor], second: Sequence[Tensor]) -> Tensor:
 
 
 def _geometry(predictions: Predictions, truths: Tensor, radius: float) -> tuple[Tensor, Tensor]:
-    """Whether each anchor's middle is in each object's box, and in the square around its middle: (T,A)."""
+    """Whether each anchor's centre is in each object's box, and in the square around its centre: (T,A)."""
     x, y = predictions.anchors.centres.unbind(-1)
     x0, y0, x1, y1 = (side[:, None] for side in truths.unbind(-1))
     inside = (x > x0) & (x < x1) & (y > y0) & (y < y1)
@@ -132,7 +132,8 @@ def _geometry(predictions: Predictions, truths: Tensor, radius: float) -> tuple[
 def _class_cost(predictions: Predictions, candidate: Tensor, truths: Truths) -> Tensor:
     """Binary cross-entropy of each anchor's classes with each object's class, (T,A); 0 for no candidates.
 
-    The sum over the classes is, but for one term, the same for all objects: it is taken once an anchor.
+    The sum over the classes is, except for one term, the same for all objects: it is computed once per
+    anchor.
     """
     classes, objectness = predictions.classes[candidate], predictions.objectness[candidate]  # (M,K), (M,)
     per_anchor = torch.zeros_like(predictions.objectness)
@@ -145,7 +146,7 @@ def _class_cost(predictions: Predictions, candidate: Tensor, truths: Truths) -> 
 
 
 def _log_one_minus(p: Tensor) -> Tensor:
-    """log(1 - p), at least -100, as binary cross-entropy has it."""
+    """log(1 - p), at least -100, as in PyTorch's binary cross-entropy."""
     return torch.log1p(-p).clamp(min=-100)
 
 

@@ -1,4 +1,4 @@
-"""torchvision's SSDLite on its MobileNetV3s, built with random weights from public parts of the library.
+"""torchvision's SSDLite on its MobileNetV3s, built from public parts of the library.
 
 It keeps the library's state-dict keys: the published weights fit with ``reduced_tail``.
 """
@@ -30,15 +30,16 @@ BACKBONES = ("mobilenet_v3_large", "mobilenet_v3_small")
 class SSDLite(Recipe):
     """SSDLite (arXiv 1801.04381, section 6.2) on a MobileNetV3 (arXiv 1905.02244, section 6.3).
 
-    Images are stretched to a square. The deepest map may be of 1x1; with one image in a batch, its BatchNorms
-    then go by their running statistics, as in the segmentation networks. The background is class 0 inside.
+    Images are stretched to a square. The deepest map may be of 1x1; with one image per batch, its BatchNorms
+    then use their running statistics, as in the segmentation networks. Internally the background is class 0.
 
     Attributes:
         backbone: ``mobilenet_v3_large`` or ``mobilenet_v3_small``.
         size: Side of the square that images are resized to, in pixels.
         reduced_tail: Halve the channels of the backbone's last blocks, as in the library's published
-            detector; weights of a classification network are for the whole ones.
-        smallest_anchor: Side of the smallest anchors, in pixels of the square; None: a fifth of it.
+            detector; weights of a classification network fit the full ones.
+        smallest_anchor: Side of the smallest anchors, in pixels of the square; None means a fifth of
+            ``size``.
     """
 
     backbone: str = "mobilenet_v3_large"
@@ -49,14 +50,15 @@ class SSDLite(Recipe):
     nms_threshold: float = 0.55
 
     def build(self) -> BuiltNetwork:
-        """Build the network, with a head for each map that the trunk gives."""
+        """Build the network, with a head for each of the trunk's maps."""
         if self.backbone not in BACKBONES:
             hint = (
-                "torchvision's SSDLite takes its maps out of MobileNetV3's blocks; no other network has these"
+                "torchvision's SSDLite uses maps inside MobileNetV3's blocks, which other networks do "
+                "not have"
             )
             raise unknown("backbone of ssdlite", self.backbone, BACKBONES, f"{hint}.")
         if self.size < 32:
-            raise AttnlabError(f"size of ssdlite must be at least 32 pixels, the stride, got {self.size}.")
+            raise AttnlabError(f"size of ssdlite must be at least 32 pixels (its stride), got {self.size}.")
         smallest = 0.2 if self.smallest_anchor is None else self.smallest_anchor / self.size
         if not 0 < smallest < 0.95:
             raise AttnlabError(
@@ -73,7 +75,7 @@ class SSDLite(Recipe):
             anchors,
             (self.size, self.size),
             self.num_classes + 1,
-            # To -1..1, as the library's own.
+            # To -1..1, as in the library.
             image_mean=[0.5, 0.5, 0.5],
             image_std=[0.5, 0.5, 0.5],
             head=SSDLiteHead(channels, anchors.num_anchors_per_location(), self.num_classes + 1, norm),
@@ -106,7 +108,7 @@ class SSDLite(Recipe):
             for index, block in enumerate(features)
             if any(getattr(layer, "stride", 1) == (2, 2) for layer in block.modules())
         ]
-        # Where each part begins, and where the features end.
+        # The start of each part, and the end of the features.
         starts = [*reductions, len(features) - 1, len(features)]
         for block in features[: starts[-1 - self.trained_parts(len(starts) - 1)]]:
             block.requires_grad_(False)
@@ -116,11 +118,11 @@ class SSDLite(Recipe):
 
 
 class SSDLiteTrunk(nn.Sequential):
-    """The MobileNetV3 in SSDLite, cut in two within the block whose expanded map SSDLite takes.
+    """SSDLite's MobileNetV3, split inside the block whose expanded map SSDLite uses.
 
     Args:
         first: The blocks before that one, and its expansion.
-        second: The rest of it, and the blocks after it.
+        second: The rest of that block, and the blocks after it.
     """
 
     def __init__(self, first: nn.Sequential, second: nn.Sequential) -> None:
@@ -128,9 +130,9 @@ class SSDLiteTrunk(nn.Sequential):
         self.cut = len(first) - 1
 
     def rename_classifier_keys(self, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """The tensors of torchvision's MobileNetV3 under the names that they have here.
+        """Rename tensors of torchvision's MobileNetV3 to the names used here.
 
-        Those are of the ``features.``, whatever stands before: the classifier has no place here.
+        Only ``features.`` (with any prefix) are kept; the classifier is not used.
         """
         renamed = {}
         for key, value in state.items():

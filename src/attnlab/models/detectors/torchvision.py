@@ -1,7 +1,7 @@
 """torchvision's Faster R-CNN, RetinaNet and FCOS, on its ResNets and MobileNets.
 
-They are built with random weights, from public parts of the library, and keep its state-dict keys: its
-published weights of whole detectors fit where the backbone and the number of classes are the same.
+Built from public parts of the library with its state-dict keys: its published detector weights fit if
+backbone and number of classes are the same.
 """
 
 from __future__ import annotations
@@ -43,13 +43,13 @@ _RATIOS = ((0.5, 1.0, 2.0),) * 5
 
 @dataclass(frozen=True)
 class PyramidRecipe(Recipe):
-    """A detector of torchvision on a feature pyramid (arXiv 1612.03144).
+    """A torchvision detector on a feature pyramid (arXiv 1612.03144).
 
     Attributes:
         backbone: A ResNet, ResNeXt, Wide ResNet or MobileNet.
-        min_size: Shorter side that images are resized to, in pixels. Of several, training draws one for each
-            image, and evaluation takes the last.
-        max_size: Longest side after resizing, in pixels; goes before `min_size`.
+        min_size: Shorter side that images are resized to, in pixels. If a list, training draws one per image,
+            and evaluation uses the last.
+        max_size: Longest side after resizing, in pixels; takes precedence over `min_size`.
     """
 
     min_size: int | tuple[int, ...] = 800
@@ -59,11 +59,11 @@ class PyramidRecipe(Recipe):
     renamings: ClassVar[tuple[Callable[[State], dict[str, Tensor]], ...]] = (newer_names,)
 
     def build(self) -> BuiltNetwork:
-        """Build the network; it resizes images as `AnySizeTransform` does."""
+        """Build the network; it resizes images with `AnySizeTransform`."""
         sizes = [self.min_size] if isinstance(self.min_size, int) else list(self.min_size)
         if not sizes or any(not isinstance(size, int) or size < 1 for size in sizes) or self.max_size < 1:
             raise AttnlabError(
-                f"min_size takes a number of pixels, or a list of them, and max_size one, all above 0; got "
+                "min_size must be a number of pixels or a list of them, max_size a number, all above 0; got "
                 f"min_size = {self.min_size!r} and max_size = {self.max_size!r}."
             )
         network = self.network()
@@ -82,7 +82,7 @@ class PyramidRecipe(Recipe):
         """Build the library's detector."""
 
     def dense(self, cls: type[nn.Module], anchors: AnchorGenerator) -> nn.Module:
-        """A detector of one stage, on maps of the strides 8 to 128."""
+        """A one-stage detector, on maps of strides 8 to 128."""
         network = cls(
             self.pyramid(finest=8),
             self.num_classes,
@@ -95,7 +95,7 @@ class PyramidRecipe(Recipe):
         return network
 
     def pyramid(self, finest: int) -> BackboneWithFPN:
-        """The backbone with maps of stride `finest` (4, or 8) to 32, and one (or two) of further strides."""
+        """The backbone with maps of stride `finest` (4 or 8) to 32, and one (or two) of larger strides."""
         first = finest // 4
         extra = LastLevelP6P7(256, 256) if finest == 8 else None
         norm: Callable[..., nn.Module] = FrozenBatchNorm2d if self.frozen_bn else nn.BatchNorm2d
@@ -111,7 +111,7 @@ class PyramidRecipe(Recipe):
         if self.backbone not in MOBILENETS:
             raise unknown("backbone", self.backbone, (*RESNETS, *MOBILENETS))
         if self.backbone.startswith("mobilenet_v3"):
-            # As the library builds these networks, whose published weights are for that epsilon.
+            # The library's epsilon, for which its published weights were trained.
             norm = partial(norm, eps=0.001, **({} if self.frozen_bn else {"momentum": 0.01}))
         return mobilenet_backbone(
             backbone_name=self.backbone,
@@ -128,12 +128,12 @@ class PyramidRecipe(Recipe):
 
 @dataclass(frozen=True)
 class FasterRCNN(PyramidRecipe):
-    """Faster R-CNN (arXiv 1506.01497), strides 4 to 64; the background is class 0 inside.
+    """Faster R-CNN (arXiv 1506.01497), strides 4 to 64; internally the background is class 0.
 
     Attributes:
-        smallest_anchor: Side of the anchors of the finest map, in pixels; it doubles from map to map.
-        proposals_trained: Proposals of an image that the second stage learns from in a step; a quarter of
-            them, at most, are objects.
+        smallest_anchor: Side of the finest map's anchors, in pixels; it doubles from map to map.
+        proposals_trained: Proposals per image and step that train the second stage; at most a quarter are
+            objects.
     """
 
     smallest_anchor: int = 32
@@ -164,8 +164,8 @@ class RetinaNet(PyramidRecipe):
     """RetinaNet (arXiv 1708.02002): focal loss on a feature pyramid of strides 8 to 128.
 
     Attributes:
-        smallest_anchor: Side of the smallest anchors of the finest map, in pixels, whose others are 2^(1/3)
-            and 2^(2/3) times that; it doubles from map to map.
+        smallest_anchor: Side of the finest map's smallest anchors, in pixels; the others are 2^(1/3) and
+            2^(2/3) times as large. It doubles from map to map.
     """
 
     smallest_anchor: int = 32
@@ -186,13 +186,13 @@ class FCOS(PyramidRecipe):
     nms_threshold: float = 0.6
 
     def network(self) -> nn.Module:
-        """Build torchvision's; its anchors are the strides, which say which map an object belongs to."""
+        """Build torchvision's; its anchors are the strides, which assign objects to maps."""
         strides = ((8,), (16,), (32,), (64,), (128,))
         return self.dense(detection.FCOS, AnchorGenerator(strides, ((1.0,),) * 5))
 
 
 class AnySizeTransform(GeneralizedRCNNTransform):
-    """The library's resizing and normalisation, also for images whose short side would shrink to nothing.
+    """The library's resizing and normalisation, which also handles very elongated images.
 
     A longest side of 128 pixels leaves 0.64 of the short side of a 20 x 4000 image, and the library's own
     transform then raises. Here each side keeps at least a pixel.
@@ -214,14 +214,14 @@ class AnySizeTransform(GeneralizedRCNNTransform):
 
 
 def give_float32(anchors: nn.Module, *heads: nn.Module) -> None:
-    """Let a detector's boxes be float32 whatever the precision of its maps, by hooks that copy and pickle.
+    """Keep a detector's boxes in float32 whatever the precision of its maps, with hooks that copy and pickle.
 
     In the library, anchors have the dtype of the maps. Under bf16 autocast a coordinate of 1000 pixels is
     then off by up to 2, and so are the boxes that are matched, learnt and predicted.
 
     Args:
         anchors: The generator of anchors or default boxes.
-        *heads: What gives classes and boxes, as a dict, a tuple or a list of maps.
+        *heads: Modules that output classes and boxes, as a dict, tuple or list of maps.
     """
     anchors.register_forward_pre_hook(_maps_as_float32)
     for head in heads:
@@ -229,7 +229,7 @@ def give_float32(anchors: nn.Module, *heads: nn.Module) -> None:
 
 
 def _maps_as_float32(module: nn.Module, args: tuple[ImageList, list[Tensor]]) -> tuple[Any, ...]:
-    """Maps of the same height and width; the library asks for no more."""
+    """Maps of the same height and width; the library needs no more."""
     images, maps = args
     return images, [map_.new_empty((1, 1, *map_.shape[-2:]), dtype=torch.float32) for map_ in maps]
 

@@ -1,8 +1,8 @@
-"""Uniform matching of YOLOF (arXiv 2103.09460, section 4.2): as many positive anchors for each object.
+"""Uniform matching of YOLOF (arXiv 2103.09460, section 4.2): equally many positive anchors per object.
 
-With anchors on one map, those that overlap an object enough are many for large objects and none for small
-ones. Here each object gets the k anchors nearest to it and, as in the authors' code, the k anchors whose
-predicted boxes are nearest, whatever its size.
+With anchors on one map, many overlap large objects sufficiently, but none small ones. Here each object gets
+the k anchors nearest to it and, as in the authors' code, the k anchors whose predicted boxes are nearest,
+whatever its size.
 """
 
 from __future__ import annotations
@@ -20,10 +20,10 @@ IGNORED = -2
 
 @dataclass(frozen=True)
 class UniformAssignment:
-    """What the anchors of an image are to predict.
+    """The targets of an image's anchors.
 
     Attributes:
-        labels: For each anchor (R,) its class, `BACKGROUND`, or `IGNORED`.
+        labels: Class of each anchor (R,), `BACKGROUND` or `IGNORED`.
         anchors: Index of the anchor of each positive pair (P,).
         truths: Index of the object of each positive pair (P,).
     """
@@ -47,17 +47,17 @@ def match_uniformly(
 
     The distance of two boxes is the L1 distance of (centre x, centre y, width, height) in pixels. A pair of
     an object and an anchor whose IoU is below the positive threshold is dropped, and its anchor ignored
-    unless another pair makes it positive. An anchor that is no positive and whose predicted box has an IoU
-    above the negative threshold with an object is ignored. An anchor in pairs with several objects has the
-    class of the one that it overlaps most; the published code leaves that to chance. A pair that is found
-    both by the anchor and by its prediction is there twice.
+    unless another pair makes it positive. An anchor that is not positive is ignored if its predicted box has
+    an IoU above the negative threshold with an object. An anchor paired with several objects gets the class
+    of the one it overlaps most; in the published code this is arbitrary. A pair found both by the anchor and
+    by its prediction appears twice.
 
     Args:
         anchors: Anchors (R, 4), xyxy in pixels.
-        predicted: What is predicted from each (R, 4), xyxy in pixels.
+        predicted: The box predicted from each (R, 4), xyxy in pixels.
         boxes: Objects (N, 4), xyxy in pixels; N may be 0.
         labels: Their classes (N,), int64.
-        matches: The k of anchors, and of predicted boxes, for each object.
+        matches: The number k of anchors, and of predicted boxes, per object.
         positive_threshold: IoU of anchor and object, 0 to 1.
         negative_threshold: IoU of predicted box and object, 0 to 1.
     """
@@ -65,7 +65,7 @@ def match_uniformly(
     truths = torch.arange(len(boxes), device=boxes.device).expand_as(nearest).flatten()
     positives = nearest.flatten()
     overlap = box_iou(anchors, boxes)[positives, truths]
-    # A column of zeros, so that there is a largest value without objects too.
+    # A column of zeros, so that there is a maximum even without objects.
     best_predicted = F.pad(box_iou(predicted, boxes), (0, 1)).amax(dim=1)
 
     assigned = torch.full((len(anchors),), BACKGROUND, device=anchors.device)

@@ -20,26 +20,25 @@ from attnlab.models.detectors.resizing import Images, ShortSide, Targets
 from attnlab.models.detectors.torchvision import RESNETS
 from attnlab.models.detectors.uniform_matching import IGNORED, match_uniformly
 
-# How far a predicted centre may lie from its anchor's, in pixels, and the logarithm of a side's growth.
+# Limits of the predicted centre's distance from its anchor's, in pixels, and of the log scale of its sides.
 CENTRE_CLAMP = 32.0
 SIDE_CLAMP = math.log(1000 / 16)
-# Candidates of an image that go into the suppression of overlapping boxes.
+# Candidates per image for non-maximum suppression.
 _CANDIDATES = 1000
 # Score of every class and anchor at the start of training (focal loss, arXiv 1708.02002, section 4.1).
 _PRIOR = 0.01
 
 
 class DilatedEncoder(nn.Module):
-    """Features of many receptive fields from one map (section 4.1, figure 5).
+    """Features with multiple receptive fields from one map (section 4.1, figure 5).
 
-    A projector brings the map to its channels, and residual blocks with growing dilations add larger fields
-    to those that are there already.
+    A projector reduces the channels, and residual blocks of growing dilation add larger receptive fields.
 
     Args:
         in_channels: Channels of the backbone's map.
-        channels: Channels that come out.
+        channels: Output channels.
         mid_channels: Channels inside the residual blocks.
-        dilations: Dilation of the 3x3 convolution of each residual block, in steps of the map.
+        dilations: Dilation of each residual block's 3x3 convolution.
 
     Attributes:
         projector: ``lateral`` (1x1), ``lateral_norm``, ``output`` (3x3) and ``output_norm``, without an
@@ -94,7 +93,7 @@ class DilatedBottleneck(nn.Module):
 
 
 class Decoder(nn.Module):
-    """Two branches of 3x3 convolutions; objectness is learnt without a loss of its own (section 4.3).
+    """Two branches of 3x3 convolutions; objectness has no loss of its own (section 4.3).
 
     Args:
         channels: Channels C of the encoded map.
@@ -139,15 +138,15 @@ class YOLOF(nn.Module):
     Args:
         backbone: (B, 3, H, W) -> (B, C, H / stride, W / stride).
         neck: (B, C, h, w) -> (B, D, h, w).
-        decoder: What `Decoder` does.
-        resize: Makes a batch of images.
-        stride: Of the backbone's map, in pixels.
+        decoder: A `Decoder`.
+        resize: Makes a batch of the images.
+        stride: Stride of the backbone's map, in pixels.
         anchor_scales: Sides of the square anchors at each position, in pixels of the batch.
-        matches: Anchors, and predicted boxes, that are positive for each object.
+        matches: Number of positive anchors, and of predicted boxes, per object.
         positive_threshold: Pairs of object and anchor with a smaller IoU are ignored.
-        score_threshold: Detections of a lower score are dropped, 0 to 1.
-        nms_threshold: Of two boxes of a class that overlap by a larger IoU, the better one is kept, 0 to 1.
-        max_detections: Most detections in an image.
+        score_threshold: Detections with a lower score are dropped, 0 to 1.
+        nms_threshold: Of two boxes of a class with a larger IoU, only the better one is kept, 0 to 1.
+        max_detections: Maximum number of detections per image.
     """
 
     def __init__(
@@ -180,15 +179,15 @@ class YOLOF(nn.Module):
     def forward(
         self, images: Images, targets: Targets | None = None
     ) -> dict[str, Tensor] | list[dict[str, Tensor]]:
-        """Losses ``class`` and ``box`` in training; else a dict of boxes, scores and labels for each image.
+        """Losses ``class`` and ``box`` in training; else a dict of boxes, scores and labels per image.
 
         Args:
             images: (3, h, w) each, or (B, 3, h, w), in 0..1.
-            targets: One dict an image: ``boxes`` (N, 4), xyxy in its pixels, and ``labels`` (N,) in 0..K-1.
+            targets: One dict per image: ``boxes`` (N, 4), xyxy in its pixels, and ``labels`` (N,) in 0..K-1.
         """
         if self.training and targets is None:
             raise AttnlabError("YOLOF needs targets in training mode.")
-        batch, moved, placements = self.resize(images, targets)
+        batch, moved, locations = self.resize(images, targets)
         encoded = self.neck(self.backbone(batch))
         logits, deltas = self.decoder(encoded)
         height, width = encoded.shape[-2:]
@@ -198,8 +197,8 @@ class YOLOF(nn.Module):
             assert moved is not None
             return self._losses(logits, predicted, anchors, moved)
         return [
-            self._detections(scores, placement.back(boxes))
-            for scores, boxes, placement in zip(logits.sigmoid(), predicted, placements, strict=True)
+            self._detections(scores, location.back(boxes))
+            for scores, boxes, location in zip(logits.sigmoid(), predicted, locations, strict=True)
         ]
 
     def _losses(
@@ -226,13 +225,13 @@ class YOLOF(nn.Module):
         return {"class": focal / positives, "box": giou / positives}
 
     def _detections(self, scores: Tensor, boxes: Tensor) -> dict[str, Tensor]:
-        """What is left of the scores (R, K) and boxes (R, 4) of an image."""
+        """An image's detections from its scores (R, K) and boxes (R, 4)."""
         classes = scores.shape[1]
         candidates, index = scores.flatten().topk(min(_CANDIDATES, scores.numel()))
         kept = candidates > self.score_threshold
         candidates, index = candidates[kept], index[kept]
         boxes, labels = boxes[index // classes], index % classes
-        # Boxes in the padding have no area once they are clipped to the image.
+        # Boxes in the padding have no area after clipping to the image.
         inside = (boxes[:, 2:] > boxes[:, :2]).all(dim=1)
         boxes, candidates, labels = boxes[inside], candidates[inside], labels[inside]
         best = ops.batched_nms(boxes, candidates, labels, self.nms_threshold)[: self.max_detections]
@@ -242,8 +241,8 @@ class YOLOF(nn.Module):
 def with_objectness(classes: Tensor, objectness: Tensor) -> Tensor:
     """The logit of the score of section 4.3, sigmoid(c) sigmoid(o), for logits c (..., K) and o (..., 1).
 
-    With p = 1 / ((1 + e^-c)(1 + e^-o)), p / (1 - p) = e^(c + o) / (1 + e^c + e^o), whose logarithm is taken
-    without the overflow of its terms.
+    With p = 1 / ((1 + e^-c)(1 + e^-o)), p / (1 - p) = e^(c + o) / (1 + e^c + e^o), whose logarithm is
+    computed without overflow.
     """
     return classes + objectness - torch.logaddexp(F.softplus(classes), objectness)
 
@@ -281,14 +280,16 @@ class YOLOFRecipe(Recipe):
 
     Attributes:
         backbone: A ResNet, ResNeXt or Wide ResNet.
-        trainable_layers: How many of the backbone's five parts, from the last, are trained; 3 as published.
-            None trains all.
-        dilated_c5: The last stage is dilated, and its map of stride 16 instead of 32.
+        trainable_layers: Number of the backbone's last parts, of five, that are trained; 3 as published. None
+            trains all.
+        dilated_c5: Dilate the last stage, so that its map has stride 16 instead of 32.
         min_size: Shorter side that images are resized to, in pixels.
-        max_size: Longest side after resizing, in pixels; goes before `min_size`.
-        dilations: Of the encoder's residual blocks, one each; None: 2, 4, 6, 8, and dilated 4, 8, 12, 16.
-        anchor_scales: Sides of the anchors, in pixels; None: 32 to 512 in powers of 2, dilated 16 to 512.
-        matches: Anchors that are positive for each object, and as many predictions; None: 4, dilated 8.
+        max_size: Longest side after resizing, in pixels; takes precedence over `min_size`.
+        dilations: Dilations of the encoder's residual blocks; None: 2, 4, 6, 8, or 4, 8, 12, 16 with
+            dilated_c5.
+        anchor_scales: Sides of the anchors, in pixels; None: 32 to 512 in powers of 2, or 16 to 512 with
+            dilated_c5.
+        matches: Number of positive anchors per object, and of predictions; None: 4, or 8 with dilated_c5.
     """
 
     dilated_c5: bool = False
@@ -300,7 +301,7 @@ class YOLOFRecipe(Recipe):
     nms_threshold: float = 0.6
 
     def build(self) -> BuiltNetwork:
-        """Build the network; what is not given, as published for the stride."""
+        """Build the network; options not given are as published for the stride."""
         if self.backbone not in RESNETS:
             raise unknown("backbone of yolof", self.backbone, RESNETS)
         if not 1 <= self.min_size <= self.max_size:
@@ -317,7 +318,7 @@ class YOLOFRecipe(Recipe):
             matches = 8 if self.dilated_c5 else 4
         for name, numbers in (("dilations", dilations), ("anchor_scales", scales), ("matches", [matches])):
             if not numbers or any(not isinstance(number, int) or number < 1 for number in numbers):
-                raise AttnlabError(f"{name} of yolof takes whole numbers of at least 1, got {numbers!r}.")
+                raise AttnlabError(f"{name} of yolof must be integers of at least 1, got {numbers!r}.")
         trunk, channels = self._trunk()
         neck = DilatedEncoder(channels, dilations=dilations)
         network = YOLOF(
@@ -348,10 +349,9 @@ class YOLOFRecipe(Recipe):
             )
         except NotImplementedError as error:
             raise AttnlabError(
-                f"{self.backbone} has blocks that cannot be dilated; dilated_c5 needs resnet50 or a larger "
-                "one."
+                f"The blocks of {self.backbone} cannot be dilated; dilated_c5 needs resnet50 or larger."
             ) from error
-        # All but its pooling and its classifier.
+        # All but its pooling and classifier.
         trunk = nn.Sequential(OrderedDict(list(resnet.named_children())[:-2]))
         parts = [trunk[:4], *trunk[4:]]
         for part in parts[: 5 - self.trained_parts(5)]:
@@ -360,7 +360,7 @@ class YOLOFRecipe(Recipe):
 
 
 def _start_small(module: nn.Module) -> None:
-    """Convolutions of normally distributed weights, and without biases."""
+    """Normally distributed weights for convolutions, zero biases."""
     for layer in module.modules():
         if isinstance(layer, nn.Conv2d):
             nn.init.normal_(layer.weight, std=0.01)

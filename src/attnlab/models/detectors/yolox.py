@@ -3,13 +3,11 @@
 Zheng Ge, Songtao Liu, Feng Wang, Zeming Li, Jian Sun: YOLOX: Exceeding YOLO Series in 2021,
 https://arxiv.org/abs/2107.08430
 
-What it learns from (section 2.1, the weights are those of the authors' code), with N assigned anchors in the
-batch (at least 1), sums over them, and IoU of the predicted and the true box:
+Its losses (section 2.1; weights from the authors' code), summed over the N assigned anchors in the batch (at
+least 1), with the IoU of predicted and true box:
 
-    iou        = 5 · Σ (1 - IoU²) / N
-    objectness = Σ over all anchors of BCE(objectness, assigned or not) / N
-    class      = Σ BCE(classes, onehot(class) · IoU) / N
-    l1         = Σ |t - t*| / N            in the last part of the training only
+    iou = 5 · Σ (1 - IoU²) / N objectness = Σ over all anchors of BCE(objectness, assigned or not) / N class =
+    Σ BCE(classes, onehot(class) · IoU) / N l1 = Σ |t - t*| / N only in the last part of the training
 """
 
 from __future__ import annotations
@@ -26,7 +24,7 @@ from torchvision.ops import batched_nms
 
 from attnlab.errors import AttnlabError
 from attnlab.models.detectors.csp_darknet import PAFPN, CSPDarknet
-from attnlab.models.detectors.resizing import Images, Interpolation, Letterbox, Place, Placement
+from attnlab.models.detectors.resizing import ImageInBatch, Images, Interpolation, Letterbox, Place
 from attnlab.models.detectors.simota import CENTRE_RADIUS, Truths, iou, sim_ota
 from attnlab.models.detectors.yolox_head import Predictions, YOLOXHead
 
@@ -35,12 +33,12 @@ BOX_WEIGHT = 5.0
 
 @dataclass(frozen=True)
 class YOLOXSize:
-    """What makes one of the six sizes.
+    """One of the six sizes.
 
     Attributes:
-        depth: Factor of the number of bottlenecks.
-        width: Factor of the channels.
-        image: Side of the image that it is meant for, in pixels.
+        depth: Factor on the number of bottlenecks.
+        width: Factor on the channels.
+        image: Default side of the image, in pixels.
         depthwise: Whether 3x3 layers are depthwise separable.
     """
 
@@ -50,7 +48,7 @@ class YOLOXSize:
     depthwise: bool = False
 
 
-# The authors' figures, for 80 classes; a FLOP is half a multiply-accumulate, and normalisation counts.
+# The authors' figures, for 80 classes; two FLOPs are one MAC, and normalisation counts.
 YOLOX_SIZES = {
     "nano": YOLOXSize(0.33, 0.25, 416, depthwise=True),  # 0.91 M parameters, 1.08 GFLOPs
     "tiny": YOLOXSize(0.33, 0.375, 416),  # 5.06 M, 6.45
@@ -62,28 +60,29 @@ YOLOX_SIZES = {
 
 
 class YOLOX(nn.Module):
-    """The detector: ``backbone``, ``neck``, ``head``; ``resizing`` makes the batch.
+    """YOLOX: ``backbone``, ``neck``, ``head``; ``resizing`` makes the batch.
 
     Args:
-        chosen: Its depth and width.
+        chosen: Its depth and width factors.
         num_classes: Number of classes K.
-        size: Side of the square that an image is fitted into, a multiple of 32; None is the chosen one's.
-        train_sizes: Smallest and largest side in training, drawn for each batch; none: always ``size``.
-        place: Where the image lies in the square.
+        size: Side of the square that images are fitted into, a multiple of 32; None means the variant's
+            default.
+        train_sizes: Smallest and largest side in training, drawn per batch; None: always ``size``.
+        place: Position of the image in the square.
         fill: Grey value around the image, 0..1.
-        interpolation: How images are resampled.
-        pixels: What the network takes: ``imagenet`` for RGB with ImageNet's mean and standard deviation;
-            ``bgr255`` for blue, green, red in 0..255, as Megvii's own weights need it (with ``place``
+        interpolation: Resampling of images.
+        pixels: The network's input: ``imagenet`` for RGB normalised with ImageNet's mean and standard
+            deviation; ``bgr255`` for blue, green, red in 0..255, as Megvii's weights need (with ``place``
             top_left and ``fill`` 0.447).
         score_threshold: Detections below this score are dropped.
-        nms_threshold: Of two boxes of a class that overlap by more than this IoU, the lower one is dropped.
-        max_detections: At most this many detections an image.
-        l1_last: Share of the training, at its end, that has the L1 loss, and no ``train_sizes``.
-        centre_radius: Half the side of the square around an object's middle whose anchors may learn it, in
-            strides.
+        nms_threshold: Of two boxes of a class with a larger IoU, the one with the lower score is dropped.
+        max_detections: Maximum number of detections per image.
+        l1_last: Share of the training, at its end, with the L1 loss and without ``train_sizes``.
+        centre_radius: Half the side of the square around an object's centre whose anchors can be assigned to
+            it, in strides.
 
     Raises:
-        AttnlabError: For a value out of its range.
+        AttnlabError: A value is out of range.
     """
 
     def __init__(
@@ -104,16 +103,16 @@ class YOLOX(nn.Module):
     ) -> None:
         super().__init__()
         if pixels not in ("imagenet", "bgr255"):
-            raise AttnlabError(f"pixels is 'imagenet' or 'bgr255', not '{pixels}'.")
+            raise AttnlabError(f"pixels must be 'imagenet' or 'bgr255', got '{pixels}'.")
         for name, value in (("nms_threshold", nms_threshold), ("l1_last", l1_last)):
             if not 0 <= value <= 1:
-                raise AttnlabError(f"{name} lies in 0..1, got {value}.")
+                raise AttnlabError(f"{name} must be in 0..1, got {value}.")
         if score_threshold < 0:
-            raise AttnlabError(f"score_threshold is at least 0, got {score_threshold}.")
+            raise AttnlabError(f"score_threshold must be at least 0, got {score_threshold}.")
         if max_detections < 1 or num_classes < 1 or centre_radius <= 0:
             raise AttnlabError(
-                "num_classes and max_detections are at least 1 and centre_radius is above 0; "
-                f"got {num_classes}, {max_detections} and {centre_radius}."
+                "num_classes and max_detections must be at least 1, centre_radius above 0; got "
+                f"{num_classes}, {max_detections} and {centre_radius}."
             )
         self.flip_channels = pixels == "bgr255"
         plain = {"mean": (0.0, 0.0, 0.0), "std": (1 / 255, 1 / 255, 1 / 255)} if self.flip_channels else {}
@@ -123,7 +122,7 @@ class YOLOX(nn.Module):
         channels = self.backbone.channels
         self.neck = PAFPN(channels, chosen.depth, chosen.depthwise)
         self.head = YOLOXHead(num_classes, channels, int(256 * chosen.width), chosen.depthwise)
-        # The stem's convolution takes twelve: four pixels of an image each.
+        # The stem's convolution takes twelve channels: four pixels each.
         self.in_channels = 3
         self.score_threshold = score_threshold
         self.nms_threshold = nms_threshold
@@ -133,8 +132,8 @@ class YOLOX(nn.Module):
         self.l1 = False
 
     def set_progress(self, share: float) -> None:
-        """Switch L1 loss and multi-scale: by the epoch that begins as a share of all epochs, 0..1."""
-        # Epochs are whole, so a share just below the limit by rounding is at it.
+        """Switch L1 loss and multi-scale by the share of the training done, 0..1."""
+        # Tolerates rounding: a share just below the limit counts as reaching it.
         self.l1 = self.l1_last > 0 and share >= 1 - self.l1_last - 1e-9
         smallest, largest = self.resizing.train_sizes
         self.resizing.multi_scale = smallest < largest and not self.l1
@@ -144,40 +143,40 @@ class YOLOX(nn.Module):
 
         Args:
             images: (3,h,w) each, or (B,3,h,w), RGB in 0..1.
-            targets: One dict an image, in training: ``boxes`` xyxy (N,4) in its pixels, ``labels`` (N,).
+            targets: One dict per image, in training: ``boxes`` xyxy (N,4) in its pixels, ``labels`` (N,).
 
         Returns:
             In training ``iou``, ``objectness``, ``class`` and, late, ``l1``: scalars to be summed. In
-            evaluation a list with a dict an image: ``boxes`` (M,4) in its pixels, ``scores`` (M,) descending,
-            ``labels`` (M,).
+            evaluation a list with a dict per image: ``boxes`` (M,4) in its pixels, ``scores`` (M,)
+            descending, ``labels`` (M,).
 
         Raises:
-            AttnlabError: In training without targets.
+            AttnlabError: Training without targets.
         """
         if self.training and targets is None:
-            raise AttnlabError("YOLOX needs targets in training; call eval() first to get detections.")
-        batch, moved, placements = self.resizing(images, targets if self.training else None)
+            raise AttnlabError("YOLOX needs targets in training mode; call eval() for detections.")
+        batch, moved, locations = self.resizing(images, targets if self.training else None)
         predictions = self.head(*self.neck(*self.backbone(batch.flip(1) if self.flip_channels else batch)))
         if moved is not None:
             return yolox_losses(predictions, moved, self.l1, self.centre_radius)
-        return self.detections(predictions, placements)
+        return self.detections(predictions, locations)
 
     def detections(
-        self, predictions: Predictions, placements: Sequence[Placement]
+        self, predictions: Predictions, locations: Sequence[ImageInBatch]
     ) -> list[dict[str, Tensor]]:
-        """The boxes that are left of a batch's predictions, in the pixels of the images.
+        """Final detections of a batch's predictions, in the pixels of the images.
 
-        An anchor has one class, its likeliest; its score is σ(objectness) · σ(class). Boxes are suppressed
-        class by class.
+        An anchor has only its likeliest class; its score is σ(objectness) · σ(class). Non-maximum suppression
+        is per class.
         """
         logits, labels = predictions.classes.max(dim=-1)
         scores = predictions.objectness.sigmoid() * logits.sigmoid()
         boxes = predictions.anchors.decode(predictions.offsets)
         found = []
-        for box, score, label, placement in zip(boxes, scores, labels, placements, strict=True):
+        for box, score, label, location in zip(boxes, scores, labels, locations, strict=True):
             likely = (score >= self.score_threshold).nonzero()[:, 0]
             likely = likely[batched_nms(box[likely], score[likely], label[likely], self.nms_threshold)]
-            clipped = placement.back(box[likely])
+            clipped = location.back(box[likely])
             within = (clipped[:, :2] < clipped[:, 2:]).all(dim=1).nonzero()[: self.max_detections, 0]
             kept = likely[within]
             found.append({"boxes": clipped[within], "scores": score[kept], "labels": label[kept]})
@@ -185,7 +184,7 @@ class YOLOX(nn.Module):
 
 
 def yolox(variant: str, num_classes: int, **options: Any) -> YOLOX:
-    """A YOLOX of one of the six sizes.
+    """YOLOX in one of the six sizes.
 
     Args:
         variant: ``nano``, ``tiny``, ``s``, ``m``, ``l`` or ``x``.
@@ -201,12 +200,12 @@ def yolox_losses(
     l1: bool = False,
     centre_radius: float = CENTRE_RADIUS,
 ) -> dict[str, Tensor]:
-    """The losses of a batch, to be summed: ``iou``, ``objectness``, ``class`` and, if asked for, ``l1``.
+    """The losses of a batch, to be summed: ``iou``, ``objectness``, ``class`` and, optionally, ``l1``.
 
     Args:
         predictions: The head's.
-        targets: One dict an image: ``boxes`` xyxy in pixels of the batch, ``labels``.
-        l1: Whether the L1 loss of the offsets is among them.
+        targets: One dict per image: ``boxes`` xyxy in pixels of the batch, ``labels``.
+        l1: Include the L1 loss of the offsets.
         centre_radius: SimOTA's, in strides.
     """
     device, counts = predictions.offsets.device, torch.tensor([len(target["labels"]) for target in targets])

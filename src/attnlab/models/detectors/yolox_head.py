@@ -1,11 +1,11 @@
-"""The decoupled, anchor-free head of YOLOX, and what its numbers mean.
+"""The decoupled, anchor-free head of YOLOX, and its box encoding.
 
 https://arxiv.org/abs/2107.08430, section 2.1. Each position (i, j) of a map of stride s predicts one box:
 
     x = (t_x + j) · s      y = (t_y + i) · s      w = exp(t_w) · s      h = exp(t_h) · s
 
-(x, y) is the box's middle; an objectness and K class logits come with it. A position is called an anchor
-here, though it has no size: A of them over all three maps, from stride 8 to 32, row by row.
+(x, y) is the box's centre; each position also has an objectness and K class logits. Positions are called
+anchors here, though they have no size: A over all three maps, from stride 8 to 32, row by row.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ STRIDES = (8, 16, 32)
 
 @dataclass(frozen=True)
 class Anchors:
-    """Where the predictions stand.
+    """The positions of the predictions.
 
     Attributes:
         cells: Column and row of each anchor in its map, (A,2).
@@ -36,7 +36,7 @@ class Anchors:
 
     @property
     def centres(self) -> Tensor:
-        """Middle of each anchor's cell, x and y in pixels, (A,2)."""
+        """Centre of each anchor's cell, x and y in pixels, (A,2)."""
         return (self.cells + 0.5) * self.strides
 
     def decode(self, offsets: Tensor) -> Tensor:
@@ -46,7 +46,7 @@ class Anchors:
         return torch.cat([middle - half, middle + half], dim=-1)
 
     def encode(self, boxes: Tensor) -> Tensor:
-        """Boxes xyxy in pixels (...,A,4) -> what the anchors should predict for them (...,A,4)."""
+        """Boxes xyxy in pixels (...,A,4) -> regression targets of the anchors (...,A,4)."""
         middle = (boxes[..., :2] + boxes[..., 2:]) / 2
         size = boxes[..., 2:] - boxes[..., :2]
         return torch.cat([middle / self.strides - self.cells, (size / self.strides).log()], dim=-1)
@@ -58,7 +58,7 @@ class Anchors:
 
 @dataclass(frozen=True)
 class Predictions:
-    """What the head says of a batch, in float32.
+    """The head's output for a batch, in float32.
 
     Attributes:
         offsets: t_x, t_y, t_w, t_h of each anchor, (B,A,4).
@@ -74,7 +74,7 @@ class Predictions:
 
 
 class YOLOXHead(nn.Module):
-    """Two towers for each map: one for the classes, one for box and objectness.
+    """Two branches per map: one for the classes, one for box and objectness.
 
     Args:
         num_classes: Number of classes K.
@@ -98,7 +98,7 @@ class YOLOXHead(nn.Module):
         self.class_logits = last(num_classes)
         self.box_offsets = last(4)
         self.objectness = last(1)
-        # At first everything is said to be background with probability 0.99, as RetinaNet does it.
+        # Initially every prediction is background with probability 0.99, as in RetinaNet.
         for layer in (*self.class_logits, *self.objectness):
             nn.init.constant_(layer.bias, -math.log((1 - 0.01) / 0.01))
 
