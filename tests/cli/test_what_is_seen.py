@@ -161,12 +161,8 @@ def test_tensorboard_compares_runs_by_seed_data_and_score(run, seen, tmp_path):
     assert options["data.root"] == str(tmp_path / "voc")
     assert options["data.batch_size"] == 3
     assert options["attention.name"] == "ela_t"
-    assert (
-        options["optimizer.lr"]
-        == yaml.safe_load((tmp_path / "lightning_logs/version_0/config.yaml").read_text())["model"][
-            "optimizer"
-        ]["lr"]
-    )
+    config = yaml.safe_load((tmp_path / "lightning_logs/version_0/config.yaml").read_text())
+    assert options["optimizer.lr"] == config["model"]["init_args"]["optimizer"]["lr"]
 
 
 def test_tensorboard_knows_the_options_of_an_interrupted_run(run, seen, tmp_path):
