@@ -81,6 +81,7 @@ class NetworkTester:
             logits = network.train()(torch.randn(2, 3, 64, 64))
         assert logits.isfinite().all()
 
+    @pytest.mark.slow
     def test_compiles_without_graph_breaks(self, network: nn.Module) -> None:
         image = torch.randn(1, 3, 64, 64)
         compiled: Callable[[torch.Tensor], torch.Tensor] = torch.compile(
