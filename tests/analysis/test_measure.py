@@ -113,7 +113,7 @@ def test_devices(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     check_device("cpu", timed=True)
     check_device("cuda", timed=False)
-    with pytest.raises(AttnlabError, match="sees no CUDA device"):
+    with pytest.raises(AttnlabError, match="finds no CUDA device"):
         check_device("cuda", timed=True)
     with pytest.raises(AttnlabError, match="Did you mean 'cuda'"):
         check_device("cud", timed=False)

@@ -111,7 +111,7 @@ def test_a_run_without_a_terminal(run, seen, monkeypatch, tmp_path):
     plain = sum(parameter.numel() for parameter in network.parameters())
     summary = outcome.out[: outcome.out.index("epoch 1/2")]
     attention = sum(int(n.replace(",", "")) for n in re.findall(r"channels +([\d,]+) parameters", summary))
-    assert f"{plain + attention:,d}, of which {plain + attention:,d} are trained" in summary
+    assert f"{plain + attention:,d}, {plain + attention:,d} trainable" in summary
     assert f"attention {attention:,d}" in summary
     assert "ela_t (replace) at 4 sites" in summary
     # Nothing that is untrue or not of this run.
@@ -135,7 +135,7 @@ def test_each_can_be_silenced(run, seen, flag):
     outcome = run("fit", *seen, flag)
     assert outcome.status == 0, outcome.err
     assert ("epoch 1/1  step" in outcome.out) == ("summary" in flag)
-    assert ("of which" in outcome.out) == ("progress" in flag)
+    assert (" trainable" in outcome.out) == ("progress" in flag)
 
 
 @pytest.mark.parametrize("logger", ["TensorBoardLogger", "CSVLogger"])
@@ -259,7 +259,7 @@ def test_the_summary_without_attention_counts_every_convolution(run, of_task):
     parameters = sum(parameter.numel() for parameter in network.parameters())
     lines = [re.split(r"  +", line, maxsplit=1) for line in outcome.out.splitlines()]
     summary = {line[0]: line[1] for line in lines if len(line) == 2}
-    assert summary["parameters"] == f"{parameters:,d}, of which {parameters:,d} are trained"
+    assert summary["parameters"] == f"{parameters:,d}, {parameters:,d} trainable"
     assert summary["MACs at 32x32"].startswith(f"{macs / 1e9:.3f} G, attention 0.0 M (0.00%)")
     assert summary["attention"] == "none"
 

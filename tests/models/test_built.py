@@ -11,7 +11,7 @@ from attnlab.models.built import BuiltNetwork, without_values
 
 
 def test_nobody_publishes_weights_unless_it_is_said() -> None:
-    with pytest.raises(AttnlabError, match=r"leave --model\.weights none"):
+    with pytest.raises(AttnlabError, match=r"use --model\.weights none"):
         BuiltNetwork(nn.Identity()).imagenet()
     assert BuiltNetwork(nn.Identity(), imagenet=dict).imagenet() == {}
 

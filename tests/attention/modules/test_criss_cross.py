@@ -83,5 +83,5 @@ def test_half_precision_is_finite_where_logits_overflow_it(dtype: torch.dtype, s
 
 
 def test_recurrence_starts_at_one() -> None:
-    with pytest.raises(AttnlabError, match="got recurrence 0"):
+    with pytest.raises(AttnlabError, match="recurrence must be at least 1, got 0"):
         CrissCrossAttention(16, recurrence=0)
