@@ -58,12 +58,17 @@ def read_yaml(path: str | Path) -> dict[str, Any]:
     except OSError as error:
         raise AttnlabError(f"Cannot read the recipe '{path}': {error.strerror or error}.") from error
     except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise AttnlabError(f"The recipe '{path}' is not valid YAML: {error}") from error
+        raise AttnlabError(f"The recipe '{path}' is not valid YAML: {in_one_line(error)}") from error
     if content is None:
         return {}
     if not isinstance(content, dict):
         raise AttnlabError(f"The recipe '{path}' has no top-level keys such as model and data.")
     return content
+
+
+def in_one_line(error: yaml.YAMLError | UnicodeDecodeError) -> str:
+    """A parser's message without its line breaks."""
+    return " ".join(str(error).split())
 
 
 def read_recipe(name: str) -> dict[str, Any]:
@@ -72,34 +77,62 @@ def read_recipe(name: str) -> dict[str, Any]:
     Raises:
         AttnlabError: It cannot be found or read, or its task is unknown.
     """
-    return in_todays_form(read_yaml(find(name)))
+    return in_todays_form(read_yaml(find(name)), name)
 
 
-def in_todays_form(content: dict[str, Any]) -> dict[str, Any]:
-    """A recipe's content in the current format.
+def in_todays_form(content: dict[str, Any], source: str) -> dict[str, Any]:
+    """A recipe's content in the current format, its blocks checked.
 
     Formerly ``task`` gave the class, and ``model`` held its options directly. An attention or optimizer block
     with a name starts from defaults, so options of earlier recipes do not leak into it.
 
+    Args:
+        content: As read.
+        source: The recipe's name, for errors.
+
     Raises:
-        AttnlabError: The task is unknown.
+        AttnlabError: The task is unknown, or a block is not one.
     """
     content = dict(content)
-    task, model = content.pop("task", None), content.get("model")
-    if isinstance(model, dict) and not model.keys() <= CLASS_KEYS and "class_path" not in model:
-        model = {"init_args": model}
-    if task is not None:
-        model = {"class_path": task_named(task), **(model or {})} if not isinstance(model, str) else model
+    model = content.get("model")
+    if isinstance(model, dict) and "class_path" not in model and not model.keys() <= CLASS_KEYS:
+        content["model"] = {"init_args": model}
+    for key in ("model", "data"):
+        if key in content:
+            content[key] = _of_class(content[key], f"{key} in {source}")
+    if (task := content.pop("task", None)) is not None:
+        content["model"] = {"class_path": task_named(task), **content.get("model", {})}
+    as_block(content.get("trainer"), f"trainer in {source}")
+    if not isinstance(path := content.get("ckpt_path") or "", str):
+        raise AttnlabError(f"ckpt_path in {source} must be last, best or a file, got {path!r}.")
+    options = content.get("model", {}).get("init_args", {})
     for name in ("attention", "optimizer"):
-        if isinstance(model, dict) and isinstance(model.get("init_args"), dict):
-            block = model["init_args"].get(name)
-            if isinstance(block, str):
-                block = {"name": block}
-            if isinstance(block, dict) and "name" in block:
-                block = {"options": {}, **block}
-            if block is not None:
-                model = {**model, "init_args": {**model["init_args"], name: block}}
-    return content if model is None else {**content, "model": model}
+        block = {"name": options[name]} if isinstance(options.get(name), str) else options.get(name)
+        if isinstance(block, dict) and "name" in block:
+            options = options | {name: {"options": {}, **block}}
+    if options:
+        content["model"] = {**content["model"], "init_args": options}
+    return content
+
+
+def as_block(value: Any, where: str) -> dict[str, Any]:
+    """A block of a recipe, empty if it is missing.
+
+    Raises:
+        AttnlabError: It is another kind of value, which the parser would ignore.
+    """
+    if not isinstance(value, dict | None):
+        raise AttnlabError(f"{where} must be a block of keys, got {value!r}.")
+    return value or {}
+
+
+def _of_class(value: Any, where: str) -> dict[str, Any]:
+    """A block of ``class_path`` and ``init_args``, of which a word alone is the former."""
+    block = {"class_path": value} if isinstance(value, str) else as_block(value, where)
+    if not isinstance(block.get("class_path") or "", str):
+        raise AttnlabError(f"class_path of {where} must be a class's name, got {block['class_path']!r}.")
+    as_block(block.get("init_args"), f"init_args of {where}")
+    return {key: item for key, item in block.items() if item is not None}
 
 
 def task_named(task: object) -> str:

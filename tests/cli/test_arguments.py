@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from attnlab.cli.arguments import Arguments, class_path
+from attnlab.cli.arguments import Arguments
 from attnlab.errors import AttnlabError
 
 
@@ -117,8 +117,10 @@ class TestRecipes:
         assert given.place_of("--nowhere") == ""
 
     def test_a_class_is_a_word_or_a_class_path(self):
-        assert class_path("X") == class_path({"class_path": "X"}) == "X"
-        assert class_path({"init_args": {}}) is class_path(None) is class_path({"class_path": 3}) is None
+        for written in ("model: X", "model: {class_path: X}"):
+            read = Arguments.read(["fit", f"--config={{{written}}}"])
+            assert read.class_named("model") == "X"
+        assert Arguments.read(["fit", "--config={model: {init_args: {}}}"]).class_named("model") is None
 
 
 class TestCheckpoints:

@@ -114,18 +114,18 @@ def test_options_of_another_class_stay_where_both_have_them() -> None:
         },
         "trainer": {"max_epochs": 1},
     }
-    same, left_out = fitted(recipe, {"model": SegmentationTask, "data": VOCSegmentationDataModule})
+    same, left_out = fitted(recipe, {"model": SegmentationTask, "data": VOCSegmentationDataModule}, "a.yaml")
     assert same["data"]["init_args"] == recipe["data"]["init_args"]
     assert left_out == []
 
     class Mine(VOCSegmentationDataModule):
         """Everything still fits."""
 
-    assert fitted(recipe, {"model": SegmentationTask, "data": Mine})[1] == []
-    other, left_out = fitted(recipe, {"model": SegmentationTask, "data": MaskFolderDataModule})
+    assert fitted(recipe, {"model": SegmentationTask, "data": Mine}, "a.yaml")[1] == []
+    other, left_out = fitted(recipe, {"model": SegmentationTask, "data": MaskFolderDataModule}, "a.yaml")
     assert other["data"] == {"init_args": {"crop_size": 64, "batch_size": 3}}
     assert left_out == ["root, year of VOCSegmentationDataModule"]
-    other, left_out = fitted(recipe, {"model": DetectionTask, "data": COCODetectionDataModule})
+    other, left_out = fitted(recipe, {"model": DetectionTask, "data": COCODetectionDataModule}, "a.yaml")
     assert other["data"] == {"init_args": {"batch_size": 3}}
     assert other["model"] == {"init_args": {"weights": "imagenet"}}
     assert other["trainer"] == {"max_epochs": 1}

@@ -175,6 +175,18 @@ class TestRefused:
             ("data: {init_args: {rot: 3}}", "--data.rot in a.yaml. Did you mean --data.root"),
             ("data: {init_args: {batch_size: many}}", "--data.batch_size in a.yaml takes int, got many"),
             ("model: {class_path: SegmentationTask, encoder: x}", "not encoder"),
+            ("model: [a, b]", "model in a.yaml must be a block of keys, got ['a', 'b']"),
+            ("task: segmentation\nmodel: [a]", "model in a.yaml must be a block of keys"),
+            ("data: 5", "data in a.yaml must be a block of keys, got 5"),
+            ("data: {class_path: [x]}", "class_path of data in a.yaml must be a class's name"),
+            ("model: {init_args: 5}", "init_args of model in a.yaml must be a block of keys"),
+            ("model: {init_args: {attention: [se]}}", "model.attention in a.yaml must be a block of keys"),
+            ("model: {init_args: {schedule: 5}}", "model.schedule in a.yaml must be a block of keys"),
+            ("trainer: 5\nckpt_path: last", "trainer in a.yaml must be a block of keys"),
+            ("ckpt_path: [a]", "ckpt_path in a.yaml must be last, best or a file"),
+            ("pictures: [1]", "pictures in a.yaml must be a block of keys"),
+            ("checkpoint: 5", "checkpoint in a.yaml must be a block of keys"),
+            ("a: [1", "The recipe 'a.yaml' is not valid YAML"),
         ],
     )
     def test_in_a_recipe(self, run, tmp_path, text, said):

@@ -17,7 +17,7 @@ from attnlab.attention.wrapper import MODES
 from attnlab.errors import AttnlabError, known_name, unknown
 from attnlab.models import BuiltNetwork, build_classifier, build_detector, build_segmenter
 from attnlab.models.built import without_values
-from attnlab.recipes import read_recipe
+from attnlab.recipes import as_block, read_recipe
 
 DEFAULT_ATTENTIONS = ("none", "se", "eca", "cbam", "ca", "sa", "ela_t", "ela_b", "ela_s", "ela_l")
 DEFAULT_CLASSES = {"classification": 1000, "segmentation": 21, "detection": 80}
@@ -173,7 +173,7 @@ def config_subject(
         AttnlabError: The file cannot be read, or names something unknown.
     """
     task, model = task_and_model(read_recipe(path), path)
-    attention = _block(model, "attention", path, "model.")
+    attention = as_block(model.get("attention"), f"model.attention in {path}")
     for key in attention:
         if key not in ATTENTION_KEYS:
             raise unknown(f"key of model.attention in {path}", str(key), ATTENTION_KEYS)
@@ -211,14 +211,14 @@ def task_and_model(content: Mapping[str, Any], path: str) -> tuple[str, dict[str
     """The task of a recipe, and its model's options.
 
     Raises:
-        AttnlabError: Its task is not one of attnlab's, or its model is not a block.
+        AttnlabError: Its task is not one of attnlab's.
     """
-    model = content.get("model")
-    named = str((model.get("class_path") if isinstance(model, dict) else model) or "SegmentationTask")
+    model = content.get("model", {})
+    named = model.get("class_path", "SegmentationTask")
     task = named.rpartition(".")[2].removesuffix("Task").lower()
     if task not in BUILDERS:
         raise unknown(f"task of {path}", named, CLASSES)
-    return task, {} if isinstance(model, str) else _block(content, "model", path)
+    return task, model.get("init_args", {})
 
 
 def _of_one_size(options: Mapping[str, Any]) -> dict[str, Any]:
@@ -227,13 +227,3 @@ def _of_one_size(options: Mapping[str, Any]) -> dict[str, Any]:
     if isinstance(sizes := kept.get("min_size"), list) and sizes:
         kept["min_size"] = sizes[-1]
     return kept
-
-
-def _block(content: Mapping[str, Any], key: str, path: str, prefix: str = "") -> dict[str, Any]:
-    """A block of a recipe; empty if missing, the arguments of a class with class_path."""
-    block = content.get(key) or {}
-    if isinstance(block, dict):
-        block = block.get("init_args", block)
-    if not isinstance(block, dict):
-        raise AttnlabError(f"{prefix}{key} in {path} must be a block of keys, got {block!r}.")
-    return block

@@ -35,8 +35,8 @@ def _of_transposed(out: Tensor, x: Tensor, weight: Tensor, *_: Any, **__: Any) -
     return x.numel() * math.prod(weight.shape[1:])
 
 
-def _of_product(out: Tensor, a: Tensor, b: Tensor, *_: Any, **__: Any) -> int:
-    return out.numel() * a.shape[-1]
+def _of_product(out: Tensor, a: Tensor, b: Tensor, *_: Any, **__: Any) -> int | None:
+    return None if 1 in (a.ndim, b.ndim) else out.numel() * a.shape[-1]
 
 
 def _of_sum_and_product(out: Tensor, _: Tensor, a: Tensor, *__: Any, **___: Any) -> int:
@@ -128,6 +128,8 @@ class _Counter(TorchFunctionMode):
         if func not in _COUNTED:
             known = (isinstance(func, _BUILTIN) and func not in _OTHER_PRODUCTS) or func in _FREE_IN_PYTHON
             return func(*args, **given) if known else self._by_library(func, args, given)
+        if len(args) < 2:  # operands by name, which the formulas do not know
+            return self._by_library(func, args, given)
         out = func(*args, **given)
         macs = _COUNTED[func](out, *args, **given)
         if macs is None:

@@ -12,7 +12,7 @@ import yaml
 from attnlab import checkpoints
 from attnlab.cli.shorthand import with_proper_names
 from attnlab.errors import AttnlabError
-from attnlab.recipes import find, in_todays_form, read_yaml, task_named
+from attnlab.recipes import find, in_one_line, in_todays_form, read_yaml, task_named
 
 BLOCKS = ("model", "data")
 LOGS = "lightning_logs"
@@ -73,7 +73,7 @@ class Arguments:
         return self
 
     def _add_recipe(self, source: str, content: dict[str, Any]) -> None:
-        self.recipes.append(in_todays_form(content))
+        self.recipes.append(in_todays_form(content, source))
         self.sources.append(source)
 
     @property
@@ -105,7 +105,7 @@ class Arguments:
 
     def class_named(self, block: str) -> str | None:
         """The class of ``model`` or ``data``, named by a flag or else by the last recipe that names one."""
-        named = [class_path(recipe.get(block)) for recipe in self.recipes]
+        named = [recipe.get(block, {}).get("class_path") for recipe in self.recipes]
         named += self.values(f"--{block}", f"--{block}.class_path")
         return next((name for name in reversed(named) if name), None)
 
@@ -129,12 +129,6 @@ class Arguments:
         return Path(found.get("save_dir") or LOGS) / (found.get("name") or "")
 
 
-def class_path(block: Any) -> str | None:
-    """The class that a recipe's block names, as a single word or as ``class_path``."""
-    name = block.get("class_path") if isinstance(block, dict) else block
-    return name if isinstance(name, str) else None
-
-
 def _from_file(name: str) -> dict[str, Any]:
     """A recipe by path or name; a block given as a file name is replaced by that file's content."""
     if not name:
@@ -153,7 +147,7 @@ def _written_out(text: str) -> dict[str, Any]:
     try:
         content: dict[str, Any] = yaml.safe_load(text)
     except yaml.YAMLError as error:
-        raise AttnlabError(f"{text} is not valid YAML: {error}") from error
+        raise AttnlabError(f"{text} is not valid YAML: {in_one_line(error)}") from error
     return content
 
 

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
+from dataclasses import is_dataclass
 from importlib import import_module
 from types import ModuleType
 from typing import Any
 
 from attnlab import data, tasks
-from attnlab.cli.arguments import Arguments, class_path
+from attnlab.cli.arguments import Arguments
 from attnlab.data import DataModule
 from attnlab.errors import AttnlabError, unknown
+from attnlab.recipes import as_block
 from attnlab.tasks import BaseTask, SegmentationTask
 
 # Options that two classes share but that describe one particular data set.
@@ -82,11 +84,11 @@ def chosen(arguments: Arguments, remembered: Mapping[str, Any]) -> tuple[type[Ba
         AttnlabError: A class cannot be found, or the checkpoint is of another task.
     """
     named = {block: arguments.class_named(block) for block in HOMES}
-    data_named = named["data"] or class_path(remembered.get("data"))
+    data_named = named["data"] or remembered.get("data", {}).get("class_path")
     data_class = find_class("data", data_named) if data_named else None
-    of_checkpoint = class_path(remembered.get("model"))
+    of_checkpoint = remembered.get("model", {}).get("class_path")
     if named["model"] or of_checkpoint:
-        task = find_class("model", named["model"] or str(of_checkpoint))
+        task = find_class("model", named["model"] or of_checkpoint)
         if named["model"] and of_checkpoint:
             _refuse_another_task(task, find_class("model", of_checkpoint))
     else:
@@ -109,7 +111,9 @@ def _refuse_another_task(asked: type, of_checkpoint: type) -> None:
         )
 
 
-def fitted(recipe: Mapping[str, Any], classes: Mapping[str, type]) -> tuple[dict[str, Any], list[str]]:
+def fitted(
+    recipe: Mapping[str, Any], classes: Mapping[str, type], source: str
+) -> tuple[dict[str, Any], list[str]]:
     """The part of a recipe that applies to the given classes.
 
     A block is kept if it names the given class or a base of it. From another class, only the shared options
@@ -118,37 +122,42 @@ def fitted(recipe: Mapping[str, Any], classes: Mapping[str, type]) -> tuple[dict
     Args:
         recipe: In the current format.
         classes: The classes to be built, for ``model`` and ``data``.
+        source: The recipe's name, for errors.
 
     Returns:
         The recipe without class names, and a description of what was left out.
+
+    Raises:
+        AttnlabError: A block has keys that do not belong there, or is not one.
     """
     result, left_out = dict(recipe), []
     for block, cls in classes.items():
-        content = result.pop(block, None)
-        name = class_path(content)
-        options = dict(content.get("init_args") or {}) if isinstance(content, dict) else {}
-        other = isinstance(content, dict) and set(content) - {"class_path", "init_args"}
-        if other:
-            raise AttnlabError(
-                f"The block '{block}' takes the keys class_path and init_args, not {', '.join(other)}."
-            )
+        content = result.pop(block, {})
+        options = content.get("init_args", {})
+        if others := ", ".join(sorted(set(content) - {"class_path", "init_args"})):
+            raise AttnlabError(f"{block} in {source} takes the keys class_path and init_args, not {others}.")
+        name = content.get("class_path")
         if name and not issubclass(cls, old := find_class(block, name)):
-            shared = set(_shared_options(old, cls)) - set(OF_ONE_SET)
-            dropped = sorted(set(options) - shared)
-            options = {key: value for key, value in options.items() if key in shared}
-            if dropped:
+            common = next(base for base in cls.__mro__ if issubclass(old, base))
+            shared = set(_options(common)) - set(OF_ONE_SET)
+            if dropped := sorted(set(options) - shared):
                 left_out.append(f"{', '.join(dropped)} of {old.__name__}")
+            options = {key: value for key, value in options.items() if key in shared}
+        for key, default in _options(cls).items():
+            if is_dataclass(default):
+                as_block(options.get(key), f"{block}.{key} in {source}")
         if options:
             result[block] = {"init_args": options}
     return result, left_out
 
 
-def _shared_options(one: type, other: type) -> Iterator[str]:
-    """The options of the nearest common base class."""
-    common = next(cls for cls in other.__mro__ if issubclass(one, cls))
-    for cls in common.__mro__:
-        if "__init__" in vars(cls):
-            parameters = inspect.signature(vars(cls)["__init__"]).parameters
-            yield from parameters
-            if not any(p.kind is p.VAR_KEYWORD for p in parameters.values()):
-                return
+def _options(cls: type) -> dict[str, Any]:
+    """The options of a class and, where it passes some on, of those above it, with their defaults."""
+    found: dict[str, Any] = {}
+    for base in cls.__mro__:
+        if "__init__" in vars(base):
+            parameters = inspect.signature(vars(base)["__init__"]).parameters.values()
+            found = {parameter.name: parameter.default for parameter in parameters} | found
+            if not any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters):
+                break
+    return found

@@ -20,16 +20,17 @@ from attnlab.callbacks import CostReport, ProgressLines, RunReport
 from attnlab.callbacks.remember import RememberData
 from attnlab.callbacks.tensorboard import ScoresFirst
 from attnlab.cli import help_page, parts
-from attnlab.cli.arguments import Arguments
+from attnlab.cli.arguments import LOGS, Arguments
 from attnlab.cli.classes import chosen, fitted, path_of
 from attnlab.cli.shorthand import expand
 from attnlab.data import DataModule
 from attnlab.errors import AttnlabError
+from attnlab.recipes import as_block
 from attnlab.tasks import BaseTask
 
 LOGGER = {
     "class_path": "lightning.pytorch.loggers.TensorBoardLogger",
-    "init_args": {"save_dir": "lightning_logs", "name": "", "default_hp_metric": False},
+    "init_args": {"save_dir": LOGS, "name": "", "default_hp_metric": False},
 }
 # Warnings meant for the libraries' developers, or about what is intended here: no ModelCheckpoint in a test,
 # no scores before the first validation (after it, a missing monitor is an error).
@@ -76,7 +77,8 @@ class AttnlabCLI(LightningCLI):
         self.task, self.data = chosen(arguments, recipe)
         for name in checkpoints.FROM_DATA:
             recipe.get("model", {}).get("init_args", {}).pop(name, None)
-        self.recipes = [recipe, *arguments.recipes]
+        sources, recipes = [str(self.checkpoint), *arguments.sources], [recipe, *arguments.recipes]
+        self.recipes = list(zip(sources, recipes, strict=True))
         super().__init__(
             BaseTask,
             DataModule,
@@ -165,8 +167,12 @@ class AttnlabCLI(LightningCLI):
             raise SystemExit(0)
         classes = {"model": self.task, "data": self.data}
         words = [f"--{block}={path_of(block, cls)}" for block, cls in classes.items()]
-        for recipe in self.recipes:
-            fit, left_out = fitted(recipe, classes)
+        defaults = self.flags.get_defaults()
+        for source, recipe in self.recipes:
+            for key, value in recipe.items():
+                if isinstance(defaults.get(key), Namespace):
+                    as_block(value, f"{key} in {source}")
+            fit, left_out = fitted(recipe, classes, source)
             for text in left_out:
                 rank_zero_info(f"Ignored, because another class is used: {text}.")
             _refuse_linked(fit.get("model", {}).get("init_args", {}))
