@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from attnlab import run_length
 from attnlab.errors import AttnlabError
 from attnlab.recipes import TASKS
 
@@ -14,6 +15,8 @@ from attnlab.recipes import TASKS
 FROM_DATA = ("class_names", "ignore_index", "num_classes")
 CLASS_PATH, INSTANTIATOR = "_class_path", "_instantiator"
 OF_DATA = "datamodule_hyper_parameters"
+# Data options that fetch a data set: done for whoever asks for it, not for who made a checkpoint.
+FETCHING = ("download", "mirror", "extract")
 
 
 def resolve(wanted: str, folder: Path) -> Path:
@@ -83,20 +86,36 @@ def remembered(content: Mapping[str, Any]) -> dict[str, Any]:
     Raises:
         AttnlabError: Its task is unknown.
     """
-    own = content.get("attnlab", {})
-    options = {k: v for k, v in content["hyper_parameters"].items() if k != INSTANTIATOR}
+    own, options = _block(content, "attnlab"), _block(content, "hyper_parameters")
+    options.pop(INSTANTIATOR, None)
     task = options.pop(CLASS_PATH, None)
     if task is None:
         kind = own.get("task", "segmentation")
-        if kind not in TASKS:
+        if not isinstance(kind, str) or kind not in TASKS:
             raise AttnlabError(
                 f"The checkpoint is for the task '{kind}', which this version of attnlab does not have."
             )
         task = f"attnlab.tasks.{TASKS[kind]}"
     recipe: dict[str, Any] = {"model": {"class_path": task, "init_args": options}}
-    if content.get(OF_DATA):
-        data = dict(content[OF_DATA])
-        recipe["data"] = {"class_path": data.pop(CLASS_PATH), "init_args": data}
-    elif own.get("data"):
-        recipe["data"] = own["data"]
+    if data := _block(content, OF_DATA):
+        recipe["data"] = {"class_path": data.pop(CLASS_PATH, None), "init_args": data}
+    elif data := _block(own, "data"):
+        recipe["data"] = {"class_path": data.get("class_path"), "init_args": _block(data, "init_args")}
     return recipe
+
+
+def length(content: Mapping[str, Any]) -> dict[str, int]:
+    """The training length that a checkpoint remembers; empty if none."""
+    return run_length.remembered(_block(_block(content, "attnlab"), "length"))
+
+
+def _block(content: Mapping[str, Any], key: str) -> dict[str, Any]:
+    """A part of a checkpoint, empty if it is missing.
+
+    Raises:
+        AttnlabError: It is not a block of named values.
+    """
+    found = content.get(key) or {}
+    if not isinstance(found, Mapping) or not all(isinstance(name, str) for name in found):
+        raise AttnlabError(f"The checkpoint is damaged: its {key} is {str(found)[:100]}, not named values.")
+    return dict(found)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tempfile
+from argparse import ArgumentError
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from importlib import import_module
@@ -12,6 +13,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from jsonargparse import ArgumentParser
 from PIL import Image
 from torch import Tensor, nn
 
@@ -21,13 +23,13 @@ from attnlab.data.folders import find_images
 from attnlab.data.images import read_image
 from attnlab.errors import AttnlabError
 from attnlab.tasks import BaseTask
+from attnlab.trust import classes_of, refuse_strangers
 from attnlab.views.predictions import Prediction
 
 Picture = str | Path | Image.Image | np.ndarray[Any, Any] | Tensor
 
 # Data options of a checkpoint that only training needs.
-FOR_TRAINING = ("train_transforms", "augment", "mosaic", "download", "mirror", "predict_images")
-TRUSTED = ("attnlab.data.", "torchvision.transforms.v2.")
+FOR_TRAINING = ("train_transforms", "augment", "mosaic", "predict_images", *checkpoints.FETCHING)
 
 
 class Loaded:
@@ -117,8 +119,8 @@ def load(checkpoint: str | Path, device: str | torch.device = "cpu", trust: bool
     Args:
         checkpoint: A ``.ckpt`` file written by ``fit``.
         device: The network's device.
-        trust: Allow classes that are neither attnlab's nor torchvision transforms, such as your own attention
-            or data module. Importing them runs their code.
+        trust: Allow code that the checkpoint names and that is neither attnlab's nor one of the transforms in
+            docs/security.md, such as your own attention or data module. Importing it runs it.
 
     Returns:
         The network, for use with ``predict``.
@@ -134,25 +136,24 @@ def load(checkpoint: str | Path, device: str | torch.device = "cpu", trust: bool
     path = checkpoints.resolve_file(Path(checkpoint))
     content = checkpoints.read(path)
     recipe = checkpoints.remembered(content)
-    options = recipe["model"]["init_args"]
-    attention = options.get("attention", {}).get("name", "none")
-    if "." in attention and not trust:
-        raise _not_trusted(path, attention)
-    task = _class(path, tasks, recipe["model"]["class_path"], trust)(**options)
+    if not trust:
+        classes = {"model": classes_of(tasks, BaseTask), "data": classes_of(data, DataModule)}
+        recipe = refuse_strangers(recipe, path, classes)
+    task = _class(tasks, recipe["model"]["class_path"])(**recipe["model"]["init_args"])
     assert isinstance(task, BaseTask)
     task.restored = True
     task.on_load_checkpoint(content)
     task.load_state_dict(content["state_dict"])
-    module = _data_of(path, recipe.get("data") or {"class_path": task.default_data}, trust)
+    module = _data_of(recipe.get("data") or {"class_path": task.default_data})
     return Loaded(task.eval(), module).to(device)
 
 
-def _data_of(path: Path, block: Mapping[str, Any], trust: bool) -> DataModule:
+def _data_of(block: Mapping[str, Any]) -> DataModule:
     """A checkpoint's data module, for prediction only."""
-    cls = _class(path, data, str(block["class_path"]), trust)
+    cls = _class(data, str(block["class_path"]))
     options = {k: v for k, v in (block.get("init_args") or {}).items() if k not in FOR_TRAINING}
     if options.get("eval_transforms"):
-        options["eval_transforms"] = [_transform(path, each, trust) for each in options["eval_transforms"]]
+        options["eval_transforms"] = _built(options["eval_transforms"])
     if options.get("on_bad_image"):
         options["on_bad_image"] = "error"
     options["num_workers"] = 0
@@ -161,42 +162,27 @@ def _data_of(path: Path, block: Mapping[str, Any], trust: bool) -> DataModule:
     return module
 
 
-def _class(path: Path, home: ModuleType, class_path: str, trust: bool) -> type:
-    """A class named in a checkpoint: attnlab's own, or any if trusted."""
-    name = class_path.rpartition(".")[2]
-    if class_path.startswith(f"{home.__name__}.") and name in home.__all__:
-        return getattr(home, name)
-    if not trust:
-        raise _not_trusted(path, class_path)
-    return _imported(class_path)
-
-
-def _transform(path: Path, block: Any, trust: bool) -> nn.Module:
-    class_path = block.get("class_path", "") if isinstance(block, Mapping) else str(block)
-    options = block.get("init_args") or {} if isinstance(block, Mapping) else {}
-    plain = all(isinstance(value, bool | int | float | str | list | None) for value in options.values())
-    named = class_path.startswith(TRUSTED) and not class_path.endswith(".Lambda")
-    if not (named and plain) and not trust:
-        raise _not_trusted(path, class_path)
-    module = _imported(class_path)(**options)
-    if not isinstance(module, nn.Module):
-        raise AttnlabError(f"{path} uses {class_path} as a transform, but it is not one.")
-    return module
-
-
-def _imported(class_path: str) -> Any:
-    module, _, name = class_path.rpartition(".")
+def _built(blocks: Sequence[Any]) -> list[nn.Module]:
+    """Transforms from their blocks, by the parser that reads them on the command line."""
+    parser = ArgumentParser(exit_on_error=False)
+    parser.add_argument("--eval_transforms", type=list[nn.Module])
     try:
-        return getattr(import_module(module), name)
+        parsed = parser.parse_object({"eval_transforms": list(blocks)})
+        return list(parser.instantiate_classes(parsed).eval_transforms)
+    except (ArgumentError, TypeError, ValueError) as error:
+        text = " ".join(str(error).split())
+        raise AttnlabError(f"Cannot build the checkpoint's eval_transforms: {text}") from error
+
+
+def _class(home: ModuleType, name: str) -> type:
+    """A class of attnlab's by name, or any by its import path."""
+    module, _, last = name.rpartition(".")
+    if module in ("", home.__name__) and last in home.__all__:
+        return getattr(home, last)
+    try:
+        return getattr(import_module(module), last)
     except (ImportError, AttributeError, ValueError) as error:
-        raise AttnlabError(f"Cannot import '{class_path}', which the checkpoint needs: {error}.") from error
-
-
-def _not_trusted(path: Path, what: str) -> AttnlabError:
-    return AttnlabError(
-        f"{path} uses '{what}', which is not part of attnlab: loading it would run its code. If you trust "
-        "it, use attnlab.load(..., trust=True)."
-    )
+        raise AttnlabError(f"Cannot import '{name}', which the checkpoint needs: {error}.") from error
 
 
 @contextmanager

@@ -217,17 +217,15 @@ def test_a_fourth_task_is_fitted_resumed_tested_and_predicted(run, counting, tmp
     assert (last["epoch"], last["global_step"]) == (2, 9)
     assert last["hyper_parameters"]["_class_path"] == f"{__name__}.CountTask"
 
-    # Which task, network and data it is, the checkpoint says.
-    outcome = run("test", "--ckpt_path=best", "--trainer.accelerator=cpu")
+    # Which task, network and data it is, the checkpoint says, if its code is trusted.
+    outcome = run("test", "--ckpt_path=best", "--trust_checkpoint=true", "--trainer.accelerator=cpu")
     assert outcome.status == 0, outcome.err
     error = float(re.search(r"test mean error *│ ([\d.]+)", outcome.out)[1])
     scores = yaml.safe_load((folder / "scores.json").read_text())
     assert {entry["metric"] for entry in scores} == {"error", "closeness", "loss"}
     assert next(e["value"] for e in scores if e["metric"] == "error") == pytest.approx(error, abs=1e-4)
 
-    outcome = run(
-        "predict", "--ckpt_path=best", "--data.predict_images=dots/val", "--trainer.accelerator=cpu"
-    )
+    outcome = run("predict", *counting[:2], "--ckpt_path=best", "--data.predict_images=dots/val")
     assert outcome.status == 0, outcome.err
     assert "6 pictures counted" in outcome.out
     rows = list(csv.reader(Path("predictions/counts.csv").read_text().splitlines()))

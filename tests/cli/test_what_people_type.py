@@ -14,7 +14,7 @@ import yaml
 from attnlab.cli.shorthand import OTHER_NAMES, with_proper_names
 from attnlab.cli.trainer import AttnlabCLI
 from attnlab.run_length import DEFAULT_EPOCHS
-from tests.cli.conftest import write_class_folders
+from tests.cli.conftest import checkpoint, write_class_folders
 
 ROOT = Path(__file__).parents[2]
 
@@ -241,7 +241,11 @@ class TestOnesOwnModules:
         assert config["data"]["class_path"] == "my_own_blocks.Mine"
         # As a fresh process finds it: nothing is imported yet.
         sys.modules.pop("my_own_blocks")
-        outcome = run("test", "--ckpt_path=best", "--trainer.accelerator=cpu")
+        trusted = ("--trust_checkpoint", "true")
+        assert "test --ckpt_path {} {} {}".format(
+            checkpoint(folder, "best").relative_to(folder), *trusted
+        ) in (outcome.out)
+        outcome = run("test", "--ckpt_path=best", *trusted, "--trainer.accelerator=cpu")
         assert outcome.status == 0, outcome.err
 
     @pytest.mark.parametrize("words", [("show", "my_own_blocks.Halve")])

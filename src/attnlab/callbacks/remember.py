@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from enum import Enum
 from importlib.metadata import version
 from typing import Any
 
@@ -87,4 +88,6 @@ def _as_builtin(value: Any) -> Any:
         return {key: _as_builtin(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
         return [_as_builtin(item) for item in value]
+    if isinstance(value, Enum):  # the name is what the parser reads
+        return value.name
     return value if isinstance(value, bool | int | float | str | None) else str(value)

@@ -16,11 +16,14 @@ from lightning.pytorch.trainer.states import TrainerFn
 from rich.console import Console
 from rich.table import Table
 
+from attnlab import checkpoints, data, tasks
 from attnlab.callbacks.cost import CostReport
 from attnlab.callbacks.evaluation import EvaluationCallback, monitored, shown
 from attnlab.callbacks.exhibits import Pictures
 from attnlab.callbacks.tensorboard import SCORE
+from attnlab.errors import AttnlabError
 from attnlab.tasks import BaseTask
+from attnlab.trust import classes_of, refuse_strangers
 
 # Hparams determined by the data.
 FROM_DATA = ("class_names", "num_classes", "ignore_index")
@@ -128,8 +131,8 @@ class RunReport(EvaluationCallback):
 
     def _where(self, trainer: Trainer, command: str, stage: str) -> list[str]:
         """Paths and, after training, suggested commands, one per line."""
-        checkpoints = checkpoint_paths(trainer)
-        lines = [f"{label}: {path}" for label, path in checkpoints]
+        paths = checkpoint_paths(trainer)
+        lines = [f"{label}: {path}" for label, path in paths]
         callbacks = trainer.callbacks  # type: ignore[attr-defined]
         folders = (each.folder for each in callbacks if isinstance(each, Pictures))
         for folder in set(filter(None, folders)):
@@ -137,13 +140,15 @@ class RunReport(EvaluationCallback):
             lines.append(f"pictures: {shown(sheet if sheet.is_file() else folder)}")
         # The logger's own folder: asking the Trainer is a collective call, but this is one process.
         logs = [f"tensorboard --logdir {shlex.quote(shown(board.log_dir))}" for board in boards(trainer)[:1]]
-        best = next((shlex.quote(path) for label, path in checkpoints if label != "last checkpoint"), None)
+        best = next((path for label, path in paths if label != "last checkpoint"), None)
         if command != "fit":
             lines += [f"TensorBoard: {log}" for log in logs]
         elif best is not None:
             uv, main = prefixes()
-            lines += ["", "Try next:", f"  {main} test --ckpt_path {best}"]
-            lines.append(f"  {main} predict --ckpt_path {best} --data.predict_images FOLDER")
+            trust = " --trust_checkpoint true" if names_own_code(best) else ""
+            options = f"--ckpt_path {shlex.quote(best)}{trust}"
+            lines += ["", "Try next:", f"  {main} test {options}"]
+            lines.append(f"  {main} predict {options} --data.predict_images FOLDER")
             lines += [f"  {uv}{log}" for log in logs]
         return lines
 
@@ -156,6 +161,16 @@ def prefixes() -> tuple[str, str]:
     if called == "attnlab":
         return uv, f"{uv}attnlab"
     return uv, f"{uv or 'python '}{sys.argv[0] if called == 'main.py' else 'main.py'}"
+
+
+def names_own_code(checkpoint: str) -> bool:
+    """Whether a checkpoint names classes that are only imported if it is trusted."""
+    classes = {"model": classes_of(tasks, BaseTask), "data": classes_of(data, data.DataModule)}
+    try:
+        refuse_strangers(checkpoints.remembered(checkpoints.read(Path(checkpoint))), checkpoint, classes)
+    except AttnlabError:
+        return True
+    return False
 
 
 def boards(trainer: Trainer) -> list[TensorBoardLogger]:

@@ -85,6 +85,23 @@ class Arguments:
         """The values of a flag, in order."""
         return [value for flag, value, _ in _flags(self.flags) if flag in names]
 
+    @property
+    def trusts_checkpoint(self) -> bool:
+        """Whether ``--trust_checkpoint true`` was given, by a flag or in a recipe."""
+        said = [recipe.get("trust_checkpoint") for recipe in self.recipes]
+        said += self.values("--trust_checkpoint")
+        return str(next((value for value in reversed(said) if value is not None), False)).lower() == "true"
+
+    def gives(self, block: str, option: str) -> bool:
+        """Whether a flag or a recipe sets an option of ``model`` or ``data``."""
+        recipes = (recipe.get(block, {}).get("init_args") or {} for recipe in self.recipes)
+        names = {f"--{block}.{option}", f"--{block}.init_args.{option}"}
+        return any(option in options for options in recipes) or not names.isdisjoint(self.names())
+
+    def texts(self) -> set[str]:
+        """All text in recipes and flags: what the user has named."""
+        return {value for _, value, _ in _flags(self.flags)} | set(_texts(self.recipes))
+
     def names(self) -> list[str]:
         """The flags without their values, in order."""
         return [flag for flag, _, _ in _flags(self.flags)]
@@ -162,6 +179,14 @@ def _flags(words: Sequence[str]) -> Iterator[tuple[str, str, list[str]]]:
             value, taken = following, 2
         yield flag, value, list(words[position : position + taken])
         position += taken
+
+
+def _texts(value: Any) -> Iterator[str]:
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, dict | list):
+        for each in value.values() if isinstance(value, dict) else value:
+            yield from _texts(each)
 
 
 def _is_number(word: str) -> bool:

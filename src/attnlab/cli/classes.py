@@ -9,7 +9,7 @@ from importlib import import_module
 from types import ModuleType
 from typing import Any
 
-from attnlab import data, tasks
+from attnlab import checkpoints, data, tasks, trust
 from attnlab.cli.arguments import Arguments
 from attnlab.data import DataModule
 from attnlab.errors import AttnlabError, unknown
@@ -101,6 +101,53 @@ def chosen(arguments: Arguments, remembered: Mapping[str, Any]) -> tuple[type[Ba
             raise AttnlabError(f"{task.__name__} needs a data module: --data CLASS.")
         data_class = find_class("data", task.default_data)
     return task, data_class
+
+
+def of_checkpoint(arguments: Arguments, content: Mapping[str, Any]) -> tuple[dict[str, Any], bool]:
+    """A checkpoint's recipe, as far as its author is trusted.
+
+    Without ``--trust_checkpoint`` it holds only values and known classes (`trust.refuse_strangers`), and
+    nothing is fetched for it.
+
+    Args:
+        arguments: What was typed. Classes that it names may be named by the checkpoint, too.
+        content: The checkpoint's content; empty without one.
+
+    Returns:
+        The recipe, and whether the data set may be made or downloaded: not in a folder that only the
+        checkpoint names.
+
+    Raises:
+        AttnlabError: The checkpoint asks for something else.
+    """
+    recipe = checkpoints.remembered(content) if content else {}
+    for name in checkpoints.FROM_DATA:
+        recipe.get("model", {}).get("init_args", {}).pop(name, None)
+    if not content or arguments.trusts_checkpoint:
+        return recipe, True
+    for block, taken in recipe.items():
+        # A list is replaced as a whole.
+        options: dict[str, Any] = taken["init_args"]
+        taken["init_args"] = {
+            key: value
+            for key, value in options.items()
+            if not (isinstance(value, list | tuple) and arguments.gives(block, key))
+        }
+    classes = {block: trust.classes_of(home, base) for block, (home, base, _) in HOMES.items()}
+    for block, known in classes.items():
+        if named := arguments.class_named(block):
+            own = find_class(block, named)
+            known |= {named: own, path_of(block, own): own}
+            if default := getattr(own, "default_data", None):
+                classes["data"] |= {default: find_class("data", default)}
+    recipe = trust.refuse_strangers(recipe, arguments.checkpoint or "", classes, arguments.texts())
+    options = recipe.get("data", {}).get("init_args", {})
+    for name in checkpoints.FETCHING:
+        options.pop(name, None)
+    usual = not options.get("root") or options["root"] == _options(
+        find_class("data", recipe["data"]["class_path"])
+    ).get("root")
+    return recipe, usual or arguments.gives("data", "root")
 
 
 def _refuse_another_task(asked: type, of_checkpoint: type) -> None:

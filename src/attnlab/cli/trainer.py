@@ -21,7 +21,7 @@ from attnlab.callbacks.remember import RememberData
 from attnlab.callbacks.tensorboard import ScoresFirst
 from attnlab.cli import help_page, parts
 from attnlab.cli.arguments import LOGS, Arguments
-from attnlab.cli.classes import chosen, fitted, path_of
+from attnlab.cli.classes import chosen, fitted, of_checkpoint, path_of
 from attnlab.cli.shorthand import expand
 from attnlab.data import DataModule
 from attnlab.errors import AttnlabError
@@ -73,10 +73,8 @@ class AttnlabCLI(LightningCLI):
         self.typed, self.content = arguments, content
         self.checkpoint = arguments.checkpoint
         self.run_folder = None if self.checkpoint is None else runs.of_checkpoint(self.checkpoint)
-        recipe = checkpoints.remembered(content) if content else {}
+        recipe, self.may_fetch = of_checkpoint(arguments, content)
         self.task, self.data = chosen(arguments, recipe)
-        for name in checkpoints.FROM_DATA:
-            recipe.get("model", {}).get("init_args", {}).pop(name, None)
         sources, recipes = [str(self.checkpoint), *arguments.sources], [recipe, *arguments.recipes]
         self.recipes = list(zip(sources, recipes, strict=True))
         super().__init__(
@@ -128,6 +126,13 @@ class AttnlabCLI(LightningCLI):
                 default=False,
                 help="Run with random weights: neither a checkpoint nor pretrained weights are needed.",
             )
+        parser.add_argument(
+            "--trust_checkpoint",
+            type=bool,
+            default=False,
+            help="Run code that the checkpoint names: classes that are not attnlab's, downloads, and folders "
+            "it remembers. Only for files from people you trust.",
+        )
         parser.add_class_arguments(ModelCheckpoint, "checkpoint", skip={"dirpath", "save_last"})
         parser.set_defaults(
             {
@@ -185,9 +190,11 @@ class AttnlabCLI(LightningCLI):
             raise AttnlabError(pages.explained(str(error.message or error), self.typed)) from error
         # With a path here, Lightning would let the checkpoint's options override the flags.
         self.config[subcommand].ckpt_path = None
+        # Not saved with the run: the next checkpoint may be somebody else's.
+        self.config[subcommand].trust_checkpoint = False
         wanted = self.typed.checkpoint_asked_for
         if subcommand == "fit":
-            self._give_length(self.config.fit.trainer, self.content.get("attnlab", {}).get("length", {}))
+            self._give_length(self.config.fit.trainer, checkpoints.length(self.content))
             self._resumed = wanted == "last" and self.run_folder is not None
             self._resumed_step = self.content.get("global_step")
         else:
@@ -248,6 +255,7 @@ class AttnlabCLI(LightningCLI):
         A restored task needs no pretrained weights. For others, preparing the data first can take hours.
         """
         self.model.refuse_other_data(self.datamodule)
+        self.datamodule.may_fetch = self.may_fetch
         self.model.restored = self.checkpoint is not None
         self.model.must_be_trained = (
             self.subcommand != "fit" and not self.config_init[self.subcommand].random_weights

@@ -64,10 +64,13 @@ class DataModule(LightningDataModule):
         skipped: Names of the images skipped so far.
         task: Short name of the task that the batches are for; None for any.
         least_size: Smallest height and width, in pixels, that an image needs for evaluation; None for any.
+        may_fetch: Whether the data set may be downloaded, drawn or extracted. The command line sets it to
+            False if only a checkpoint names the folder.
     """
 
     task: str | None = None
     least_size: int | None = None
+    may_fetch: bool = True
 
     def __init__(
         self,
@@ -137,7 +140,8 @@ class DataModule(LightningDataModule):
 
         Called by Lightning in one process per node.
         """
-        if self.trainer is None or self.trainer.state.fn != TrainerFn.PREDICTING:
+        predicting = self.trainer is not None and self.trainer.state.fn == TrainerFn.PREDICTING
+        if self.may_fetch and not predicting:
             self.fetch()
 
     def fetch(self) -> None:
@@ -198,7 +202,7 @@ class DataModule(LightningDataModule):
         there = {}
         for split in STAGE_SPLITS[stage]:
             if split not in self.datasets:
-                there[split] = self._to_predict() if split == "predict" else self.items(split)
+                there[split] = self._to_predict() if split == "predict" else self._listed(split)
                 if len(there[split]) == 0:
                     raise AttnlabError(f"The '{split}' split of '{self.root}' has no images.")
         if {"train", "val"} <= there.keys():
@@ -206,6 +210,17 @@ class DataModule(LightningDataModule):
         # Checking all files may take long: missing splits are reported first.
         for split, items in there.items():
             self.datasets[split] = self.make_dataset(split, self._usable(split, items))
+
+    def _listed(self, split: str) -> Any:
+        try:
+            return self.items(split)
+        except AttnlabError as error:
+            if self.may_fetch:
+                raise
+            raise AttnlabError(
+                f"{error} That folder is the checkpoint's, where nothing is downloaded or made: give "
+                "--data.root FOLDER."
+            ) from error
 
     def _warn_of_overlap(self, trained_on: Any, items: Any) -> None:
         shared = set(map(str, self.paths(items))).intersection(map(str, self.paths(trained_on)))

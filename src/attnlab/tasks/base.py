@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Mapping
-from typing import Any, ClassVar
+from pathlib import Path
+from typing import Any, ClassVar, Self
 
 from torch import Tensor
 from torchmetrics import MeanMetric
@@ -14,6 +15,7 @@ from attnlab.errors import AttnlabError
 from attnlab.tasks.finite import FiniteLoss
 from attnlab.tasks.identity import refuse_another_network
 from attnlab.tasks.network import NetworkModule
+from attnlab.trust import refuse_strangers
 from attnlab.views import View
 
 # Nobody reads a final table of a thousand lines.
@@ -208,9 +210,44 @@ class BaseTask(NetworkModule):
             checkpoints.INSTANTIATOR: "lightning.pytorch.cli.instantiate_module",
         }
 
+    @classmethod
+    def load_from_checkpoint(
+        cls, checkpoint_path: Any, *arguments: Any, trust: bool = False, **options: Any
+    ) -> Self:
+        """Lightning's ``load_from_checkpoint``, for checkpoints whose code need not be trusted.
+
+        Args:
+            checkpoint_path: A ``.ckpt`` file.
+            *arguments: Lightning's own.
+            trust: Allow code that the checkpoint names and that is not attnlab's, such as your own attention
+                module. Importing it runs it.
+            **options: Lightning's own, and options of the task that replace the checkpoint's.
+
+        Raises:
+            AttnlabError: The file is missing or not a task's checkpoint, or names code that is not trusted.
+        """
+        if not trust:
+            path = checkpoints.resolve_file(Path(checkpoint_path))
+            recipe = checkpoints.remembered(checkpoints.read(path))
+            refuse_strangers(
+                recipe, path, {"model": _imported_under(BaseTask)}, {str(options.get("attention"))}
+            )
+            options["weights_only"] = True
+        return super().load_from_checkpoint(checkpoint_path, *arguments, **options)
+
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Reject a checkpoint of another network, and say what differs."""
         refuse_another_network(self, checkpoint)
+        self.restored = True
+
+
+def _imported_under(base: type) -> dict[str, type]:
+    """A class and those imported that are below it, by name and by import path."""
+    found: dict[str, type] = {base.__name__: base, f"{base.__module__}.{base.__qualname__}": base}
+    below: list[type] = base.__subclasses__()
+    for cls in below:
+        found |= _imported_under(cls)
+    return found
 
 
 def names_of(num_classes: int | None, class_names: list[str] | None) -> list[str]:
