@@ -50,6 +50,8 @@ class AtomicCheckpointIO(TorchCheckpointIO):
         try:
             existed = target.exists()
             target.parent.mkdir(parents=True, exist_ok=True)
+            for left in target.parent.glob(f".{target.name}.*.partial"):  # By a process that was killed.
+                left.unlink(missing_ok=True)
             if self.again and self._last and self._last[1] == _mark(checkpoint):
                 _second_name(self._last[0], partial)
             else:
@@ -61,14 +63,15 @@ class AtomicCheckpointIO(TorchCheckpointIO):
             self.saves, self._last = self.saves + 1, (target, _mark(checkpoint))
         except (OSError, RuntimeError) as error:
             # torch reports a failed write of its archive as a RuntimeError.
-            with contextlib.suppress(OSError):
-                partial.unlink(missing_ok=True)
             kept = f"The previous {target} is intact" if existed else "Nothing was written"
             raise AttnlabError(
                 f"Could not write the checkpoint {target}: {str(error).splitlines()[0]} {kept}. Free some "
                 "space or choose another folder (--trainer.logger.init_args.save_dir), then resume with "
                 "--ckpt_path last."
             ) from error
+        finally:
+            with contextlib.suppress(OSError):
+                partial.unlink(missing_ok=True)
 
 
 def _mark(checkpoint: dict[str, Any]) -> tuple[Any, ...]:

@@ -13,6 +13,7 @@ from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.loggers import TensorBoardLogger
 from lightning.pytorch.trainer.states import TrainerFn
+from lightning.pytorch.utilities.exceptions import SIGTERMException
 from rich.console import Console
 from rich.table import Table
 
@@ -59,10 +60,18 @@ class RunReport(EvaluationCallback):
         trained = trainer.state.fn == TrainerFn.FITTING and trainer.global_step > 0
         if trained and trainer.is_global_zero and isinstance(pl_module, BaseTask):
             self._log_hparams(trainer, pl_module)
-        if isinstance(exception, KeyboardInterrupt) and trainer.is_global_zero:
-            for label, path in checkpoint_paths(trainer):
-                if label == "last checkpoint":
-                    print(f"Interrupted. To resume from {path}, run the same command with --ckpt_path last.")
+        if isinstance(exception, KeyboardInterrupt | SIGTERMException) and trainer.is_global_zero:
+            print(self._how_to_resume(trainer, exception), flush=True)
+
+    def _how_to_resume(self, trainer: Trainer, exception: BaseException) -> str:
+        """One line for a run that a signal ended."""
+        said = "Interrupted" if isinstance(exception, KeyboardInterrupt) else "Ended by SIGTERM"
+        if trainer.state.fn != TrainerFn.FITTING:
+            return f"{said}."
+        for label, path in checkpoint_paths(trainer):
+            if label == "last checkpoint":
+                return f"{said}. To resume from {path}, run the same command with --ckpt_path last."
+        return f"{said} before an epoch was done; nothing was saved."
 
     def ends(self, trainer: Trainer, task: LightningModule, stage: str) -> None:
         """Show the score in training; make the table in ``validate`` and ``test``."""

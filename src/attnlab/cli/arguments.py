@@ -9,7 +9,7 @@ from typing import Any
 
 import yaml
 
-from attnlab import checkpoints
+from attnlab import checkpoints, launchers, runs
 from attnlab.cli.shorthand import with_proper_names
 from attnlab.errors import AttnlabError
 from attnlab.recipes import find, in_one_line, in_todays_form, read_yaml, task_named
@@ -28,6 +28,7 @@ class Arguments:
         recipes: The contents of the YAMLs, in order and in the current format.
         sources: The name each was given by.
         flags: All other words, in order, under the parser's own names.
+        words: All that was typed, in order.
         taken: Flags named as in another tool, and what each was taken to mean.
         checkpoint_asked_for: The value of ``--ckpt_path``: last, best or a file.
         checkpoint: The file it stands for.
@@ -38,6 +39,7 @@ class Arguments:
     sources: list[str] = field(default_factory=list)
     flags: list[str] = field(default_factory=list)
     taken: dict[str, str] = field(default_factory=dict)
+    words: list[str] = field(default_factory=list)
     checkpoint_asked_for: str | None = None
     checkpoint: Path | None = None
 
@@ -53,7 +55,7 @@ class Arguments:
         """
         subcommand, *words = argv
         words, taken = with_proper_names(words)
-        self = cls(subcommand, taken=taken)
+        self = cls(subcommand, taken=taken, words=list(argv))
         for flag, value, typed in _flags(words):
             written_out = value.lstrip().startswith("{")
             if flag in ("--config", "-c"):
@@ -68,9 +70,18 @@ class Arguments:
                 self.flags += typed
         named = [recipe.get("ckpt_path") for recipe in self.recipes] + self.values("--ckpt_path")
         self.checkpoint_asked_for = next((name for name in reversed(named) if name), None)
-        if self.checkpoint_asked_for and not self.asks_for_help:
+        if requeued := self._of_requeued_job():
+            self.checkpoint_asked_for, self.checkpoint = "last", requeued
+        elif self.checkpoint_asked_for and not self.asks_for_help:
             self.checkpoint = checkpoints.resolve(self.checkpoint_asked_for, self.log_folder())
         return self
+
+    def _of_requeued_job(self) -> Path | None:
+        """The last checkpoint of this command's own run, in a SLURM job that was put back in the queue."""
+        job = launchers.slurm_job()
+        if job is None or self.subcommand != "fit" or self.asks_for_help:
+            return None
+        return runs.of_job(self.log_folder(), job, self.words, requeued=launchers.is_requeued())
 
     def _add_recipe(self, source: str, content: dict[str, Any]) -> None:
         self.recipes.append(in_todays_form(content, source))

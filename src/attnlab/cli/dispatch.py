@@ -13,6 +13,7 @@ from attnlab.errors import AttnlabError, unknown
 
 TRAINER_COMMANDS = ("fit", "validate", "test", "predict")
 OWN_COMMANDS = ("attention", "profile")
+INTERRUPTED, TERMINATED = 130, 143
 CANNOT_WRITE = (ENOSPC, EDQUOT, EFBIG, EROFS, EACCES, EPERM, ENOTDIR, EEXIST)
 
 HELP = """\
@@ -52,7 +53,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         argv: The arguments after the program name (default: this process's).
 
     Raises:
-        SystemExit: With status 2 for invalid input.
+        SystemExit: With status 2 for invalid input, 130 after Ctrl-C, 143 after SIGTERM.
     """
     arguments = list(sys.argv[1:] if argv is None else argv)
     if str(Path.cwd()) not in sys.path:
@@ -65,7 +66,14 @@ def main(argv: Sequence[str] | None = None) -> None:
         # The reader, such as head, has closed the pipe; keep Python from complaining again at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         raise SystemExit(0) from None
-    except Exception as error:
+    except (Exception, KeyboardInterrupt, SystemExit) as error:
+        status = _status_of_signal(error)
+        if isinstance(error, KeyboardInterrupt):
+            print("Interrupted.", file=sys.stderr)
+        if status is not None:
+            raise SystemExit(status) from None
+        if isinstance(error, SystemExit):
+            raise
         message = _readable(error)
         if message is None:
             raise
@@ -91,6 +99,18 @@ def _run(command: str, arguments: list[str]) -> None:
         AttnlabCLI.run_command(read)
     else:
         raise unknown("command", command, (*TRAINER_COMMANDS, *OWN_COMMANDS), "See python main.py --help.")
+
+
+def _status_of_signal(error: BaseException) -> int | None:
+    """128 + the signal's number, if a signal ended the command, whatever failed then; else None."""
+    cause: BaseException | None = error
+    while cause is not None:
+        if isinstance(cause, KeyboardInterrupt):
+            return INTERRUPTED
+        if isinstance(cause, SystemExit) and cause.code == TERMINATED:
+            return TERMINATED
+        cause = cause.__context__
+    return None
 
 
 def _readable(error: BaseException) -> str | None:

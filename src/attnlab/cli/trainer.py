@@ -6,6 +6,7 @@ import argparse
 import logging
 import warnings
 from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import yaml
@@ -13,11 +14,13 @@ from jsonargparse import Namespace
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCLI
+from lightning.pytorch.plugins.environments import SLURMEnvironment
 from lightning.pytorch.utilities import rank_zero_info
 
-from attnlab import checkpoints, run_length, runs
+from attnlab import checkpoints, launchers, run_length, runs
 from attnlab.callbacks import CostReport, ProgressLines, RunReport
 from attnlab.callbacks.remember import RememberData
+from attnlab.callbacks.signals import Signals
 from attnlab.callbacks.tensorboard import ScoresFirst
 from attnlab.cli import help_page, parts
 from attnlab.cli.arguments import LOGS, Arguments
@@ -33,10 +36,12 @@ LOGGER = {
     "init_args": {"save_dir": LOGS, "name": "", "default_hp_metric": False},
 }
 # Warnings meant for the libraries' developers, or about what is intended here: no ModelCheckpoint in a test,
-# no scores before the first validation (after it, a missing monitor is an error).
+# no scores before the first validation (after it, a missing monitor is an error), resuming within an epoch
+# (the data say what is repeated).
 KNOWN_NOISE = (
     r"`ModelCheckpoint\(monitor=.*could not find the monitored key",
     r"Be aware that when using `ckpt_path`, callbacks used",
+    r"You're resuming from a checkpoint that ended before the epoch ended",
     r"`isinstance\(treespec, LeafSpec\)` is deprecated",
     r"[\s\S]*(instantiate_classes|skip_none)[\s\S]*deprecated",
 )
@@ -267,13 +272,32 @@ class AttnlabCLI(LightningCLI):
         config = self.config_init[self.subcommand]
         scored = (self.run_folder, self.checkpoint) if self.run_folder and self.checkpoint else None
         more = parts.parts_of(str(self.subcommand), config, list(self._exhibits()), scored)
-        built = super().instantiate_trainer(**kwargs, **more)
+        slurm = next((plugin for plugin in more["plugins"] if isinstance(plugin, SLURMEnvironment)), None)
+        more["callbacks"].append(Signals(self.typed.words, slurm))
+        self._refuse_foreign_run(config["trainer"]["default_root_dir"])
+        try:
+            built = super().instantiate_trainer(**kwargs, **more)
+        except RuntimeError as error:
+            if launchers.slurm_job() is None:
+                raise
+            # Lightning's advice about SLURM's variables.
+            raise AttnlabError(str(error)) from error
+        launchers.refuse_contradiction(built.num_devices, built.num_nodes)
         if config["trainer"]["sync_batchnorm"] and built.strategy.root_device.type == "cpu":
             raise AttnlabError(
                 "--trainer.sync_batchnorm needs GPUs: PyTorch's SyncBatchNorm does not run on the CPU. "
                 "Leave it out; each process then normalises over its own images."
             )
         return built
+
+    def _refuse_foreign_run(self, root: str | None) -> None:
+        """Under SLURM and without a checkpoint, Lightning would silently resume what any run left there."""
+        left = sorted(Path(root or ".").glob("hpc_ckpt_*.ckpt")) if launchers.slurm_job() is not None else []
+        if left and self.checkpoint is None:
+            raise AttnlabError(
+                f"{left[-1]} is a checkpoint that Lightning has left of another SLURM job, and would resume "
+                f"from. Move it away, or resume from it: --ckpt_path {left[-1]}."
+            )
 
     def fit(self, model: LightningModule, **kwargs: Any) -> None:
         """Train. A run that fails before its first step leaves no folder."""
@@ -296,8 +320,9 @@ class AttnlabCLI(LightningCLI):
 
 
 def _is_notice(record: logging.LogRecord) -> bool:
-    """Whether a log line of Lightning's is about the run: not a tip, not an absent device."""
-    return not record.getMessage().startswith(("💡 Tip", "TPU available: False", "GPU available: False"))
+    """Whether a log line of Lightning's is about the run: not a tip, not an absent device, not said twice."""
+    silent = ("💡 Tip", "TPU available: False", "GPU available: False", "\nDetected KeyboardInterrupt")
+    return not record.getMessage().startswith(silent)
 
 
 def _refuse_linked(names: Iterable[str]) -> None:

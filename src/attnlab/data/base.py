@@ -16,6 +16,7 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 
 from attnlab.data.checks import CHECKS, find_bad_files, summary
 from attnlab.data.folders import find_images
+from attnlab.data.resuming import start_where_the_run_stands
 from attnlab.data.sampling import EvalSampler, TrainSampler, run_seed
 from attnlab.errors import AttnlabError
 
@@ -288,6 +289,8 @@ class DataModule(LightningDataModule):
         train = split == "train"
         sampler = self.make_sampler(split)
         batch_size = self.batch_size if train else self.eval_batch_size
+        if train and self.trainer is not None:
+            start_where_the_run_stands(sampler, self.trainer, batch_size)
         on_cuda = self.trainer is not None and self.trainer.strategy.root_device.type == "cuda"
         return DataLoader(
             self.dataset(split),

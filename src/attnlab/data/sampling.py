@@ -80,10 +80,17 @@ class _KeySampler(DistributedSampler[Any]):
     def __init__(self, dataset: Sized, num_replicas: int = 1, rank: int = 0, seed: int = 0) -> None:
         super().__init__(dataset, num_replicas=num_replicas, rank=rank, seed=seed)  # type: ignore[arg-type]
         self.length = len(dataset)
+        self._start = (0, 0)
+
+    def start_at(self, epoch: int, samples: int = 0) -> None:
+        """Begin in an epoch, after this process's first samples of it, which were trained on already."""
+        self.set_epoch(epoch)
+        self._start = (epoch, samples)
 
     def _share(self, order: list[int], epoch: int) -> Iterator[SampleKey]:
         """Every num_replicas-th entry of the order, wrapped around to give equally long shares."""
-        for position in range(self.rank, self.total_size, self.num_replicas):
+        skipped = self._start[1] if epoch == self._start[0] else 0
+        for position in range(self.rank + skipped * self.num_replicas, self.total_size, self.num_replicas):
             yield SampleKey(order[position % self.length], epoch, counted=position < self.length)
 
 

@@ -1,0 +1,85 @@
+"""What started this process: torchrun, mpirun or SLURM, as the environment says."""
+
+from __future__ import annotations
+
+import os
+from typing import NamedTuple
+
+from attnlab.errors import AttnlabError
+
+
+class Launched(NamedTuple):
+    """A launcher's processes.
+
+    Attributes:
+        by: The launcher's name.
+        processes: Their number on all nodes.
+        per_node: Their number on this node; None if the launcher does not say.
+    """
+
+    by: str
+    processes: int
+    per_node: int | None
+
+
+def launched() -> Launched | None:
+    """The launcher of this process and the number of its processes; None without one."""
+    several = _number("WORLD_SIZE") > 1 and ("RANK" in os.environ or "LOCAL_RANK" in os.environ)
+    if several or "TORCHELASTIC_RUN_ID" in os.environ:
+        return Launched("torchrun", _number("WORLD_SIZE"), _number("LOCAL_WORLD_SIZE") or None)
+    if slurm_job() is not None and "SLURM_PROCID" in os.environ:
+        nodes = _number("SLURM_NNODES") or 1
+        tasks = _number("SLURM_NTASKS")
+        return Launched("SLURM", tasks, _number("SLURM_NTASKS_PER_NODE") or (tasks if nodes == 1 else None))
+    if _number("OMPI_COMM_WORLD_SIZE") > 1:
+        return Launched("mpirun", _number("OMPI_COMM_WORLD_SIZE"), _number("OMPI_COMM_WORLD_LOCAL_SIZE"))
+    return None
+
+
+def refuse_contradiction(devices: int, num_nodes: int) -> None:
+    """Reject a number of processes that is not the launcher's: each would train alone, or wait for ever.
+
+    Args:
+        devices: ``trainer.devices``, as a number.
+        num_nodes: ``trainer.num_nodes``.
+
+    Raises:
+        AttnlabError: It contradicts the launcher.
+    """
+    found = launched()
+    if found is None:
+        return
+    per_node = found.per_node or devices
+    if found.processes == devices * num_nodes and per_node == devices:
+        return
+    nodes = max(found.processes // per_node, 1)
+    more = f" --trainer.num_nodes {nodes}" if nodes != 1 or num_nodes != 1 else ""
+    raise AttnlabError(
+        f"{found.by} started {found.processes} processes, but trainer.devices x trainer.num_nodes is "
+        f"{devices} x {num_nodes}: they would not train together. Set --trainer.devices "
+        f"{found.processes // nodes}{more}, or let {found.by} start {devices * num_nodes}."
+    )
+
+
+def slurm_job() -> str | None:
+    """The id of this SLURM job, with its step's if there is one; None outside and in an interactive shell."""
+    if "SLURM_NTASKS" not in os.environ or os.environ.get("SLURM_JOB_NAME") in ("bash", "interactive"):
+        return None
+    ids = [os.environ.get(name) for name in ("SLURM_JOB_ID", "SLURM_STEP_ID")]
+    return ".".join(part for part in ids if part)
+
+
+def slurm_job_to_requeue() -> str | None:
+    """The job's id as ``scontrol requeue`` takes it; None outside SLURM."""
+    array, task = os.environ.get("SLURM_ARRAY_JOB_ID"), os.environ.get("SLURM_ARRAY_TASK_ID")
+    return f"{array}_{task}" if array and task else os.environ.get("SLURM_JOB_ID")
+
+
+def is_requeued() -> bool:
+    """Whether SLURM has started this job before."""
+    return _number("SLURM_RESTART_COUNT") > 0
+
+
+def _number(name: str) -> int:
+    value = os.environ.get(name, "")
+    return int(value) if value.isdecimal() else 0
