@@ -51,7 +51,7 @@ class AtomicCheckpointIO(TorchCheckpointIO):
             existed = target.exists()
             target.parent.mkdir(parents=True, exist_ok=True)
             if self.again and self._last and self._last[1] == _mark(checkpoint):
-                _second_name(self._last[0], partial)
+                second_name(self._last[0], partial)
             else:
                 with partial.open("wb") as file:
                     torch.save(checkpoint, file)
@@ -78,8 +78,13 @@ def _mark(checkpoint: dict[str, Any]) -> tuple[Any, ...]:
     return repr(tuple(moment)), sorted(checkpoint)
 
 
-def _second_name(path: Path, new: Path) -> None:
-    """Give a file a second name, or else copy it."""
+def second_name(path: Path, new: Path) -> None:
+    """Give a file a second name, or else copy it.
+
+    Args:
+        path: The file.
+        new: The other name; a file that has it is replaced.
+    """
     new.unlink(missing_ok=True)
     try:
         os.link(path, new)
@@ -106,8 +111,15 @@ class LastCheckpoint(ModelCheckpoint):
 
     @property
     def state_key(self) -> str:
-        """The key of the ModelCheckpoint that earlier versions used."""
-        return super().state_key.replace(type(self).__qualname__, ModelCheckpoint.__qualname__, 1)
+        """Not that of a ModelCheckpoint that a user adds."""
+        return type(self).__qualname__
+
+    def state_dict(self) -> dict[str, Any]:
+        """Nothing: by a former spelling of its path, the file just written would be taken for an older one."""
+        return {}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """See `state_dict`."""
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Save."""

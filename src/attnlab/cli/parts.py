@@ -33,7 +33,8 @@ def parts_of(
     if subcommand != "fit":
         parts["enable_checkpointing"] = False
     elif trainer["enable_checkpointing"] is not False:
-        callbacks += [config["checkpoint"], LastCheckpoint(checkpoint_io)]
+        # First: of several, Lightning's own are asked which score is monitored.
+        callbacks = [config["checkpoint"], LastCheckpoint(checkpoint_io), *callbacks]
     # Without a terminal, a progress bar prints nothing until it ends.
     shown, terminal = trainer["enable_progress_bar"] is not False, sys.stdout.isatty()
     own = any(isinstance(callback, ProgressBar) for callback in callbacks)

@@ -11,12 +11,12 @@ from typing import Any
 import yaml
 from jsonargparse import Namespace
 from lightning.pytorch import LightningModule, Trainer
-from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCLI
 from lightning.pytorch.utilities import rank_zero_info
 
 from attnlab import checkpoints, run_length, runs
 from attnlab.callbacks import CostReport, ProgressLines, RunReport
+from attnlab.callbacks.best import BestCheckpoint
 from attnlab.callbacks.remember import RememberData
 from attnlab.callbacks.tensorboard import ScoresFirst
 from attnlab.cli import help_page, parts
@@ -128,14 +128,13 @@ class AttnlabCLI(LightningCLI):
                 default=False,
                 help="Run with random weights: neither a checkpoint nor pretrained weights are needed.",
             )
-        parser.add_class_arguments(ModelCheckpoint, "checkpoint", skip={"dirpath", "save_last"})
+        parser.add_class_arguments(BestCheckpoint, "checkpoint", skip={"dirpath", "save_last"})
         parser.set_defaults(
             {
                 "checkpoint.filename": "best",
                 "checkpoint.monitor": self.task.monitor,
                 "checkpoint.mode": "max",
                 "checkpoint.enable_version_counter": False,
-                "checkpoint.save_on_train_epoch_end": True,
             }
         )
         parser.add_lightning_class_args(CostReport, "cost")
