@@ -9,7 +9,7 @@ from jsonargparse import Namespace
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.cli import SaveConfigCallback
 
-from attnlab import __version__, checkpoints, run_length, runs
+from attnlab import __version__, checkpoints, run_length, run_starts, runs
 from attnlab.callbacks.report import flat
 from attnlab.data import DataModule
 
@@ -38,6 +38,8 @@ class RememberData(SaveConfigCallback):
         folder = runs.folder_of(trainer)
         if stage != "fit" or folder is None:
             return
+        if not runs.names_its_folder(trainer):
+            run_starts.stamp(folder)
         for logger in trainer.loggers:
             logger.log_hyperparams(self.hparams(pl_module))
         text = self.parser.dump(self.config, skip_none=False)
@@ -60,7 +62,10 @@ class RememberData(SaveConfigCallback):
         options = {**(data.get("init_args") or {}), **more}
         checkpoint[checkpoints.OF_DATA] = {checkpoints.CLASS_PATH: data["class_path"], **options}
         length = run_length.remembered(self.config.trainer.as_dict())
-        checkpoint.setdefault("attnlab", {}).update({"version": __version__, "length": length})
+        own = checkpoint.setdefault("attnlab", {})
+        own.update({"version": __version__, "length": length})
+        if trainer.is_global_zero and len(trainer.loggers) > 1:
+            own["loggers"] = runs.folders_of_loggers(trainer)
 
     def hparams(self, task: LightningModule) -> dict[str, Any]:
         """What distinguishes this run, under dotted names: seed, network, data, length, versions."""

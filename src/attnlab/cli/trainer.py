@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import copy
 import logging
 import warnings
 from collections.abc import Iterable, Mapping, Sequence
@@ -36,6 +37,7 @@ LOGGER = {
 # no scores before the first validation (after it, a missing monitor is an error).
 KNOWN_NOISE = (
     r"`ModelCheckpoint\(monitor=.*could not find the monitored key",
+    r"(Experiment logs|Checkpoint) directory .* exists and is not empty",
     r"Be aware that when using `ckpt_path`, callbacks used",
     r"`isinstance\(treespec, LeafSpec\)` is deprecated",
     r"[\s\S]*(instantiate_classes|skip_none)[\s\S]*deprecated",
@@ -187,7 +189,13 @@ class AttnlabCLI(LightningCLI):
         wanted = self.typed.checkpoint_asked_for
         if subcommand == "fit":
             self._give_length(self.config.fit.trainer, self.content.get("attnlab", {}).get("length", {}))
-            self._resumed = wanted == "last" and self.run_folder is not None
+            self._goes_on = wanted == "last"
+            self._resumed = self._goes_on and self.run_folder is not None
+            if self.content and "optimizer_states" not in self.content:
+                raise AttnlabError(
+                    f"{self.checkpoint} holds weights only (--checkpoint.save_weights_only), so training cannot "
+                    "go on from it. Use --ckpt_path last."
+                )
             self._resumed_step = self.content.get("global_step")
         else:
             self._refuse_random_weights(subcommand, self.config[subcommand])
@@ -225,10 +233,12 @@ class AttnlabCLI(LightningCLI):
         checkpoint go to its run's folder, or to loggers set by flags. ``predict`` logs nothing.
         """
         trainer = self.config[subcommand].trainer
+        self._loggers = copy.deepcopy(trainer.logger)
         named = any(argument.startswith("--trainer.logger") for argument in argv)
         if subcommand == "fit":
             if self._resumed and self.run_folder is not None:
-                runs.point_loggers(trainer.logger, self.run_folder)
+                known = self.content.get("attnlab", {}).get("loggers", ())
+                runs.point_loggers(trainer.logger, self.run_folder, known)
         elif subcommand == "predict" or (self.run_folder is None and not named):
             trainer.logger = False
         elif self.run_folder is not None and not named:
@@ -237,7 +247,8 @@ class AttnlabCLI(LightningCLI):
     def before_instantiate_classes(self) -> None:
         """Put the checkpoint's path back, for the Trainer to load; let TensorBoard open on scores."""
         own = f"{ScoresFirst.__module__}.{ScoresFirst.__qualname__}"
-        runs.put_scores_first(self.config[self.subcommand].trainer.logger, own)
+        for loggers in (self.config[self.subcommand].trainer.logger, self._loggers):
+            runs.put_scores_first(loggers, own)
         if self.checkpoint is not None:
             self.config[self.subcommand].ckpt_path = str(self.checkpoint)
 
@@ -252,6 +263,9 @@ class AttnlabCLI(LightningCLI):
             self.subcommand != "fit" and not self.config_init[self.subcommand].random_weights
         )
         self.model.check_weights_file()
+        # The YAML that is saved names the loggers as they were asked for: another run must not go into this one.
+        if self.subcommand == "fit":
+            self.config.fit.trainer.logger = self._loggers
 
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
         """Add the callbacks of every run to the user's."""
@@ -270,7 +284,7 @@ class AttnlabCLI(LightningCLI):
         """Train. A run that fails before its first step leaves no folder."""
         if self._resumed:
             runs.keep_csv_history(self.trainer, self._resumed_step)
-        folder = runs.NewFolder(self.trainer)
+        folder = runs.StartedRun(self.trainer, resumed=self._goes_on)
         try:
             self.trainer.fit(model, **kwargs)
         except BaseException:
