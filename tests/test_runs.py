@@ -94,7 +94,7 @@ def trainer_in(folder: Path) -> SimpleNamespace:
 
 def test_what_was_made_is_taken_back_and_what_was_there_stays(tmp_path):
     (tmp_path / "mine").mkdir()
-    made = runs.NewFolder(trainer_in(tmp_path / "mine/new"))  # type: ignore[arg-type]
+    made = runs.StartedRun(trainer_in(tmp_path / "mine/new"))  # type: ignore[arg-type]
     (tmp_path / "mine/new/a/b").mkdir(parents=True)
     (tmp_path / "mine/new/a/b/config.yaml").write_text("")
     made.take_back()
@@ -103,10 +103,10 @@ def test_what_was_made_is_taken_back_and_what_was_there_stays(tmp_path):
 
 @pytest.mark.parametrize("name", ["checkpoints/last.ckpt", "config_2.yaml"])
 def test_a_folder_that_another_run_has_begun_is_left(tmp_path, name):
-    made = runs.NewFolder(trainer_in(tmp_path))  # type: ignore[arg-type]
+    made = runs.StartedRun(trainer_in(tmp_path))  # type: ignore[arg-type]
     (tmp_path / "a/b" / name).parent.mkdir(parents=True)
     (tmp_path / "a/b" / name).write_text("")
     made.take_back()
     assert (tmp_path / "a/b" / name).is_file()
-    runs.NewFolder(trainer_in(tmp_path)).take_back()  # type: ignore[arg-type]
+    runs.StartedRun(trainer_in(tmp_path)).take_back()  # type: ignore[arg-type]
     assert (tmp_path / "a/b" / name).is_file()

@@ -1,4 +1,4 @@
-"""When runs were started, from stamps in their folders: which of them is the newest, whatever was copied since."""
+"""When runs were started, from stamps in their folders, which hold whatever was copied since."""
 
 from __future__ import annotations
 
@@ -40,8 +40,8 @@ def started(run: Path) -> float:
         run: The run's folder of checkpoints. The stamp is beside it, or, of a run without a logger, in it.
 
     Returns:
-        The time of the last stamp. Without a stamp, as in runs of earlier versions, the date of the run's YAML,
-        or else of its newest checkpoint; 0 without any.
+        The time of the last stamp. Without a stamp, as in runs of earlier versions, the date of the run's
+        YAML, or else of its newest checkpoint; 0 without any.
     """
     for path in (run / STAMP, run.parent / STAMP):
         with suppress(OSError, ValueError, IndexError):

@@ -163,7 +163,7 @@ class StartedRun:
     def __init__(self, trainer: Trainer, resumed: bool = False) -> None:
         self._made: list[list[Path]] = []
         self._stamped: Path | None = None
-        if not trainer.is_global_zero or trainer.fast_dev_run:
+        if not trainer.is_global_zero or trainer.fast_dev_run:  # type: ignore[attr-defined]
             return
         if not trainer.loggers:
             # All such runs share a folder: its stamp says from when on its checkpoints are this run's.

@@ -26,7 +26,7 @@ class BestCheckpoint(ModelCheckpoint):
     """Keeps ``best.ckpt``, the network of the best score, and with ``save_top_k`` the next best, too.
 
     A score of validation is looked at after every validation, one of training at the end of the epoch. At
-    the end of an epoch the file is written after Lightning's own end of the epoch, where a run can be resumed.
+    the end of an epoch the file is written when the epoch is over, where a run can be resumed exactly.
 
     If another file name is set, or several checkpoints are kept, ``best.ckpt`` is a second name of the best.
     A resumed run knows the best by its file's name, wherever the run's folder lies by now.
@@ -46,10 +46,10 @@ class BestCheckpoint(ModelCheckpoint):
         within = [name for name in ("every_n_train_steps", "train_time_interval") if options.get(name)]
         if within and self.monitor is not None:
             raise AttnlabError(
-                f"--checkpoint.{within[0]} saves between validations, when {self.monitor} is not known. To keep "
-                "the newest, add --checkpoint.monitor null (and --checkpoint.save_top_k -1 to keep all); to find "
-                "the best within epochs, validate more often: --trainer.val_check_interval. For both, add a "
-                "ModelCheckpoint to --trainer.callbacks."
+                f"--checkpoint.{within[0]} saves between validations, when {self.monitor} is not known. To "
+                "keep the newest, add --checkpoint.monitor null (and --checkpoint.save_top_k -1 to keep all); "
+                "to find the best within epochs, validate more often: --trainer.val_check_interval. For both, "
+                "add a ModelCheckpoint to --trainer.callbacks."
             )
         self.filename = self._template(self.filename)
         # Whether the score is known to come from validation, whether one has run, and one is to be saved.
@@ -88,8 +88,8 @@ class BestCheckpoint(ModelCheckpoint):
     def format_checkpoint_name(self, *args: Any, **kwargs: Any) -> str:
         """A path in the folder itself: the slash of ``val/mIoU`` makes no folder in it."""
         path = super().format_checkpoint_name(*args, **kwargs)
-        folder = str(self.dirpath or "")
-        return os.path.join(folder, os.path.relpath(path, folder or None).replace(os.sep, "_"))
+        folder = Path(self.dirpath or "")
+        return str(folder / "_".join(Path(path).relative_to(folder).parts))
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Find the folder; reject averaged weights without the average."""

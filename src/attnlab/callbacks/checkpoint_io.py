@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -26,12 +27,15 @@ class AtomicCheckpointIO(TorchCheckpointIO):
         saves: Number of checkpoints written.
         again: If the next checkpoint is of the same moment as the last, make it a hard link to that file, or
             else a copy.
+        complete: Adds to checkpoints of weights alone what callbacks add to others; Lightning asks them for
+            none.
     """
 
     def __init__(self) -> None:
         super().__init__()
         self.saves = 0
         self.again = False
+        self.complete: Callable[[dict[str, Any]], None] | None = None
         self._last: tuple[Path, tuple[Any, ...]] | None = None
 
     def save_checkpoint(
@@ -44,6 +48,8 @@ class AtomicCheckpointIO(TorchCheckpointIO):
         """
         if storage_options is not None:
             raise TypeError("AtomicCheckpointIO takes no storage_options")
+        if self.complete is not None and "callbacks" not in checkpoint:
+            self.complete(checkpoint)
         target = Path(path)
         partial = target.with_name(f".{target.name}.{os.getpid()}.partial")
         existed = False
@@ -115,7 +121,7 @@ class LastCheckpoint(ModelCheckpoint):
         return type(self).__qualname__
 
     def state_dict(self) -> dict[str, Any]:
-        """Nothing: by a former spelling of its path, the file just written would be taken for an older one."""
+        """Nothing: under a former spelling of its path, the file just written would pass for an older one."""
         return {}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:

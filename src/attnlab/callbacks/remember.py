@@ -10,6 +10,7 @@ from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.cli import SaveConfigCallback
 
 from attnlab import __version__, checkpoints, run_length, run_starts, runs
+from attnlab.callbacks.checkpoint_io import AtomicCheckpointIO
 from attnlab.callbacks.report import flat
 from attnlab.data import DataModule
 
@@ -56,6 +57,16 @@ class RememberData(SaveConfigCallback):
         self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]
     ) -> None:
         """Add the data's options, under Lightning's key, and the training length."""
+        self._add_to(checkpoint, trainer)
+
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Save the YAML; see to it that checkpoints of weights alone, too, remember the data."""
+        super().setup(trainer, pl_module, stage)
+        io = trainer.strategy.checkpoint_io
+        if isinstance(io, AtomicCheckpointIO):
+            io.complete = lambda checkpoint: self._add_to(checkpoint, trainer)
+
+    def _add_to(self, checkpoint: dict[str, Any], trainer: Trainer) -> None:
         data = _as_builtin(self.config.data)
         module = trainer.datamodule  # type: ignore[attr-defined]
         more = module.remembered() if isinstance(module, DataModule) else {}

@@ -153,13 +153,15 @@ class Arguments:
         for flag, value, _ in _flags(self.flags):
             if flag == "--trainer.logger":
                 found = _first_logger(_written_out(value), found)
-            elif flag.startswith("--trainer.logger.") and isinstance(found, bool):
+            elif not flag.startswith("--trainer.logger."):
+                continue
+            elif isinstance(found, bool):
                 raise AttnlabError(
-                    f"{flag} is an option of a logger, but --trainer.logger is {str(found).lower()}. Name one: "
-                    "--trainer.logger TensorBoardLogger."
+                    f"{flag} is an option of a logger, but --trainer.logger is {str(found).lower()}. Name "
+                    "one: --trainer.logger TensorBoardLogger."
                 )
-            elif flag.startswith("--trainer.logger."):
-                found |= {flag.rpartition(".")[2]: value}
+            else:
+                found = found | {flag.rpartition(".")[2]: value}
         return found
 
 
@@ -169,7 +171,7 @@ def _first_logger(value: Any, before: dict[str, Any] | bool) -> dict[str, Any] |
         return _first_logger(value[0], {}) if value else False
     options = before if isinstance(before, dict) else {}
     if isinstance(value, dict):
-        return options | {key: item for key, item in (value.get("init_args") or {}).items()}
+        return options | (value.get("init_args") or {})
     return value if isinstance(value, bool) else value is None or options
 
 

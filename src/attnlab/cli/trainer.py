@@ -18,6 +18,7 @@ from lightning.pytorch.utilities import rank_zero_info
 from attnlab import checkpoints, run_length, runs
 from attnlab.callbacks import CostReport, ProgressLines, RunReport
 from attnlab.callbacks.best import BestCheckpoint
+from attnlab.callbacks.monitors import MonitorCheck
 from attnlab.callbacks.remember import RememberData
 from attnlab.callbacks.tensorboard import ScoresFirst
 from attnlab.cli import help_page, parts
@@ -193,8 +194,8 @@ class AttnlabCLI(LightningCLI):
             self._resumed = self._goes_on and self.run_folder is not None
             if self.content and "optimizer_states" not in self.content:
                 raise AttnlabError(
-                    f"{self.checkpoint} holds weights only (--checkpoint.save_weights_only), so training cannot "
-                    "go on from it. Use --ckpt_path last."
+                    f"{self.checkpoint} holds weights only (--checkpoint.save_weights_only), so training "
+                    "cannot go on from it. Use --ckpt_path last."
                 )
             self._resumed_step = self.content.get("global_step")
         else:
@@ -263,7 +264,10 @@ class AttnlabCLI(LightningCLI):
             self.subcommand != "fit" and not self.config_init[self.subcommand].random_weights
         )
         self.model.check_weights_file()
-        # The YAML that is saved names the loggers as they were asked for: another run must not go into this one.
+        for callback in self.trainer.callbacks:  # type: ignore[attr-defined]
+            if isinstance(callback, MonitorCheck):
+                callback.check(self.trainer, self.model)
+        # In the YAML that is saved, the loggers are as asked for: another run must not go into this folder.
         if self.subcommand == "fit":
             self.config.fit.trainer.logger = self._loggers
 
