@@ -47,9 +47,9 @@ class BestCheckpoint(ModelCheckpoint):
         if within and self.monitor is not None:
             raise AttnlabError(
                 f"--checkpoint.{within[0]} saves between validations, when {self.monitor} is not known. To "
-                "keep the newest, add --checkpoint.monitor null (and --checkpoint.save_top_k -1 to keep all); "
-                "to find the best within epochs, validate more often: --trainer.val_check_interval. For both, "
-                "add a ModelCheckpoint to --trainer.callbacks."
+                "keep the newest, add --checkpoint.monitor null, with --checkpoint.save_top_k -1 to keep all. "
+                "To find the best within epochs, validate more often: --trainer.val_check_interval. For "
+                "both, add a ModelCheckpoint to --trainer.callbacks."
             )
         self.filename = self._template(self.filename)
         # Whether the score is known to come from validation, whether one has run, and one is to be saved.
@@ -94,7 +94,8 @@ class BestCheckpoint(ModelCheckpoint):
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Find the folder; reject averaged weights without the average."""
         super().setup(trainer, pl_module, stage)
-        averaged = [c for c in trainer.callbacks if isinstance(c, WeightAveraging)]  # type: ignore[attr-defined]
+        callbacks = trainer.callbacks  # type: ignore[attr-defined]
+        averaged = [each for each in callbacks if isinstance(each, WeightAveraging)]
         if self.save_weights_only and averaged:
             raise AttnlabError(
                 f"--checkpoint.save_weights_only would save the weights in training, but those that "
