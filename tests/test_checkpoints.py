@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from attnlab import run_starts
 from attnlab.checkpoints import read, resolve
 from attnlab.errors import AttnlabError
 
@@ -24,7 +25,45 @@ def test_the_newest_runs_file_whatever_its_number(tmp_path):
     run_folder(tmp_path / "a", 9, 1000, "last", "best")
     run_folder(tmp_path / "b/deep", 0, 2000, "last")
     assert resolve("last", tmp_path) == tmp_path / "b/deep/version_0/checkpoints/last.ckpt"
-    assert resolve("best", tmp_path) == tmp_path / "a/version_9/checkpoints/best.ckpt"
+    run_folder(tmp_path / "b/deep", 0, 2000, "best")
+    assert resolve("best", tmp_path) == tmp_path / "b/deep/version_0/checkpoints/best.ckpt"
+
+
+def test_a_newest_run_without_one_is_named_with_the_older_file(tmp_path):
+    """Whether it has not come so far, or was stopped: an older run must not go on in its place."""
+    run_folder(tmp_path, 0, 1000, "last", "best")
+    run_starts.stamp(tmp_path / "version_1")
+    for wanted in ("last", "best"):
+        with pytest.raises(AttnlabError) as raised:
+            resolve(wanted, tmp_path)
+        older = tmp_path / f"version_0/checkpoints/{wanted}.ckpt"
+        newest = f"The newest run, {tmp_path / 'version_1'}, has no checkpoints/{wanted}.ckpt"
+        assert newest in str(raised.value)
+        assert f"--ckpt_path {older}" in str(raised.value)
+    run_folder(tmp_path, 1, 500, "last")
+    assert resolve("last", tmp_path).parts[-3] == "version_1"
+    with pytest.raises(AttnlabError, match=r"It has .*version_1/checkpoints/last.ckpt"):
+        resolve("best", tmp_path)
+
+
+def test_runs_without_a_logger_share_a_folder(tmp_path):
+    run_folder(tmp_path / "logs", 0, 1000, "last")
+    own = tmp_path / "checkpoints/last.ckpt"
+    own.parent.mkdir()
+    own.write_bytes(b"x")
+    assert resolve("last", tmp_path / "logs") == tmp_path / "logs/version_0/checkpoints/last.ckpt"
+    assert resolve("last", None, tmp_path) == resolve("last", tmp_path / "logs", tmp_path) == own
+    # A second run began in it: until it has written its own, the file is the first one's.
+    os.utime(own, (1000, 1000))
+    run_starts.stamp(own.parent)
+    with pytest.raises(
+        AttnlabError, match=r"The newest run, .* has no .*older run's: --ckpt_path .*last\.ckpt"
+    ):
+        resolve("last", None, tmp_path)
+    own.write_bytes(b"y")
+    assert resolve("last", None, tmp_path) == own
+    with pytest.raises(AttnlabError, match=r"no checkpoints/last\.ckpt in "):
+        resolve("last", None, tmp_path / "other")
 
 
 def test_a_file_is_itself_and_what_is_missing_is_said(tmp_path, monkeypatch):

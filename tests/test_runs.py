@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
-from lightning.pytorch.loggers import CSVLogger
+from lightning.pytorch.loggers import CSVLogger, Logger, TensorBoardLogger
 
 from attnlab import runs
 
@@ -89,13 +91,13 @@ def test_a_resumed_run_appends_from_its_step_on(tmp_path, steps, kept):
 
 
 def trainer_in(folder: Path) -> SimpleNamespace:
-    return SimpleNamespace(is_global_zero=True, logger=CSVLogger(str(folder), name="a", version="b"))
+    logger = CSVLogger(str(folder), name="a", version="b")
+    return SimpleNamespace(is_global_zero=True, fast_dev_run=False, logger=logger, loggers=[logger])
 
 
 def test_what_was_made_is_taken_back_and_what_was_there_stays(tmp_path):
     (tmp_path / "mine").mkdir()
-    made = runs.NewFolder(trainer_in(tmp_path / "mine/new"))  # type: ignore[arg-type]
-    (tmp_path / "mine/new/a/b").mkdir(parents=True)
+    made = runs.StartedRun(trainer_in(tmp_path / "mine/new"))  # type: ignore[arg-type]
     (tmp_path / "mine/new/a/b/config.yaml").write_text("")
     made.take_back()
     assert list((tmp_path / "mine").iterdir()) == []
@@ -103,10 +105,73 @@ def test_what_was_made_is_taken_back_and_what_was_there_stays(tmp_path):
 
 @pytest.mark.parametrize("name", ["checkpoints/last.ckpt", "config_2.yaml"])
 def test_a_folder_that_another_run_has_begun_is_left(tmp_path, name):
-    made = runs.NewFolder(trainer_in(tmp_path))  # type: ignore[arg-type]
-    (tmp_path / "a/b" / name).parent.mkdir(parents=True)
+    made = runs.StartedRun(trainer_in(tmp_path))  # type: ignore[arg-type]
+    (tmp_path / "a/b" / name).parent.mkdir(exist_ok=True)
     (tmp_path / "a/b" / name).write_text("")
     made.take_back()
     assert (tmp_path / "a/b" / name).is_file()
-    runs.NewFolder(trainer_in(tmp_path)).take_back()  # type: ignore[arg-type]
+    runs.StartedRun(trainer_in(tmp_path)).take_back()  # type: ignore[arg-type]
     assert (tmp_path / "a/b" / name).is_file()
+
+
+def test_runs_of_one_moment_get_folders_of_their_own(tmp_path):
+    """Each asks for a free version before any of them has made its folder."""
+    loggers = [TensorBoardLogger(str(tmp_path / "logs"), name="") for _ in range(4)]
+    trainers = [
+        SimpleNamespace(is_global_zero=True, fast_dev_run=False, logger=logger, loggers=[logger])
+        for logger in loggers
+    ]
+    with ThreadPoolExecutor(4) as pool:
+        list(pool.map(runs.StartedRun, trainers))
+    folders = sorted((tmp_path / "logs").iterdir())
+    assert [folder.name for folder in folders] == [f"version_{k}" for k in range(4)]
+    assert all(len((folder / "started.txt").read_text().splitlines()) == 1 for folder in folders)
+
+
+def test_the_loggers_of_a_run_share_its_version_and_are_found_again(tmp_path):
+    def trainer_of(*loggers: Logger) -> SimpleNamespace:
+        logger = loggers[0]
+        return SimpleNamespace(is_global_zero=True, fast_dev_run=False, logger=logger, loggers=loggers)
+
+    (tmp_path / "csv/version_4").mkdir(parents=True)
+    board, table = TensorBoardLogger(str(tmp_path / "tb"), name=""), CSVLogger(str(tmp_path / "csv"), name="")
+    beside = CSVLogger(str(tmp_path / "tb"), name="")
+    trainer = trainer_of(board, table, beside)
+    runs.StartedRun(trainer)  # type: ignore[arg-type]
+    known = runs.folders_of_loggers(trainer)  # type: ignore[arg-type]
+    assert known == [
+        ["TensorBoardLogger", "."],
+        ["CSVLogger", "../../csv/version_5"],
+        ["CSVLogger", "."],
+    ]
+    parsed = [
+        {"class_path": f"lightning.pytorch.loggers.{name}", "init_args": {}}
+        for name in ("TensorBoardLogger", "CSVLogger", "CSVLogger")
+    ]
+    runs.point_loggers(parsed, tmp_path / "tb/version_0", known)
+    found = [Path(each["init_args"]["save_dir"]) / each["init_args"]["version"] for each in parsed]
+    there = [tmp_path / "tb/version_0", tmp_path / "csv/version_5", tmp_path / "tb/version_0"]
+    assert [path.resolve() for path in found] == there
+
+
+def test_runs_without_a_logger_have_their_stamp_with_the_checkpoints(tmp_path):
+    trainer: Any = SimpleNamespace(
+        is_global_zero=True,
+        fast_dev_run=False,
+        logger=None,
+        loggers=[],
+        default_root_dir=str(tmp_path),
+        checkpoint_callback=object(),
+    )
+    first = runs.StartedRun(trainer)
+    stamp = tmp_path / "checkpoints/started.txt"
+    assert stamp.is_file()
+    first.take_back()
+    assert list(tmp_path.iterdir()) == []
+    runs.StartedRun(trainer)
+    (tmp_path / "config.yaml").write_text("# of the user")
+    assert runs.of_checkpoint(tmp_path / "checkpoints/last.ckpt") is None
+    text = stamp.read_text()
+    runs.StartedRun(trainer, resumed=True)
+    runs.StartedRun(trainer).take_back()
+    assert stamp.read_text() == text

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from attnlab import run_length
+from attnlab import run_length, run_starts
 from attnlab.errors import AttnlabError
 from attnlab.recipes import TASKS
 
@@ -19,25 +19,51 @@ OF_DATA = "datamodule_hyper_parameters"
 FETCHING = ("download", "mirror", "extract")
 
 
-def resolve(wanted: str, folder: Path) -> Path:
+def resolve(wanted: str, folder: Path | None, alone: Path | None = None) -> Path:
     """The file that ``--ckpt_path`` stands for.
 
     Args:
-        wanted: ``last`` or ``best``, of the newest run in ``folder``; or a file's path.
-        folder: Folder that contains the runs' folders (``version_0``, ...), at any depth.
+        wanted: ``last`` or ``best``, of the run that was started last; or a file's path.
+        folder: Folder that contains the runs' folders (``version_0``, ...), at any depth; None to look only
+            in ``alone``.
+        alone: Folder whose ``checkpoints`` are those of runs without a logger, if these count.
 
     Raises:
-        AttnlabError: There is none; the message names the folder searched.
+        AttnlabError: That run has none, or there is no run; the message names the run, the folders searched,
+            and an older run's file.
     """
     if wanted not in ("last", "best"):
         return resolve_file(Path(wanted), "--ckpt_path takes last, best or the path of a .ckpt file.")
-    found = sorted(folder.rglob(f"checkpoints/{wanted}.ckpt"), key=lambda path: path.stat().st_mtime)
-    if not found:
+    runs = [] if folder is None else run_starts.runs_below(folder)
+    if alone is not None and (alone / run_starts.CHECKPOINTS).is_dir():
+        runs = sorted([*runs, alone / run_starts.CHECKPOINTS], key=run_starts.started)
+    files = [(run, run / f"{wanted}.ckpt") for run in runs]
+    if files and _of_run(*files[-1]):
+        return files[-1][1]
+    older = [path for run, path in files if path.is_file()]
+    searched = " or ".join(str(place.absolute()) for place in (folder, alone) if place is not None)
+    if not older:
         raise AttnlabError(
-            f"There is no '{wanted}' checkpoint: found no checkpoints/{wanted}.ckpt in {folder.absolute()}. "
+            f"There is no '{wanted}' checkpoint: found no checkpoints/{wanted}.ckpt in {searched}. "
             "Train first (python main.py fit ...), or give a checkpoint's path: --ckpt_path FILE."
         )
-    return found[-1]
+    newest = runs[-1]
+    other = newest / ("last.ckpt" if wanted == "best" else "best.ckpt")
+    has = f"It has {other}. " if _of_run(newest, other) else ""
+    raise AttnlabError(
+        f"The newest run, {newest.parent}, has no checkpoints/{wanted}.ckpt. {has}"
+        f"If you mean an older run's: --ckpt_path {older[-1]}."
+    )
+
+
+def _of_run(run: Path, path: Path) -> bool:
+    """Whether a checkpoint is there, and not of an earlier run in the same folder.
+
+    Runs without a logger share a folder, and its stamp lies in it.
+    """
+    if not path.is_file():
+        return False
+    return not (run / run_starts.STAMP).is_file() or path.stat().st_mtime >= run_starts.started(run)
 
 
 def resolve_file(path: Path, hint: str = "fit saves them in checkpoints/ in the run's folder.") -> Path:

@@ -105,6 +105,10 @@ def in_todays_form(content: dict[str, Any], source: str) -> dict[str, Any]:
     as_block(content.get("trainer"), f"trainer in {source}")
     if not isinstance(path := content.get("ckpt_path") or "", str):
         raise AttnlabError(f"ckpt_path in {source} must be last, best or a file, got {path!r}.")
+    if isinstance(content.get("checkpoint"), dict):
+        # A former option: when the best is saved follows from its score.
+        kept = {key: item for key, item in content["checkpoint"].items() if key != "save_on_train_epoch_end"}
+        content["checkpoint"] = kept
     options = content.get("model", {}).get("init_args", {})
     for name in ("attention", "optimizer"):
         block = {"name": options[name]} if isinstance(options.get(name), str) else options.get(name)

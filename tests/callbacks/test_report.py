@@ -6,8 +6,10 @@ import sys
 from types import SimpleNamespace
 
 import pytest
-from lightning.pytorch.callbacks import ModelCheckpoint
 
+from attnlab.callbacks import AtomicCheckpointIO
+from attnlab.callbacks.best import BestCheckpoint
+from attnlab.callbacks.checkpoint_io import LastCheckpoint
 from attnlab.callbacks.report import checkpoint_paths, flat, prefixes
 
 
@@ -52,7 +54,7 @@ def test_commands_are_written_as_this_one_was(monkeypatch, called, uv, expected)
 
 def test_only_checkpoints_that_were_written_are_named(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    best, last = ModelCheckpoint(filename="best"), ModelCheckpoint(filename="last")
+    best, last = BestCheckpoint(filename="best", monitor="score"), LastCheckpoint(AtomicCheckpointIO())
     best.best_model_path = str(tmp_path / "run/best.ckpt")
     trainer = SimpleNamespace(checkpoint_callbacks=[best, last])
     assert checkpoint_paths(trainer) == [("best checkpoint", "run/best.ckpt")]

@@ -173,4 +173,32 @@ class TestCheckpoints:
 
     def test_loggers_that_are_switched_off(self, folder):
         (folder / "a.yaml").write_text("trainer: {logger: false}")
-        assert read("--config=a.yaml").log_folder() == Path("lightning_logs")
+        given = read("--config=a.yaml", "--trainer.default_root_dir=runs")
+        assert given.log_folder() is None
+        # A test without a logger may still be of a run that had one.
+        assert Arguments.read(["test", "--config=a.yaml"]).log_folder() == Path("lightning_logs")
+        own = folder / "runs/checkpoints/last.ckpt"
+        with_logger = folder / "lightning_logs/version_0/checkpoints/last.ckpt"
+        for path in (own, with_logger):
+            path.parent.mkdir(parents=True)
+            path.touch()
+        words = ("--config=a.yaml", "--trainer.default_root_dir=runs", "--ckpt_path=last")
+        assert read(*words).checkpoint == own.relative_to(folder)
+        own.unlink()
+        with pytest.raises(AttnlabError, match=r"no checkpoints/last\.ckpt in .*runs"):
+            read(*words)
+        assert Arguments.read(["test", *words]).checkpoint == with_logger.relative_to(folder)
+        for word in ("--trainer.logger.save_dir=runs", "--trainer.logger.init_args.name=x"):
+            with pytest.raises(AttnlabError, match=r"option of a logger, but --trainer\.logger is false"):
+                read("--config=a.yaml", word, "--ckpt_path=last")
+        assert read(
+            "--config=a.yaml", "--trainer.logger=true", "--trainer.default_root_dir=runs"
+        ).log_folder() == Path("runs/lightning_logs")
+
+    def test_a_list_of_loggers_as_typed(self, folder):
+        typed = (
+            "[{class_path: CSVLogger, init_args: {save_dir: a, name: b}}, {class_path: TensorBoardLogger}]"
+        )
+        assert read(f"--trainer.logger={typed}").log_folder() == Path("a/b")
+        assert read("--trainer.logger", "CSVLogger", "--trainer.logger.save_dir=c").log_folder() == Path("c")
+        assert read("--trainer.logger.save_dir=c", "--trainer.logger=false").log_folder() is None

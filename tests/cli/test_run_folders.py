@@ -143,7 +143,7 @@ def test_a_run_that_fails_before_its_first_step_leaves_no_folder(run, small, voc
 def test_what_another_run_has_begun_in_the_folder_stays(tmp_path):
     """Two runs that are started at once may be given one version."""
     trainer = Trainer(logger=TensorBoardLogger(tmp_path, name=""), accelerator="cpu", barebones=False)
-    folder = runs.NewFolder(trainer)
+    folder = runs.StartedRun(trainer)
     for name in ("events.out.tfevents.1", "events.out.tfevents.2"):
         (tmp_path / "version_0").mkdir(exist_ok=True)
         (tmp_path / "version_0" / name).touch()

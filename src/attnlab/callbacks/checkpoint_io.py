@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -26,12 +27,15 @@ class AtomicCheckpointIO(TorchCheckpointIO):
         saves: Number of checkpoints written.
         again: If the next checkpoint is of the same moment as the last, make it a hard link to that file, or
             else a copy.
+        complete: Adds to checkpoints of weights alone what callbacks add to others; Lightning asks them for
+            none.
     """
 
     def __init__(self) -> None:
         super().__init__()
         self.saves = 0
         self.again = False
+        self.complete: Callable[[dict[str, Any]], None] | None = None
         self._last: tuple[Path, tuple[Any, ...]] | None = None
 
     def save_checkpoint(
@@ -44,6 +48,8 @@ class AtomicCheckpointIO(TorchCheckpointIO):
         """
         if storage_options is not None:
             raise TypeError("AtomicCheckpointIO takes no storage_options")
+        if self.complete is not None and "callbacks" not in checkpoint:
+            self.complete(checkpoint)
         target = Path(path)
         partial = target.with_name(f".{target.name}.{os.getpid()}.partial")
         existed = False
@@ -53,7 +59,7 @@ class AtomicCheckpointIO(TorchCheckpointIO):
             for left in target.parent.glob(f".{target.name}.*.partial"):  # By a process that was killed.
                 left.unlink(missing_ok=True)
             if self.again and self._last and self._last[1] == _mark(checkpoint):
-                _second_name(self._last[0], partial)
+                second_name(self._last[0], partial)
             else:
                 with partial.open("wb") as file:
                     torch.save(checkpoint, file)
@@ -81,8 +87,13 @@ def _mark(checkpoint: dict[str, Any]) -> tuple[Any, ...]:
     return repr(tuple(moment)), sorted(checkpoint)
 
 
-def _second_name(path: Path, new: Path) -> None:
-    """Give a file a second name, or else copy it."""
+def second_name(path: Path, new: Path) -> None:
+    """Give a file a second name, or else copy it.
+
+    Args:
+        path: The file.
+        new: The other name; a file that has it is replaced.
+    """
     new.unlink(missing_ok=True)
     try:
         os.link(path, new)
@@ -109,8 +120,15 @@ class LastCheckpoint(ModelCheckpoint):
 
     @property
     def state_key(self) -> str:
-        """The key of the ModelCheckpoint that earlier versions used."""
-        return super().state_key.replace(type(self).__qualname__, ModelCheckpoint.__qualname__, 1)
+        """Not that of a ModelCheckpoint that a user adds."""
+        return type(self).__qualname__
+
+    def state_dict(self) -> dict[str, Any]:
+        """Nothing: under a former spelling of its path, the file just written would pass for an older one."""
+        return {}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """See `state_dict`."""
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Save."""

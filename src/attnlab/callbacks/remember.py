@@ -10,7 +10,8 @@ from jsonargparse import Namespace
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.cli import SaveConfigCallback
 
-from attnlab import __version__, checkpoints, run_length, runs
+from attnlab import __version__, checkpoints, run_length, run_starts, runs
+from attnlab.callbacks.checkpoint_io import AtomicCheckpointIO
 from attnlab.callbacks.report import flat
 from attnlab.data import DataModule
 
@@ -39,6 +40,8 @@ class RememberData(SaveConfigCallback):
         folder = runs.folder_of(trainer)
         if stage != "fit" or folder is None:
             return
+        if not runs.names_its_folder(trainer):
+            run_starts.stamp(folder)
         for logger in trainer.loggers:
             logger.log_hyperparams(self.hparams(pl_module))
         text = self.parser.dump(self.config, skip_none=False)
@@ -55,13 +58,26 @@ class RememberData(SaveConfigCallback):
         self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]
     ) -> None:
         """Add the data's options, under Lightning's key, and the training length."""
+        self._add_to(checkpoint, trainer)
+
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Save the YAML; see to it that checkpoints of weights alone, too, remember the data."""
+        super().setup(trainer, pl_module, stage)
+        io = trainer.strategy.checkpoint_io
+        if isinstance(io, AtomicCheckpointIO):
+            io.complete = lambda checkpoint: self._add_to(checkpoint, trainer)
+
+    def _add_to(self, checkpoint: dict[str, Any], trainer: Trainer) -> None:
         data = _as_builtin(self.config.data)
         module = trainer.datamodule  # type: ignore[attr-defined]
         more = module.remembered() if isinstance(module, DataModule) else {}
         options = {**(data.get("init_args") or {}), **more}
         checkpoint[checkpoints.OF_DATA] = {checkpoints.CLASS_PATH: data["class_path"], **options}
         length = run_length.remembered(self.config.trainer.as_dict())
-        checkpoint.setdefault("attnlab", {}).update({"version": __version__, "length": length})
+        own = checkpoint.setdefault("attnlab", {})
+        own.update({"version": __version__, "length": length})
+        if trainer.is_global_zero and len(trainer.loggers) > 1:
+            own["loggers"] = runs.folders_of_loggers(trainer)
 
     def hparams(self, task: LightningModule) -> dict[str, Any]:
         """What distinguishes this run, under dotted names: seed, network, data, length, versions."""

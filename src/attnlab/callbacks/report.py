@@ -18,6 +18,8 @@ from rich.console import Console
 from rich.table import Table
 
 from attnlab import checkpoints, data, tasks
+from attnlab.callbacks.best import BestCheckpoint
+from attnlab.callbacks.checkpoint_io import LastCheckpoint
 from attnlab.callbacks.cost import CostReport
 from attnlab.callbacks.evaluation import EvaluationCallback, monitored, shown
 from attnlab.callbacks.exhibits import Pictures
@@ -149,7 +151,7 @@ class RunReport(EvaluationCallback):
             lines.append(f"pictures: {shown(sheet if sheet.is_file() else folder)}")
         # The logger's own folder: asking the Trainer is a collective call, but this is one process.
         logs = [f"tensorboard --logdir {shlex.quote(shown(board.log_dir))}" for board in boards(trainer)[:1]]
-        best = next((path for label, path in paths if label != "last checkpoint"), None)
+        best = next((path for label, path in paths if label == "best checkpoint"), None)
         if command != "fit":
             lines += [f"TensorBoard: {log}" for log in logs]
         elif best is not None:
@@ -188,12 +190,16 @@ def boards(trainer: Trainer) -> list[TensorBoardLogger]:
 
 
 def checkpoint_paths(trainer: Trainer) -> list[tuple[str, str]]:
-    """Label and path of a run's checkpoints."""
-    return [
-        (f"{callback.filename} checkpoint", shown(callback.best_model_path))
-        for callback in trainer.checkpoint_callbacks
-        if isinstance(callback, ModelCheckpoint) and callback.best_model_path
-    ]
+    """Label and path of a run's checkpoints; those of a user's own ModelCheckpoint have the label of none."""
+    found = []
+    for callback in trainer.checkpoint_callbacks:
+        if not isinstance(callback, ModelCheckpoint) or not callback.best_model_path:
+            continue
+        best = callback.named_best if isinstance(callback, BestCheckpoint) else None
+        path = best or Path(callback.best_model_path)
+        word = f"{path.stem} " if best or isinstance(callback, LastCheckpoint) else ""
+        found.append((f"{word}checkpoint", shown(path)))
+    return found
 
 
 def flat(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:

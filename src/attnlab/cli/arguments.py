@@ -9,7 +9,7 @@ from typing import Any
 
 import yaml
 
-from attnlab import checkpoints, launchers, runs
+from attnlab import checkpoints, launchers
 from attnlab.cli.shorthand import with_proper_names
 from attnlab.errors import AttnlabError
 from attnlab.recipes import find, in_one_line, in_todays_form, read_yaml, task_named
@@ -72,8 +72,8 @@ class Arguments:
         self.checkpoint_asked_for = next((name for name in reversed(named) if name), None)
         if requeued := self._of_requeued_job():
             self.checkpoint_asked_for, self.checkpoint = "last", requeued
-        elif self.checkpoint_asked_for and not self.asks_for_help:
-            self.checkpoint = checkpoints.resolve(self.checkpoint_asked_for, self.log_folder())
+        elif not self.asks_for_help:
+            self.checkpoint = self._checkpoint()
         return self
 
     def _of_requeued_job(self) -> Path | None:
@@ -81,7 +81,8 @@ class Arguments:
         job = launchers.slurm_job()
         if job is None or self.subcommand != "fit" or self.asks_for_help:
             return None
-        return runs.of_job(self.log_folder(), job, self.words, requeued=launchers.is_requeued())
+        folder = self.log_folder() or self._root_folder()
+        return launchers.of_job(folder, job, self.words, requeued=launchers.is_requeued())
 
     def _add_recipe(self, source: str, content: dict[str, Any]) -> None:
         self.recipes.append(in_todays_form(content, source))
@@ -142,19 +143,65 @@ class Arguments:
         drop = {f"--{block}{end}" for block in BLOCKS for end in ("", ".class_path")}
         return [word for flag, _, typed in _flags(self.flags) if flag not in drop for word in typed]
 
-    def log_folder(self) -> Path:
-        """The folder whose runs are searched for ``last`` and ``best``: the logger's folder and name."""
-        found: dict[str, Any] = {}
+    def log_folder(self) -> Path | None:
+        """The folder whose runs are searched for ``last`` and ``best``: the first logger's folder and name.
+
+        None for a training without a logger.
+        """
+        logger = self._logger()
+        if logger is True:
+            return self._root_folder() / LOGS
+        if logger is False:
+            return None if self.subcommand == "fit" else Path(LOGS)
+        return Path(logger.get("save_dir") or LOGS) / (logger.get("name") or "")
+
+    def _checkpoint(self) -> Path | None:
+        """The file that ``--ckpt_path`` stands for."""
+        alone = self._logger() is False
+        if not self.checkpoint_asked_for:
+            return None
+        root = self._root_folder() if alone else None
+        return checkpoints.resolve(self.checkpoint_asked_for, self.log_folder(), root)
+
+    def _root_folder(self) -> Path:
+        """The Trainer's default_root_dir, in which runs without a logger have their checkpoints."""
+        named = [(recipe.get("trainer") or {}).get("default_root_dir") for recipe in self.recipes]
+        named += self.values("--trainer.default_root_dir")
+        return Path(next((name for name in reversed(named) if name and name != "null"), ""))
+
+    def _logger(self) -> dict[str, Any] | bool:
+        """``trainer.logger`` so far as it names a folder: the first logger's options, or a boolean.
+
+        Raises:
+            AttnlabError: A flag is about a logger that is switched off.
+        """
+        found: dict[str, Any] | bool = {}
         for recipe in self.recipes:
-            logger = (recipe.get("trainer") or {}).get("logger")
-            for each in logger if isinstance(logger, list) else [logger]:
-                if isinstance(each, dict):
-                    found |= each.get("init_args") or {}
-                    break
-        for key in ("save_dir", "name"):
-            given = self.values(f"--trainer.logger.{key}", f"--trainer.logger.init_args.{key}")
-            found |= {key: given[-1]} if given else {}
-        return Path(found.get("save_dir") or LOGS) / (found.get("name") or "")
+            if "logger" in (trainer := recipe.get("trainer") or {}):
+                found = _first_logger(trainer["logger"], found)
+        for flag, value, _ in _flags(self.flags):
+            if flag == "--trainer.logger":
+                found = _first_logger(_written_out(value), found)
+            elif not flag.startswith("--trainer.logger."):
+                continue
+            elif isinstance(found, bool):
+                raise AttnlabError(
+                    f"{flag} is an option of a logger, but --trainer.logger is {str(found).lower()}. Name "
+                    "one: --trainer.logger TensorBoardLogger."
+                )
+            else:
+                found = found | {flag.rpartition(".")[2]: value}
+        return found
+
+
+def _first_logger(value: Any, before: dict[str, Any] | bool) -> dict[str, Any] | bool:
+    """The options of the first of the loggers; those of before hold, as for the parser, unless set anew."""
+    if isinstance(value, list):
+        return _first_logger(value[0], {}) if value else False
+    options = before if isinstance(before, dict) else {}
+    if isinstance(value, dict):
+        return options | (value.get("init_args") or {})
+    return value if isinstance(value, bool) else value is None or options
 
 
 def _from_file(name: str) -> dict[str, Any]:

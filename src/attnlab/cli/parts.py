@@ -12,6 +12,7 @@ from lightning.pytorch.callbacks import LearningRateMonitor, ProgressBar, RichPr
 
 from attnlab.callbacks import AtomicCheckpointIO, Pictures, Predictions, Records, ScoresFile
 from attnlab.callbacks.checkpoint_io import LastCheckpoint
+from attnlab.callbacks.monitors import MonitorCheck
 from attnlab.views import Gallery, Record, Writer
 
 
@@ -33,7 +34,10 @@ def parts_of(
     if subcommand != "fit":
         parts["enable_checkpointing"] = False
     elif trainer["enable_checkpointing"] is not False:
-        callbacks += [config["checkpoint"], LastCheckpoint(checkpoint_io)]
+        # First: of several, Lightning's own are asked which score is monitored.
+        callbacks = [config["checkpoint"], LastCheckpoint(checkpoint_io), *callbacks]
+    if subcommand == "fit":
+        callbacks.append(MonitorCheck())
     # Without a terminal, a progress bar prints nothing until it ends.
     shown, terminal = trainer["enable_progress_bar"] is not False, sys.stdout.isatty()
     own = any(isinstance(callback, ProgressBar) for callback in callbacks)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import copy
 import logging
 import warnings
 from collections.abc import Iterable, Mapping, Sequence
@@ -12,13 +13,14 @@ from typing import Any
 import yaml
 from jsonargparse import Namespace
 from lightning.pytorch import LightningModule, Trainer
-from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCLI
 from lightning.pytorch.plugins.environments import SLURMEnvironment
 from lightning.pytorch.utilities import rank_zero_info
 
 from attnlab import checkpoints, launchers, run_length, runs
 from attnlab.callbacks import CostReport, ProgressLines, RunReport
+from attnlab.callbacks.best import BestCheckpoint
+from attnlab.callbacks.monitors import MonitorCheck
 from attnlab.callbacks.remember import RememberData
 from attnlab.callbacks.signals import Signals
 from attnlab.callbacks.tensorboard import ScoresFirst
@@ -40,6 +42,7 @@ LOGGER = {
 # (the data say what is repeated).
 KNOWN_NOISE = (
     r"`ModelCheckpoint\(monitor=.*could not find the monitored key",
+    r"(Experiment logs|Checkpoint) directory .* exists and is not empty",
     r"Be aware that when using `ckpt_path`, callbacks used",
     r"You're resuming from a checkpoint that ended before the epoch ended",
     r"`isinstance\(treespec, LeafSpec\)` is deprecated",
@@ -138,14 +141,13 @@ class AttnlabCLI(LightningCLI):
             help="Run code that the checkpoint names: classes that are not attnlab's, downloads, and folders "
             "it remembers. Only for files from people you trust.",
         )
-        parser.add_class_arguments(ModelCheckpoint, "checkpoint", skip={"dirpath", "save_last"})
+        parser.add_class_arguments(BestCheckpoint, "checkpoint", skip={"dirpath", "save_last"})
         parser.set_defaults(
             {
                 "checkpoint.filename": "best",
                 "checkpoint.monitor": self.task.monitor,
                 "checkpoint.mode": "max",
                 "checkpoint.enable_version_counter": False,
-                "checkpoint.save_on_train_epoch_end": True,
             }
         )
         parser.add_lightning_class_args(CostReport, "cost")
@@ -200,7 +202,13 @@ class AttnlabCLI(LightningCLI):
         wanted = self.typed.checkpoint_asked_for
         if subcommand == "fit":
             self._give_length(self.config.fit.trainer, checkpoints.length(self.content))
-            self._resumed = wanted == "last" and self.run_folder is not None
+            self._goes_on = wanted == "last"
+            self._resumed = self._goes_on and self.run_folder is not None
+            if self.content and "optimizer_states" not in self.content:
+                raise AttnlabError(
+                    f"{self.checkpoint} holds weights only (--checkpoint.save_weights_only), so training "
+                    "cannot go on from it. Use --ckpt_path last."
+                )
             self._resumed_step = self.content.get("global_step")
         else:
             self._refuse_random_weights(subcommand, self.config[subcommand])
@@ -238,10 +246,12 @@ class AttnlabCLI(LightningCLI):
         checkpoint go to its run's folder, or to loggers set by flags. ``predict`` logs nothing.
         """
         trainer = self.config[subcommand].trainer
+        self._loggers = copy.deepcopy(trainer.logger)
         named = any(argument.startswith("--trainer.logger") for argument in argv)
         if subcommand == "fit":
             if self._resumed and self.run_folder is not None:
-                runs.point_loggers(trainer.logger, self.run_folder)
+                known = self.content.get("attnlab", {}).get("loggers", ())
+                runs.point_loggers(trainer.logger, self.run_folder, known)
         elif subcommand == "predict" or (self.run_folder is None and not named):
             trainer.logger = False
         elif self.run_folder is not None and not named:
@@ -250,7 +260,8 @@ class AttnlabCLI(LightningCLI):
     def before_instantiate_classes(self) -> None:
         """Put the checkpoint's path back, for the Trainer to load; let TensorBoard open on scores."""
         own = f"{ScoresFirst.__module__}.{ScoresFirst.__qualname__}"
-        runs.put_scores_first(self.config[self.subcommand].trainer.logger, own)
+        for loggers in (self.config[self.subcommand].trainer.logger, self._loggers):
+            runs.put_scores_first(loggers, own)
         if self.checkpoint is not None:
             self.config[self.subcommand].ckpt_path = str(self.checkpoint)
 
@@ -266,6 +277,12 @@ class AttnlabCLI(LightningCLI):
             self.subcommand != "fit" and not self.config_init[self.subcommand].random_weights
         )
         self.model.check_weights_file()
+        for callback in self.trainer.callbacks:  # type: ignore[attr-defined]
+            if isinstance(callback, MonitorCheck):
+                callback.check(self.trainer, self.model)
+        # In the YAML that is saved, the loggers are as asked for: another run must not go into this folder.
+        if self.subcommand == "fit":
+            self.config.fit.trainer.logger = self._loggers
 
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
         """Add the callbacks of every run to the user's."""
@@ -303,7 +320,7 @@ class AttnlabCLI(LightningCLI):
         """Train. A run that fails before its first step leaves no folder."""
         if self._resumed:
             runs.keep_csv_history(self.trainer, self._resumed_step)
-        folder = runs.NewFolder(self.trainer)
+        folder = runs.StartedRun(self.trainer, resumed=self._goes_on)
         try:
             self.trainer.fit(model, **kwargs)
         except BaseException:

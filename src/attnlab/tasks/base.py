@@ -50,6 +50,8 @@ class BaseTask(NetworkModule):
     view: View
     # The metric that selects the best checkpoint; higher is better.
     monitor: str
+    # The names of `figures`, if all are known in advance, so that a monitor that is none of them is refused.
+    figure_names: ClassVar[tuple[str, ...] | None] = None
     has_eval_loss: ClassVar[bool] = True
     class_metric: ClassVar[tuple[str, tuple[str, ...]]] = ("score", ("test",))
     class_label: ClassVar[str] = "score"
@@ -115,6 +117,14 @@ class BaseTask(NetworkModule):
     @abstractmethod
     def figures(self, result: Any) -> dict[str, float]:
         """The scores by the name they are logged under, ``STAGE/NAME``."""
+
+    def score_names(self) -> list[str] | None:
+        """Names that validation may log; None if they are not known in advance."""
+        if self.figure_names is None:
+            return None
+        names = [f"val/{name}" for name in (*self.figure_names, *(["loss"] if self.has_eval_loss else []))]
+        name, stages = self.class_metric
+        return names + [f"val_{name}/{each}" for each in self.class_names if "val" in stages]
 
     def class_figures(self, result: Any) -> dict[str, float]:
         """Each class's figure by class name, for the log; see ``class_metric``."""

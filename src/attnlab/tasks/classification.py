@@ -45,6 +45,7 @@ class ClassificationTask(BaseTask):
     builder = staticmethod(build_classifier)
     view = ClassificationView()
     monitor = "val/top1"
+    figure_names = ("top1", "top5")
     class_metric = ("accuracy", ("test",))
     class_label = "accuracy"
 

@@ -46,6 +46,10 @@ class DetectionTask(BaseTask):
     builder = staticmethod(build_detector)
     view = DetectionView()
     monitor = "val/AP"
+    figure_names = (
+        *("AP", "AP50", "AP75", "APs", "APm", "APl", "AR1", "AR10", "AR100", "ARs", "ARm", "ARl"),
+        *("VOC_AP50", "VOC_AP50_11point"),
+    )
     has_eval_loss = False
     class_metric = ("AP", ("test",))
     class_label = "AP50"

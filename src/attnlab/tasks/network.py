@@ -315,18 +315,18 @@ class NetworkModule(LightningModule):
         self.schedule.start(
             self.trainer.estimated_stepping_batches, batches / self.trainer.accumulate_grad_batches
         )
-        scheduler = self._scheduler()
-        apply_config(scheduler.optimizer, scheduler, self._configured_groups)
+        if (scheduler := self._scheduler()) is not None:
+            apply_config(scheduler.optimizer, scheduler, self._configured_groups)
 
-    def _scheduler(self) -> LambdaLR:
+    def _scheduler(self) -> LambdaLR | None:
+        """The schedule, unless a callback such as StochasticWeightAveraging has put its own in the place."""
         scheduler = self.lr_schedulers()
-        assert isinstance(scheduler, LambdaLR)
-        return scheduler
+        return scheduler if isinstance(scheduler, LambdaLR) else None
 
     def on_train_epoch_start(self) -> None:
         """Freeze and unfreeze parameters for this epoch."""
-        scheduler = self._scheduler()
-        adopt_groups(scheduler.optimizer, scheduler, len(self._configured_groups))
+        if (scheduler := self._scheduler()) is not None:
+            adopt_groups(scheduler.optimizer, scheduler, len(self._configured_groups))
         attention = {id(parameter) for parameter in self.attention_parameters()}
         backbone = (parameter for parameter in self.backbone_parameters() if id(parameter) not in attention)
         self.frozen.at_epoch(self.current_epoch, backbone, self.batchnorms())

@@ -45,6 +45,7 @@ class SegmentationTask(BaseTask):
     builder = staticmethod(build_segmenter)
     view = SegmentationView()
     monitor = "val/mIoU"
+    figure_names = ("mIoU", "pixel_accuracy", "classes_present")
     weights_reach_head = False
     class_metric = ("iou", ("val", "test"))
     class_label = "IoU"
