@@ -11,8 +11,10 @@ import timm
 import torch
 import torchvision
 from torch import nn
+from torchvision.models.feature_extraction import create_feature_extractor
+from torchvision.models.resnet import BasicBlock
 
-from attnlab.attention import attach, attention_keys
+from attnlab.attention import attach, attention_keys, list_attentions
 
 AUTO = {
     "torchvision/resnet18": ("layer1.0.bn2", "layer4.1.bn2", 8),
@@ -142,6 +144,19 @@ def test_detectors_are_seen_up_to_where_values_decide() -> None:
     sites = attach(detector, "eca", at="stage")
     assert [site.name.rpartition(".")[0] for site in sites] == ["backbone.body"] * len(sites)
     detector.eval()([torch.rand(3, 64, 64)])
+
+
+@pytest.mark.parametrize("attention", list_attentions())
+def test_torchvision_extracts_features_with_every_attention(attention: str) -> None:
+    network = nn.Sequential(nn.Conv2d(3, 16, 3, stride=2), BasicBlock(16, 16), BasicBlock(16, 16))
+    attach(network, attention, at=["1.bn2", "1"], mode="residual")
+    extractor = create_feature_extractor(copy.deepcopy(network), ["1", "2"])
+    for training in (True, False):
+        for size in [(2, 3, 18, 27), (1, 3, 24, 9)]:
+            x = torch.randn(size)
+            maps = extractor.train(training)(x)
+            torch.testing.assert_close(maps["2"], network.train(training)(x))
+    torch.testing.assert_close(maps["1"], network[:2](x))
 
 
 def test_attaching_to_a_copy_leaves_the_first_alone() -> None:

@@ -16,7 +16,10 @@ For other widths:
 
 from __future__ import annotations
 
+from typing import Any, cast
+
 import torch
+import torch.fx
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -107,6 +110,8 @@ class BatchNorm1d(nn.BatchNorm1d):
 
     def forward(self, input: Tensor) -> Tensor:
         """Normalise over all dimensions but the channels."""
+        if isinstance(input, torch.fx.Proxy):
+            return _as_a_leaf(self, input)
         return _as_in_evaluation(self, input) if _is_single(self, input) else super().forward(input)
 
 
@@ -115,6 +120,8 @@ class BatchNorm2d(nn.BatchNorm2d):
 
     def forward(self, input: Tensor) -> Tensor:
         """Normalise over all dimensions but the channels."""
+        if isinstance(input, torch.fx.Proxy):
+            return _as_a_leaf(self, input)
         return _as_in_evaluation(self, input) if _is_single(self, input) else super().forward(input)
 
 
@@ -124,6 +131,16 @@ def allow_single_values(module: nn.Module) -> int:
     for layer in layers:
         layer.__class__ = BatchNorm2d
     return len(layers)
+
+
+def _as_a_leaf(norm: nn.Module, input: torch.fx.Proxy) -> Any:
+    """The layer's call in a graph of torch.fx, whole, as that of torch's own layers.
+
+    Its way depends on the batch and on its mode, and its statistics change. A tracer takes only torch's own
+    classes for leaves: here it would write down one way for all, and count a batch by itself.
+    """
+    tracer = cast(torch.fx.Tracer, input.tracer)
+    return tracer.create_proxy("call_module", tracer.path_of_module(norm), (input,), {})
 
 
 def _is_single(norm: nn.BatchNorm1d | nn.BatchNorm2d, input: Tensor) -> bool:

@@ -149,6 +149,22 @@ class AttentionTester:
         for other in (x, torch.randn(2, 16, 9, 4)):
             torch.testing.assert_close(exported(other), module(other))
 
+    def test_traces_with_fx(self) -> None:
+        network = nn.Sequential(nn.Conv2d(3, 16, 1), self.build())
+        twin = copy.deepcopy(network)
+        traced = torch.fx.symbolic_trace(twin)
+        for training, (batch, *size) in product((True, False), [(2, 6, 5), (3, 9, 4), (1, 1, 1)]):
+            x = torch.randn(batch, 3, *size).to(memory_format=torch.channels_last)
+            y, other = network.train(training)(x), traced.train(training)(x)
+            torch.testing.assert_close(other, y)
+            assert other.stride() == y.stride()
+            for output in (y, other):
+                output.square().sum().backward()
+        for key, value in network.state_dict().items():
+            torch.testing.assert_close(twin.state_dict()[key], value)
+        for name, parameter in network.named_parameters():
+            torch.testing.assert_close(twin.get_parameter(name).grad, parameter.grad)
+
     def test_its_state_dict_is_all_of_its_state(self) -> None:
         module = self.build()
         twin = build_attention(self.name, 16, **self.options)

@@ -6,6 +6,7 @@ import copy
 import pickle
 import shutil
 import warnings
+from collections.abc import Callable
 
 import pytest
 import torch
@@ -266,9 +267,11 @@ def test_compiles_with_its_gradients(implementation: str, layout: torch.memory_f
     assert y.is_contiguous(memory_format=layout)
 
 
+@pytest.mark.parametrize("first", [lambda module: module, torch.fx.symbolic_trace], ids=["", "traced"])
 @pytest.mark.parametrize("implementation", ["auto", "fused", "formula"])
-def test_exports_with_any_height_and_width(implementation: str) -> None:
+def test_exports_with_any_height_and_width(implementation: str, first: Callable) -> None:
     module, layers = pair("ela_b", 16, implementation)
+    module = first(module)
     size = {2: torch.export.Dim("height", min=2), 3: torch.export.Dim("width", min=2)}
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # torch's own, about its own future

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-TRACED = ("test_compiles_as_one_graph", "test_exports")
+TRACED = ("test_compiles_as_one_graph", "test_exports", "test_traces_with_fx")
 SIZES_OF_ELA = ("ela_t", "ela_b", "ela_s", "ela_l")
 
 

@@ -55,7 +55,23 @@ def ela(
     Returns:
         The gated map (B,C,H,W), in the dtype and the memory format of ``x``.
     """
-    return torch.ops.attnlab.ela(x, weight, norm_weight, norm_bias, norm_groups, eps, implementation)[0]
+    return _ela(x, weight, norm_weight, norm_bias, norm_groups, eps, implementation)
+
+
+def exporting() -> bool:
+    """Whether the call is written down for another program, which has no operation of attnlab's."""
+    return torch.compiler.is_exporting() or torch.jit.is_tracing()
+
+
+def _ela(x: Tensor, *rest: Any) -> Tensor:
+    *layers, implementation = rest
+    if implementation == "auto" and exporting():
+        return ela_formula(x, *layers)
+    gated: Tensor = torch.ops.attnlab.ela(x, *rest)[0]
+    return gated
+
+
+torch.fx.wrap("_ela")  # a leaf: a graph of torch.fx may itself be exported
 
 
 def ela_formula(

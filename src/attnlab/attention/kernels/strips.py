@@ -62,6 +62,19 @@ def gate_strips(x: Tensor, gate_h: Tensor, gate_w: Tensor) -> Tensor:
     return _gate_strips(x, gate_h, gate_w)
 
 
+def lay_out_like(y: Tensor, x: Tensor) -> Tensor:
+    """The values of a map (B,C,*,*) in the memory format of another, channels_last or contiguous.
+
+    Args:
+        y: The map; it is not copied where it has that format.
+        x: The map whose format is taken.
+
+    Returns:
+        The map.
+    """
+    return _lay_out_like(y, x)
+
+
 def _strip_means(x: Tensor) -> Strips:
     if channels_innermost(x):
         of_map = x.permute(0, 2, 3, 1)
@@ -78,9 +91,15 @@ def _gate_strips(x: Tensor, gate_h: Tensor, gate_w: Tensor) -> Tensor:
     return x * gate_h.unsqueeze(3) * gate_w.unsqueeze(2)
 
 
+def _lay_out_like(y: Tensor, x: Tensor) -> Tensor:
+    innermost = x.is_contiguous(memory_format=torch.channels_last)
+    return y.contiguous(memory_format=torch.channels_last if innermost else torch.contiguous_format)
+
+
 # For torch.fx these are leaves: they ask for the strides of the map, which a tracer does not know.
 torch.fx.wrap("_strip_means")
 torch.fx.wrap("_gate_strips")
+torch.fx.wrap("_lay_out_like")
 
 
 def sum_dtype(dtype: torch.dtype) -> torch.dtype:

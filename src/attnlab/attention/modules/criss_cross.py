@@ -70,8 +70,8 @@ class CrissCrossAttention(nn.Module):
         """The weighted mean of the values over the cross: (B,C,H,W) -> (B,C,H,W)."""
         height, width = x.shape[2:]
         query, key, value = self.query(x), self.key(x), self.value(x)
-        if query.dtype in (torch.float16, torch.bfloat16):
-            query, key = query.float(), key.float()
+        wide = torch.promote_types(query.dtype, torch.float32)
+        query, key = query.to(wide), key.to(wide)
         column = torch.einsum("brhw,brgw->bhwg", query, key)  # (B,H,W,H)
         row = torch.einsum("brhw,brhv->bhwv", query, key)  # (B,H,W,W)
         itself = torch.eye(height, height + width, dtype=torch.bool, device=x.device).unsqueeze(1)

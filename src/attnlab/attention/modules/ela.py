@@ -34,12 +34,11 @@ from __future__ import annotations
 
 from functools import partial
 
-import torch
 from torch import Tensor, nn
 
 from attnlab.attention.kernels import gate_strips, strip_means
 from attnlab.attention.kernels.choice import Implementation, check_implementation
-from attnlab.attention.kernels.ela import ela, register_flops
+from attnlab.attention.kernels.ela import ela, exporting, register_flops
 from attnlab.attention.registry import register_attention
 from attnlab.attention.rules import GroupNorm, largest_divisor, same_padding
 
@@ -96,8 +95,7 @@ class ELA(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(B,C,H,W) -> (B,C,H,W)."""
-        exports = torch.compiler.is_exporting() or torch.jit.is_tracing()
-        if self.implementation == "formula" or (self.implementation == "auto" and exports):
+        if self.implementation == "formula" or (self.implementation == "auto" and exporting()):
             mean_h, mean_w = strip_means(x)
             return gate_strips(x, self.gate(mean_h), self.gate(mean_w))
         norm = self.norm

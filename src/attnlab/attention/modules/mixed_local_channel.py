@@ -27,6 +27,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import adaptive_avg_pool2d
 
+from attnlab.attention.kernels import lay_out_like
 from attnlab.attention.modules.eca import adaptive_kernel_size
 from attnlab.attention.registry import register_attention
 from attnlab.attention.rules import same_padding
@@ -72,6 +73,5 @@ class MixedLocalChannelAttention(nn.Module):
         gate_local = self.conv_local(cells.flatten(1).unsqueeze(1)).sigmoid().reshape(cells.shape)  # (B,ss,C)
         gate = torch.lerp(gate_global.expand_as(gate_local), gate_local, self.local_weight).to(x.dtype)
         gate = gate.transpose(1, 2).unflatten(2, (self.local_size, self.local_size))  # (B,C,s,s)
-        if not x.is_contiguous(memory_format=torch.channels_last):
-            gate = gate.contiguous()  # small still: a full-size gate in another layout than x is slow
+        gate = lay_out_like(gate, x)  # small still: a full-size gate in another layout than x is slow
         return x * adaptive_avg_pool2d(gate, (x.shape[2], x.shape[3]))

@@ -50,6 +50,13 @@ class NAM(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """(B,C,H,W) -> (B,C,H,W)."""
         normal = self.norm(x)
-        scale = self.norm.weight.abs()
-        share = scale / scale.sum().clamp(min=torch.finfo(scale.dtype).eps)  # (C,)
+        share = _shares(self.norm.weight)  # (C,)
         return x * (normal * share[:, None, None]).sigmoid().to(x.dtype)
+
+
+def _shares(weight: Tensor) -> Tensor:
+    scale = weight.abs()
+    return scale / scale.sum().clamp(min=torch.finfo(scale.dtype).eps)
+
+
+torch.fx.wrap("_shares")  # a leaf: the smallest divisor depends on the dtype, which a tracer does not know

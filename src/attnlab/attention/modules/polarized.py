@@ -84,4 +84,4 @@ class PolarizedSelfAttention(nn.Module):
         query = self.spatial_query(x.mean(dim=(2, 3), keepdim=True)).softmax(dim=1)  # (B,R,1,1)
         weights = F.conv_transpose2d(query, self.spatial_value.weight).flatten(2)  # W_v' transposed: (B,C,1)
         logits = weights.transpose(1, 2).to(x.dtype) @ x.flatten(2)  # (B,1,N)
-        return logits.sigmoid().to(x.dtype).reshape(x.shape[0], 1, *x.shape[2:])
+        return logits.sigmoid().to(x.dtype).reshape(x.shape[0], 1, x.shape[2], x.shape[3])

@@ -21,6 +21,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from attnlab.attention.kernels import lay_out_like
 from attnlab.attention.registry import register_attention
 from attnlab.attention.rules import GroupNorm, largest_divisor
 from attnlab.errors import AttnlabError
@@ -66,8 +67,4 @@ class ShuffleAttention(nn.Module):
         place_gate = (self.spatial_weight * self.norm(by_place) + self.spatial_bias).sigmoid()  # (BG,D,H,W)
         gated = torch.cat([by_channel * channel_gate.to(x.dtype), by_place * place_gate.to(x.dtype)], dim=1)
         halves = gated.reshape(batch, 2, channels // 2, height, width)
-        shuffled = halves.transpose(1, 2).reshape(x.shape)
-        layout = torch.channels_last  # the reshapes lose it
-        return (
-            shuffled.contiguous(memory_format=layout) if x.is_contiguous(memory_format=layout) else shuffled
-        )
+        return lay_out_like(halves.transpose(1, 2).reshape(x.shape), x)  # the reshapes lose the layout

@@ -57,11 +57,19 @@ class SimAM(nn.Module):
         """(B,C,H,W) -> (B,C,H,W)."""
         wide = x.to(torch.promote_types(x.dtype, torch.float32))
         squares = (wide - wide.mean(dim=(2, 3), keepdim=True)).square()
-        others = max(x.shape[2] * x.shape[3] - 1, 1)
-        variance = squares.sum(dim=(2, 3), keepdim=True) / others  # (B,C,1,1)
+        variance = _mean_of_others(squares)  # (B,C,1,1)
         gate = (squares / (4 * (variance + self.e_lambda)) + 0.5).sigmoid()  # (B,C,H,W)
         return x * gate.to(x.dtype)
 
     def extra_repr(self) -> str:
         """The options, for ``print``."""
         return f"e_lambda={self.e_lambda}"
+
+
+def _mean_of_others(squares: Tensor) -> Tensor:
+    """The sum over the map, divided by the number of its values less one: (B,C,H,W) -> (B,C,1,1)."""
+    others = max(squares.shape[2] * squares.shape[3] - 1, 1)
+    return squares.sum(dim=(2, 3), keepdim=True) / others
+
+
+torch.fx.wrap("_mean_of_others")  # a leaf: which is larger depends on the size, which a tracer does not know

@@ -99,7 +99,7 @@ class SpatialChannelSynergy(nn.Module):
     def convolve(self, strip: Tensor) -> Tensor:
         """Each sub-feature by its own kernel: (B,C,L) -> (B,C,L)."""
         parts = strip.chunk(len(self.convs), dim=1)
-        return torch.cat([conv(part) for conv, part in zip(self.convs, parts, strict=True)], dim=1)
+        return torch.cat([conv(parts[index]) for index, conv in enumerate(self.convs)], dim=1)
 
     def channel_gate(self, z: Tensor) -> Tensor:
         """Self-attention of the channels, pooled: (B,C,H,W) -> values in 0..1, (B,C,1,1)."""
@@ -121,3 +121,6 @@ def _window_means(z: Tensor, window: int) -> Tensor:
     pad = (0, window - 1, 0, window - 1)
     share = F.avg_pool2d(F.pad(z.new_ones(1, 1, z.shape[2], z.shape[3]), pad), window)  # (1,1,h,w)
     return F.avg_pool2d(F.pad(z, pad), window) / share
+
+
+torch.fx.wrap("_window_means")  # a leaf, so that a traced graph, too, asks whether it is compiled
