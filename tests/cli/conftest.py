@@ -72,23 +72,34 @@ def forking() -> Iterator[subprocess.Popen[str]]:
         yield process
 
 
-Launch = Callable[..., None]
+Launch = Callable[..., str]
 
 
 @pytest.fixture
 def launch(forking: subprocess.Popen[str], tmp_path: Path) -> Launch:
-    """Run ``main.py`` with these arguments in several processes."""
+    """Run ``main.py`` with these arguments in processes of their own; returns what they said.
 
-    def call(processes: int, *words: object) -> None:
+    A signal is a number, and a pattern of files: it is sent when there is one.
+    """
+
+    def call(
+        processes: int,
+        *words: object,
+        signal: tuple[int, str] | None = None,
+        status: int = 0,
+        environment: dict[str, str] | None = None,
+    ) -> str:
         with socket.socket() as free:
             free.bind(("127.0.0.1", 0))
             port = free.getsockname()[1]
-        spread = [f"--trainer.devices={processes}", "--trainer.strategy=ddp"]
+        spread = [f"--trainer.devices={processes}", "--trainer.strategy=ddp"] if processes > 1 else []
         order = {
             "processes": processes,
             "port": port,
             "folder": str(tmp_path),
             "log": str(tmp_path / "said_by_process_"),
+            "signal": signal,
+            "environment": environment or {},
             "words": [*map(str, words), *spread],
         }
         assert forking.stdin is not None
@@ -96,10 +107,12 @@ def launch(forking: subprocess.Popen[str], tmp_path: Path) -> Launch:
         forking.stdin.write(json.dumps(order) + "\n")
         forking.stdin.flush()
         statuses = json.loads(forking.stdout.readline())
-        said = [Path(f"{order['log']}{rank}") for rank in range(processes)]
-        assert statuses == [0] * processes, "\n".join(path.read_text()[-2000:] for path in said)
-        for path in said:
+        paths = [Path(f"{order['log']}{rank}") for rank in range(processes)]
+        said = [path.read_text() for path in paths]
+        for path in paths:
             path.unlink()
+        assert statuses == [status] * processes, "\n".join(text[-2000:] for text in said)
+        return "\n".join(said)
 
     return call
 
