@@ -34,9 +34,9 @@ def launched() -> Launched | None:
     if several or "TORCHELASTIC_RUN_ID" in os.environ:
         return Launched("torchrun", _number("WORLD_SIZE"), _number("LOCAL_WORLD_SIZE") or None)
     if slurm_job() is not None and "SLURM_PROCID" in os.environ:
-        nodes = _number("SLURM_NNODES") or 1
-        tasks = _number("SLURM_NTASKS")
-        return Launched("SLURM", tasks, _number("SLURM_NTASKS_PER_NODE") or (tasks if nodes == 1 else None))
+        tasks, nodes = _number("SLURM_NTASKS"), _number("SLURM_NNODES") or 1
+        even = tasks // nodes if tasks % nodes == 0 else None
+        return Launched("SLURM", tasks, _number("SLURM_NTASKS_PER_NODE") or even)
     if _number("OMPI_COMM_WORLD_SIZE") > 1:
         return Launched("mpirun", _number("OMPI_COMM_WORLD_SIZE"), _number("OMPI_COMM_WORLD_LOCAL_SIZE"))
     return None

@@ -77,18 +77,29 @@ Launch = Callable[..., list[str]]
 
 @pytest.fixture
 def launch(forking: subprocess.Popen[str], tmp_path: Path) -> Launch:
-    """Run ``main.py`` with these arguments in several processes; returns what each has said."""
+    """Run ``main.py`` with these arguments in processes of their own; returns what each has said.
 
-    def call(processes: int, *words: object, status: int = 0) -> list[str]:
+    A signal is a number, and a pattern of files: it is sent when there is one.
+    """
+
+    def call(
+        processes: int,
+        *words: object,
+        signal: tuple[int, str] | None = None,
+        status: int = 0,
+        environment: dict[str, str] | None = None,
+    ) -> list[str]:
         with socket.socket() as free:
             free.bind(("127.0.0.1", 0))
             port = free.getsockname()[1]
-        spread = [f"--trainer.devices={processes}", "--trainer.strategy=ddp"]
+        spread = [f"--trainer.devices={processes}", "--trainer.strategy=ddp"] if processes > 1 else []
         order = {
             "processes": processes,
             "port": port,
             "folder": str(tmp_path),
             "log": str(tmp_path / "said_by_process_"),
+            "signal": signal,
+            "environment": environment or {},
             "words": [*map(str, words), *spread],
         }
         assert forking.stdin is not None
@@ -96,11 +107,11 @@ def launch(forking: subprocess.Popen[str], tmp_path: Path) -> Launch:
         forking.stdin.write(json.dumps(order) + "\n")
         forking.stdin.flush()
         statuses = json.loads(forking.stdout.readline())
-        logs = [Path(f"{order['log']}{rank}") for rank in range(processes)]
-        said = [path.read_text() for path in logs]
-        assert statuses == [status] * processes, "\n".join(text[-2000:] for text in said)
-        for path in logs:
+        paths = [Path(f"{order['log']}{rank}") for rank in range(processes)]
+        said = [path.read_text() for path in paths]
+        for path in paths:
             path.unlink()
+        assert statuses == [status] * processes, "\n".join(text[-2000:] for text in said)
         return said
 
     return call

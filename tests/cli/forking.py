@@ -1,14 +1,17 @@
 """A process that has loaded the libraries and forks for each command: loading takes longer than most do.
 
 Orders come as lines of JSON, and a list of exit statuses goes out for each. The processes of one command find
-each other as those of a launcher do, by LOCAL_RANK and a port.
+each other as those of a launcher do, by LOCAL_RANK and a port. An order may have an environment, and a signal
+that its processes get when a file is there.
 """
 
 import json
 import os
 import signal
 import sys
+import time
 import traceback
+from pathlib import Path
 from typing import Any
 
 import segmentation_models_pytorch  # noqa: F401
@@ -29,6 +32,7 @@ def work(order: dict[str, Any], rank: int) -> int:
     log = os.open(f"{order['log']}{rank}", os.O_WRONLY | os.O_CREAT)
     os.dup2(log, 1)
     os.dup2(log, 2)
+    os.environ |= order["environment"]
     if order["processes"] > 1:
         os.environ |= {"LOCAL_RANK": str(rank), "MASTER_PORT": str(order["port"])}
         rank_zero_only.rank = rank
@@ -52,4 +56,10 @@ for line in sys.stdin:
             sys.stderr.flush()
             os._exit(status)
         children.append(child)
+    if order["signal"] is not None:
+        number, awaited = order["signal"]
+        while not any(Path(order["folder"]).glob(awaited)):
+            time.sleep(0.01)
+        for child in children:
+            os.kill(child, number)
     print(json.dumps([os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) for child in children]), flush=True)

@@ -152,30 +152,6 @@ class TestRecipes:
         outcome = run("test", *given, "--ckpt_path=last")
         assert outcome.status == 0, outcome.err
 
-    def test_an_interrupted_average_ends_as_one_never_interrupted(self, run, small, tmp_path, monkeypatch):
-        from attnlab.tasks import ClassificationTask
-
-        modern = Path(__file__).parents[2] / "configs" / "modern.yaml"
-        given = [*small, f"--config={modern}", "--model.schedule.warmup_steps=2", "--trainer.max_epochs=3"]
-        assert run("fit", *given).status == 0
-        start = ClassificationTask.on_train_epoch_start
-
-        def stop(task: ClassificationTask) -> None:
-            if task.current_epoch == 2:
-                raise KeyboardInterrupt
-            start(task)
-
-        monkeypatch.setattr(ClassificationTask, "on_train_epoch_start", stop)
-        assert run("fit", *given).status == 1
-        monkeypatch.undo()
-        monkeypatch.chdir(tmp_path)
-        assert run("fit", *given, "--ckpt_path=last").status == 0
-        straight, resumed = (torch.load(checkpoint(tmp_path, version=v), weights_only=True) for v in (0, 1))
-        assert straight["epoch"] == resumed["epoch"] == 2
-        for part in ("state_dict", "current_model_state"):
-            for key, value in straight[part].items():
-                assert torch.equal(value, resumed[part][key]), (part, key)
-
     def test_the_learning_rate_follows_the_global_batch(self, run, small, tmp_path):
         more = [
             "--model.optimizer.lr=0.1",

@@ -174,34 +174,6 @@ class TestReproducibility:
         assert all(torch.equal(first[key], second[key]) for key in first)
         assert not all(torch.equal(first[key], other[key]) for key in first)
 
-    def test_an_interrupted_run_ends_as_one_never_interrupted(self, run, small, tmp_path, monkeypatch):
-        epochs = [*small, "--trainer.max_epochs=3", "--model.optimizer=SGD", "--model.optimizer.momentum=0.9"]
-        assert run("fit", *epochs).status == 0
-
-        start = SegmentationTask.on_train_epoch_start
-
-        def stop(task: SegmentationTask) -> None:
-            if task.current_epoch == 2:
-                raise KeyboardInterrupt
-            start(task)
-
-        monkeypatch.setattr(SegmentationTask, "on_train_epoch_start", stop)
-        assert run("fit", *epochs).status == 1
-        monkeypatch.undo()
-        monkeypatch.chdir(tmp_path)
-        assert torch.load(checkpoint(tmp_path, version=1), weights_only=True)["epoch"] == 1
-        assert run("fit", *epochs, "--ckpt_path=last").status == 0
-
-        straight, resumed = (torch.load(checkpoint(tmp_path, version=v), weights_only=True) for v in (0, 1))
-        assert resumed["epoch"] == straight["epoch"] == 2
-        assert resumed["global_step"] == straight["global_step"] == 6
-        for key, value in straight["state_dict"].items():
-            assert torch.equal(value, resumed["state_dict"][key]), key
-        ours, theirs = (run_["optimizer_states"][0] for run_ in (resumed, straight))
-        assert ours["param_groups"] == theirs["param_groups"]
-        for index, state in theirs["state"].items():
-            assert torch.equal(state["momentum_buffer"], ours["state"][index]["momentum_buffer"])
-
 
 def test_last_is_the_last_epoch_whether_it_was_the_best_or_not(run, small, tmp_path):
     """The training collapses after one epoch, so the best stays where it was."""

@@ -62,23 +62,6 @@ class TestOneRun:
         assert [(i["width"], i["height"]) for i in found.imgs.values()] == [(50, 70)]
         assert [category["name"] for category in found.cats.values()][:2] == ["disc", "ring"]
 
-    def test_resuming_gives_the_weights_of_one_run(self, run, small, tmp_path):
-        mixing = ["--data.mosaic=0.5", "--data.mixup=0.5", "--data.mosaic_size=64", "--data.strong_share=0.5"]
-        sizes = ["--model.network_options.train_sizes=[32, 96]", "--model.network_options.l1_last=0.5"]
-        # The first part is stopped by a number of steps, which a curve would take for the length.
-        curve = ["--model.schedule.name=constant", "--trainer.max_epochs=2"]
-        given = [*small, *mixing, *sizes, *curve]
-        assert run("fit", *given, *csv_logger("whole")).status == 0
-        stop = ["--trainer.max_steps=2"]
-        assert run("fit", *given, *csv_logger("parts"), *stop).status == 0
-        last = next((tmp_path / "logs/parts").rglob("last.ckpt"))
-        assert run("fit", *given, *csv_logger("parts"), f"--ckpt_path={last}").status == 0
-        whole = torch.load(next((tmp_path / "logs/whole").rglob("last.ckpt")), weights_only=True)
-        parts = torch.load(max((tmp_path / "logs/parts").rglob("last.ckpt"), key=lambda p: p.stat().st_mtime))
-        assert whole["global_step"] == parts["global_step"] == 4
-        for key, value in whole["state_dict"].items():
-            assert torch.equal(value, parts["state_dict"][key]), key
-
     def test_all_options_have_a_help_text(self, run):
         outcome = run("fit", "--task=detection", "--help")
         assert outcome.status == 0

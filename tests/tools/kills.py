@@ -313,12 +313,13 @@ def stop_at(run: Run, moment: float, logs: Path, *, while_writing: bool) -> tupl
     Returns:
         Whether it was still running, and whether a checkpoint was being written.
     """
-    begin = time.monotonic()
+    begin, half = time.monotonic(), "checkpoints/.*.partial"
+    left = set(logs.rglob(half))  # By earlier kills.
     while run.is_running():
         late = time.monotonic() - begin >= moment
-        if late and (not while_writing or any(logs.rglob("checkpoints/.*.partial"))):
+        if late and (not while_writing or set(logs.rglob(half)) - left):
             run.kill()
-            return True, any(logs.rglob("checkpoints/.*.partial"))
+            return True, bool(set(logs.rglob(half)) - left)
         time.sleep(0.001 if late else min(0.01, moment))
     run.finish()
     return False, False
