@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import is_dataclass
 from typing import Any
 
 import torch
@@ -221,11 +222,13 @@ def _finite_only(found: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], Tensor
 
 
 def _tensors(output: Any) -> Iterator[Tensor]:
-    """The tensors in nested dicts, lists and tuples."""
+    """The tensors in nested dicts, lists, tuples and dataclasses."""
     if isinstance(output, Tensor):
         yield output
     elif isinstance(output, Mapping):
         output = list(output.values())
+    elif is_dataclass(output):
+        output = list(vars(output).values())
     if isinstance(output, list | tuple):
         for each in output:
             yield from _tensors(each)
