@@ -35,7 +35,7 @@ SLURM = {
 def test_a_training_that_is_told_to_stop(launch, tmp_path, number, status, said):
     """It ended with 0, as if all were done, and with 1."""
     words = ["fit", *TINY, "--trainer.max_epochs=500", "--data.num_workers=0"]
-    text = launch(1, *words, signal=(number, LAST), status=status)
+    text = "\n".join(launch(1, *words, signal=(number, LAST), status=status))
     line = f"{said}. To resume from {LAST}, run the same command with --ckpt_path last."
     assert text.count(line) == 1
     assert "Traceback" not in text
@@ -49,7 +49,7 @@ def test_before_an_epoch_is_done(launch):
     words = ["fit", *TINY, "--data.num_train=200", "--data.num_workers=0", "--trainer.max_epochs=1"]
     # The job's note is written when the training starts.
     start = (signal.SIGTERM, "lightning_logs/version_0/slurm_job.json")
-    text = launch(1, *words, environment=SLURM, signal=start, status=143)
+    text = "\n".join(launch(1, *words, environment=SLURM, signal=start, status=143))
     assert "Ended by SIGTERM before an epoch was done; nothing was saved." in text
     assert "Traceback" not in text
 
@@ -59,7 +59,7 @@ def test_before_an_epoch_is_done(launch):
 def test_two_processes_that_are_told_to_stop(launch, number):
     words = ["fit", *TINY, "--data.batch_size=2", "--trainer.max_epochs=500"]
     status = {signal.SIGTERM: 143, signal.SIGINT: 130}[number]
-    text = launch(2, *words, signal=(number, LAST), status=status)
+    text = "\n".join(launch(2, *words, signal=(number, LAST), status=status))
     assert text.count("To resume from") == 1
     assert "Traceback" not in text
 
@@ -77,7 +77,7 @@ def test_an_evaluation_that_is_told_to_stop(launch, tmp_path, command):
         first, awaited = [f"--data.predict_images={drawn}"], "predictions/*"
     else:
         awaited = "data/shapes/*/scenes.json"
-    text = launch(1, command, *TINY, *many, *first, signal=(signal.SIGTERM, awaited), status=143)
+    text = "\n".join(launch(1, command, *TINY, *many, *first, signal=(signal.SIGTERM, awaited), status=143))
     assert "Traceback" not in text
 
 
@@ -95,7 +95,7 @@ def test_a_requeued_job_goes_on_with_its_run_and_no_other_does(launch, tmp_path)
     """Lightning left its checkpoint in the working folder, and whatever ran there next resumed from it."""
     job = scontrol(tmp_path)
     words = ["fit", *TINY, "--trainer.max_epochs=15"]
-    text = launch(1, *words, environment=job, signal=(signal.SIGUSR1, LAST), status=143)
+    text = "\n".join(launch(1, *words, environment=job, signal=(signal.SIGUSR1, LAST), status=143))
     assert (tmp_path / "asked").read_text() == "requeue 7\n"
     assert "Warned by SLURM: saved" in text
     assert list(tmp_path.glob("*.ckpt")) == []
@@ -111,7 +111,7 @@ def test_a_requeued_job_goes_on_with_its_run_and_no_other_does(launch, tmp_path)
     launch(1, *other, environment={**job, "SLURM_JOB_ID": "8"})
     assert torch.load(checkpoint(tmp_path, version=2), weights_only=True)["global_step"] == 3
 
-    text = launch(1, *words, environment={**job, "SLURM_RESTART_COUNT": "1"})
+    text = "\n".join(launch(1, *words, environment={**job, "SLURM_RESTART_COUNT": "1"}))
     assert f"Restoring states from the checkpoint path at {LAST}" in text
     assert torch.load(checkpoint(tmp_path), weights_only=True)["global_step"] == 45
     launch(1, *words)
