@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 import pytest
 import segmentation_models_pytorch as smp
@@ -15,6 +15,7 @@ from torchvision.models.feature_extraction import create_feature_extractor
 from torchvision.models.resnet import BasicBlock
 
 from attnlab.attention import attach, attention_keys, list_attentions
+from attnlab.errors import AttnlabError
 
 AUTO = {
     "torchvision/resnet18": ("layer1.0.bn2", "layer4.1.bn2", 8),
@@ -124,6 +125,60 @@ def test_segmentation_placements(name: str, at: str, sites: list[tuple[str, int]
     assert [(site.name, site.channels) for site in attach(network, "ela_b", at=at)] == sites
     assert set(network.state_dict()) - attention_keys(network) == keys
     maps(network.eval()(torch.randn(1, 3, 64, 64)))
+
+
+SWIN = {"embed_dim": 24, "depths": (1, 1, 1, 1), "num_heads": (1, 1, 1, 1)}
+
+
+@pytest.mark.parametrize(
+    ("build", "names"),
+    [
+        (
+            lambda: torchvision.models.SwinTransformer([4, 4], *SWIN.values(), [7, 7], num_classes=10),
+            [f"features.{n}" for n in (1, 3, 5, 7)],
+        ),
+        (
+            lambda: timm.create_model("swin_tiny_patch4_window7_224", **SWIN),
+            [f"layers.{n}" for n in range(4)],
+        ),
+        (
+            lambda: timm.create_model("mambaout_femto", depths=(1, 1, 1, 1), dims=(24, 48, 96, 192)),
+            [f"stages.{n}" for n in range(4)],
+        ),
+    ],
+    ids=["torchvision's Swin", "timm's Swin", "MambaOut"],
+)
+def test_networks_with_channels_last(build: Callable[[], nn.Module], names: list[str]) -> None:
+    """timm's Swin takes one size of image only."""
+    network, x = build().eval(), torch.randn(1, 3, 224, 224)
+    with torch.no_grad():
+        expected = network(x)
+        sites = attach(network, "eca", mode="rezero")
+        assert [(site.name, site.channels, site.axis) for site in sites] == list(
+            zip(names, [24, 48, 96, 192], [3] * 4, strict=True)
+        )
+        assert torch.equal(network(x), expected)
+
+
+def test_a_network_of_tokens_is_refused() -> None:
+    network = timm.create_model("vit_tiny_patch16_224", depth=1)
+    with pytest.raises(
+        AttnlabError, match=r"works on tokens \(B, N, C\), which are no maps. Modules with maps: "
+    ):
+        attach(network, "eca")
+    with pytest.raises(AttnlabError, match=r"as the tokens \(B, N, C\) of a transformer"):
+        attach(network, "eca", at="blocks.0")
+
+
+def test_layouts_within_a_block_are_told_apart() -> None:
+    """torchvision's ConvNeXt goes to (B,H,W,C) and back in each block."""
+    network = torchvision.models.convnext_tiny(num_classes=10)
+    block = "features.1.0.block"
+    sites = attach(network, "eca", at=[f"{block}.{n}" for n in range(6)])
+    assert [(site.channels, site.axis) for site in sites] == [
+        *((96, axis) for axis in (1, 3, 3)),
+        *((384, 3), (384, 3), (96, 3)),
+    ]
 
 
 def test_a_dilated_encoder_keeps_its_four_stages() -> None:

@@ -63,7 +63,8 @@ def register_placement(name: str) -> Callable[[Placement], Placement]:
 def list_placements() -> dict[str, str]:
     """The named placements and what each means."""
     return {
-        name: (placement.__doc__ or "").strip().splitlines()[0] for name, placement in _placements.items()
+        name: (placement.__doc__ or "No description.").strip().splitlines()[0]
+        for name, placement in _placements.items()
     }
 
 
@@ -153,23 +154,47 @@ def stage(observation: Observation) -> list[Target]:
     """The output of each stage of the backbone, from stride 4 on.
 
     The backbone is ``encoder``, ``backbone.body`` or ``backbone`` of a task's network, else the network. Its
-    trunk is the modules it calls directly; containers (lists of maps, modules with several resolutions) are
-    opened. Modules with a stage's name (``layer1``, ``s1``, ``stages.0``) are the stages, even if dilation
-    gives several the same resolution. Otherwise a stage is everything at one resolution, up to the last
-    module with a convolution larger than 1x1, which leaves out the head of a MobileNet.
+    trunk is the modules it calls directly, up to where maps grow again (a neck, a decoder); containers (lists
+    of maps, modules with several resolutions) are opened. Modules with a stage's name (``layer1``, ``s1``,
+    ``stages.0``) are the stages, even if dilation gives several the same resolution. Otherwise a stage is
+    everything at one resolution, up to the last module with a convolution larger than 1x1, or on maps
+    (B,H,W,C) with several linear layers, which leaves out the head of a MobileNet. What a head puts out is no
+    stage, and neither is the patch embedding of a network that goes on with tokens.
     """
     backbone = _backbone(observation)
     if backbone is None or backbone.input is None:
         return []
     height = backbone.input[2]
+    downward = _downward(observation.within(backbone), height)
     by_size: dict[tuple[int, int], list[Call]] = {}
-    for call in _trunk(observation, observation.within(backbone)):
-        if call.map_size is not None and call.map_size != (1, 1) and height // call.map_size[0] >= 4:
-            by_size.setdefault(call.map_size, []).append(call)
+    for call in _trunk(observation, downward):
+        if (size := _wide(call)) and not call.predicts and height // size[0] >= 4:
+            by_size.setdefault(size, []).append(call)
     numbered = [call for calls in by_size.values() for call in calls if NUMBERED_STAGE.search(call.name)]
     if len(numbered) > 1:
         return [Target(call.name) for call in numbered]
-    return [Target(last.name) for calls in by_size.values() if (last := _last_of_stage(calls))]
+    stages = [Target(last.name) for calls in by_size.values() if (last := _last_of_stage(calls))]
+    goes_on_with_tokens = any(isinstance(call.output, tuple) and len(call.output) == 3 for call in downward)
+    return [] if goes_on_with_tokens and len(stages) < 2 else stages
+
+
+def _downward(calls: list[Call], height: int) -> list[Call]:
+    """The calls before the first whose map is larger than that of the call before it, from stride 4 on."""
+    smallest = height
+    for index, call in enumerate(calls):
+        size = _wide(call)
+        if size and size[0] > smallest and height // smallest >= 4:
+            return calls[:index]
+        if size:
+            smallest = size[0]
+        elif call.map_size is None:
+            smallest = height  # several maps: the next call may take any
+    return calls
+
+
+def _wide(call: Call) -> tuple[int, int] | None:
+    """Height and width of the output, if it is a map of more than one position."""
+    return None if call.map_size == (1, 1) else call.map_size
 
 
 def _backbone(observation: Observation) -> Call | None:
@@ -193,7 +218,7 @@ def _trunk(observation: Observation, calls: list[Call]) -> list[Call]:
     trunk: list[Call] = []
     for call in calls:
         children = observation.within(call)
-        sizes = {child.map_size for child in children} - {None, (1, 1)}
+        sizes = {_wide(child) for child in children} - {None}
         # A block may halve the map once; a plain sequence that does so contains two stages.
         many = 1 if isinstance(call.module, nn.Sequential) else 2
         is_container = call.map_size is None or len(sizes) > many
@@ -202,11 +227,12 @@ def _trunk(observation: Observation, calls: list[Call]) -> list[Call]:
 
 
 def _last_of_stage(calls: list[Call]) -> Call | None:
-    """The last call with a convolution larger than 1x1, with its normalisation and activation."""
+    """The last call that mixes positions, with its normalisation and activation."""
     last, bare = None, False
     for call in calls:
         kernels = [max(m.kernel_size) for m in call.module.modules() if isinstance(m, nn.Conv2d)]
-        if max(kernels, default=0) > 1:
+        linear = sum(isinstance(module, nn.Linear) for module in call.module.modules())
+        if max(kernels, default=0) > 1 or (call.output_axis == 3 and linear > 1):
             last, bare = call, isinstance(call.module, nn.Conv2d)
         elif kernels:
             bare = False

@@ -36,6 +36,7 @@ class Attended(nn.Module):
         mode: ``replace``: y = A(x). ``residual``: y = x + A(x). ``rezero``: y = x + a(A(x) - x), with a
             learned scalar a that starts at 0.
         before: Apply attention to the site's first input instead of its output.
+        axis: Axis of the map's channels: 1, or 3 for maps (B,H,W,C), which the attention gets as (B,C,H,W).
 
     Raises:
         AttnlabError: The mode is unknown, or the site has a child named ``attention``, whose keys would
@@ -43,7 +44,12 @@ class Attended(nn.Module):
     """
 
     def __init__(
-        self, site: nn.Module, attention: nn.Module, mode: Mode = "replace", before: bool = False
+        self,
+        site: nn.Module,
+        attention: nn.Module,
+        mode: Mode = "replace",
+        before: bool = False,
+        axis: int = 1,
     ) -> None:
         super().__init__()
         if mode not in MODES:
@@ -57,6 +63,7 @@ class Attended(nn.Module):
         self.attention = attention
         self.mode = mode
         self.before = before
+        self.axis = axis
         self._load_prefix = ""
         if mode == "rezero":
             like = next(chain(attention.parameters(), site.parameters()), torch.empty(0))
@@ -73,8 +80,11 @@ class Attended(nn.Module):
         return self.attend(self.site(*args, **kwargs))
 
     def attend(self, x: Tensor) -> Tensor:
-        """The attention on a map, in this wrapper's mode: (B,C,H,W) -> (B,C,H,W)."""
-        attended = self.attention(x)
+        """The attention on a map, in this wrapper's mode: of any shape -> the same."""
+        if self.axis == 3:
+            attended = self.attention(x.permute(0, 3, 1, 2)).permute(0, 2, 3, 1)  # to (B,C,H,W) and back
+        else:
+            attended = self.attention(x)
         if self.mode == "residual":
             return x + attended
         if self.mode == "rezero":
@@ -105,7 +115,7 @@ class Attended(nn.Module):
 
     def extra_repr(self) -> str:
         """Mode and side, for ``print(network)``."""
-        return f"mode={self.mode}" + (", before" if self.before else "")
+        return f"mode={self.mode}{', before' * self.before}{', (B,H,W,C)' * (self.axis == 3)}"
 
 
 def _is_own(key: str) -> bool:
