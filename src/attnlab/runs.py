@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import csv
-import json
 import shutil
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -18,8 +17,6 @@ from attnlab.errors import AttnlabError
 from attnlab.recipes import read_yaml
 
 CONFIG = "config.yaml"
-# Which SLURM job a run is of, and the command.
-JOB = "slurm_job.json"
 # These two write a run to one configurable folder; others have their own server.
 _LOGGERS_OF_FOLDERS = (TensorBoardLogger.__name__, "ScoresFirst", CSVLogger.__name__)
 
@@ -32,47 +29,6 @@ def of_checkpoint(checkpoint: Path) -> Path | None:
     # As given, if possible: Lightning compares the folders of a resumed run as text.
     given = checkpoint.parent.parent
     return given if given.name not in ("", "..") else folder.parent
-
-
-def note_job(folder: Path, job: str, words: Sequence[str], *, requeued: bool) -> None:
-    """Note in a run's folder which SLURM job and command it is of, so that they go on with it.
-
-    Args:
-        folder: The run's.
-        job: From `attnlab.launchers.slurm_job`.
-        words: The command as typed.
-        requeued: Whether the job was put back in the queue.
-    """
-    folder.mkdir(parents=True, exist_ok=True)
-    note = {"job": job, "words": list(words), "requeued": requeued}
-    beside = folder / f".{JOB}.new"
-    beside.write_text(json.dumps(note) + "\n", encoding="utf-8")
-    beside.replace(folder / JOB)
-
-
-def of_job(runs_folder: Path, job: str, words: Sequence[str], *, requeued: bool) -> Path | None:
-    """The last checkpoint of the run that the same command of the same SLURM job began.
-
-    Args:
-        runs_folder: Folder that contains the runs' folders, at any depth.
-        job: As for `note_job`.
-        words: As for `note_job`.
-        requeued: Whether SLURM says that the job was started before; if not, the run's note must.
-
-    Returns:
-        The newest such run's ``last.ckpt``; None without one.
-    """
-    found = []
-    for path in runs_folder.rglob(JOB):
-        try:
-            note = json.loads(path.read_text(encoding="utf-8"))
-        except (OSError, ValueError):
-            continue
-        last = path.parent / "checkpoints" / "last.ckpt"
-        same = isinstance(note, dict) and (note.get("job"), note.get("words")) == (job, list(words))
-        if same and (requeued or note.get("requeued")) and last.is_file():
-            found.append(last)
-    return max(found, key=lambda path: path.stat().st_mtime, default=None)
 
 
 def folder_of(trainer: Trainer) -> Path | None:

@@ -27,7 +27,7 @@ class Signals(Callback):
     Lightning ends such a run with status 0, as if it were done, and ``predict`` not at all. It requeues by
     saving within the signal's handler, in the middle of a step, in the working folder, where the next run of
     that folder takes it up. Here ``last.ckpt`` is saved after the step, in the run's folder, and only the
-    same command of the same job takes it up; see `attnlab.runs.of_job`.
+    same command of the same job takes it up; see `attnlab.launchers.of_job`.
 
     Args:
         words: The command as typed.
@@ -61,7 +61,7 @@ class Signals(Callback):
     def _note(self, trainer: Trainer) -> None:
         folder = runs.folder_of(trainer) if trainer.is_global_zero else None
         if self.job is not None and folder is not None:
-            runs.note_job(folder, self.job, self.words, requeued=self._requeued)
+            launchers.note_job(folder, self.job, self.words, requeued=self._requeued)
 
     def _warn(self, signum: int, frame: FrameType | None) -> None:
         self._warned = True

@@ -9,7 +9,7 @@ from typing import Any
 
 import yaml
 
-from attnlab import checkpoints, launchers, runs
+from attnlab import checkpoints, launchers
 from attnlab.cli.shorthand import with_proper_names
 from attnlab.errors import AttnlabError
 from attnlab.recipes import find, in_one_line, in_todays_form, read_yaml, task_named
@@ -81,7 +81,7 @@ class Arguments:
         job = launchers.slurm_job()
         if job is None or self.subcommand != "fit" or self.asks_for_help:
             return None
-        return runs.of_job(self.log_folder(), job, self.words, requeued=launchers.is_requeued())
+        return launchers.of_job(self.log_folder(), job, self.words, requeued=launchers.is_requeued())
 
     def _add_recipe(self, source: str, content: dict[str, Any]) -> None:
         self.recipes.append(in_todays_form(content, source))
