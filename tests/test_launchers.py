@@ -5,7 +5,14 @@ import os
 import pytest
 
 from attnlab.errors import AttnlabError
-from attnlab.launchers import launched, refuse_contradiction, slurm_job, slurm_job_to_requeue
+from attnlab.launchers import (
+    launched,
+    note_job,
+    of_job,
+    refuse_contradiction,
+    slurm_job,
+    slurm_job_to_requeue,
+)
 
 OF_LAUNCHERS = ("WORLD_SIZE", "RANK", "TORCHELASTIC", "LOCAL_", "SLURM_", "OMPI_")
 ELASTIC = {"TORCHELASTIC_RUN_ID": "none", "RANK": "0", "LOCAL_RANK": "0"}
@@ -84,3 +91,17 @@ def test_what_a_job_is_called(environment):
     assert slurm_job_to_requeue() == "7"
     environment({"SLURM_ARRAY_JOB_ID": 5, "SLURM_ARRAY_TASK_ID": 2})
     assert slurm_job_to_requeue() == "5_2"
+
+
+def test_a_job_finds_its_own_run_alone(tmp_path):
+    last = tmp_path / "version_0" / "checkpoints" / "last.ckpt"
+    note_job(last.parents[1], "7.0", ["fit", "--a"], requeued=False)
+    assert of_job(tmp_path, "7.0", ["fit", "--a"], requeued=True) is None  # Nothing was saved.
+    last.parent.mkdir()
+    last.touch()
+    assert of_job(tmp_path, "7.0", ["fit", "--a"], requeued=True) == last
+    assert of_job(tmp_path, "7.0", ["fit", "--a"], requeued=False) is None
+    assert of_job(tmp_path, "7.0", ["fit", "--b"], requeued=True) is None
+    assert of_job(tmp_path, "8.0", ["fit", "--a"], requeued=True) is None
+    note_job(last.parents[1], "7.0", ["fit", "--a"], requeued=True)
+    assert of_job(tmp_path, "7.0", ["fit", "--a"], requeued=False) == last
