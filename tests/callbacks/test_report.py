@@ -6,10 +6,10 @@ import sys
 from types import SimpleNamespace
 
 import pytest
+
 from attnlab.callbacks import AtomicCheckpointIO
 from attnlab.callbacks.best import BestCheckpoint
 from attnlab.callbacks.checkpoint_io import LastCheckpoint
-
 from attnlab.callbacks.report import checkpoint_paths, flat, prefixes
 
 

@@ -1,4 +1,4 @@
-"""What best.ckpt holds, and which run --ckpt_path last and best mean: through the command line, in all tasks."""
+"""What best.ckpt holds, and which run --ckpt_path last and best mean: by the command line, in all tasks."""
 
 from __future__ import annotations
 
