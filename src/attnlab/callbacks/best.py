@@ -47,7 +47,7 @@ class BestCheckpoint(ModelCheckpoint):
         if within and self.monitor is not None:
             raise AttnlabError(
                 f"--checkpoint.{within[0]} saves between validations, when {self.monitor} is not known. To "
-                "keep the newest, add --checkpoint.monitor null, with --checkpoint.save_top_k -1 for all. "
+                "keep the newest, add --checkpoint.monitor null; with --checkpoint.save_top_k -1, all. "
                 "To find the best within epochs, validate more often: --trainer.val_check_interval. For "
                 "both, add a ModelCheckpoint to --trainer.callbacks."
             )
