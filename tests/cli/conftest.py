@@ -72,14 +72,14 @@ def forking() -> Iterator[subprocess.Popen[str]]:
         yield process
 
 
-Launch = Callable[..., None]
+Launch = Callable[..., list[str]]
 
 
 @pytest.fixture
 def launch(forking: subprocess.Popen[str], tmp_path: Path) -> Launch:
-    """Run ``main.py`` with these arguments in several processes."""
+    """Run ``main.py`` with these arguments in several processes; returns what each has said."""
 
-    def call(processes: int, *words: object) -> None:
+    def call(processes: int, *words: object, status: int = 0) -> list[str]:
         with socket.socket() as free:
             free.bind(("127.0.0.1", 0))
             port = free.getsockname()[1]
@@ -96,10 +96,12 @@ def launch(forking: subprocess.Popen[str], tmp_path: Path) -> Launch:
         forking.stdin.write(json.dumps(order) + "\n")
         forking.stdin.flush()
         statuses = json.loads(forking.stdout.readline())
-        said = [Path(f"{order['log']}{rank}") for rank in range(processes)]
-        assert statuses == [0] * processes, "\n".join(path.read_text()[-2000:] for path in said)
-        for path in said:
+        logs = [Path(f"{order['log']}{rank}") for rank in range(processes)]
+        said = [path.read_text() for path in logs]
+        assert statuses == [status] * processes, "\n".join(text[-2000:] for text in said)
+        for path in logs:
             path.unlink()
+        return said
 
     return call
 

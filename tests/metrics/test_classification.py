@@ -108,11 +108,13 @@ def test_one_nan_image_lowers_the_share_of_its_class_alone():
     assert result.per_class == {name: 0.5 if name == "dog" else 1.0 for name in NAMES}
 
 
-def test_infinite_logits_are_ordered_as_any():
-    logits = torch.zeros(2, 7)
-    logits[0, 6], logits[1, 6] = float("inf"), -float("inf")
-    result = score(logits, torch.tensor([6, 6])).result()
-    assert (result.top1, result.top5) == (0.5, 0.5)
+def test_plus_infinity_is_never_right_and_minus_infinity_rules_a_class_out():
+    logits = torch.zeros(3, 7)
+    logits[0, 6], logits[1, 6], logits[2, 5] = float("inf"), -float("inf"), -float("inf")
+    logits[2, 6] = 1.0
+    result = score(logits, torch.tensor([6, 6, 6])).result()
+    assert (result.top1, result.top5) == (1 / 3, 1 / 3)
+    assert result.matrix.sum() == 2
 
 
 def test_top5_needs_five_classes():

@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from attnlab.metrics import SegmentationScores, result_from_matrix
+from attnlab.metrics import NO_CLASS, SegmentationScores, result_from_matrix
 
 NAMES = ["background", "cat", "dog", "cow"]
 
@@ -93,3 +93,19 @@ def test_nothing_scored_is_no_number():
     assert math.isnan(result.miou)
     assert math.isnan(result.pixel_accuracy)
     assert result.absent == NAMES
+
+
+@pytest.mark.parametrize("classes", [2, 255])
+def test_a_pixel_of_no_class_is_right_for_none(classes):
+    names = [f"c{k}" for k in range(classes)]
+    truth = torch.tensor([[0, 0, 0, 1], [1, 1, 255, 255]])
+    prediction = truth.clone()
+    prediction[0, 0] = prediction[1, 1] = prediction[1, 3] = NO_CLASS
+    scores = SegmentationScores(names)
+    scores.update(prediction[None], truth[None])
+    result = scores.result()
+    assert result.iou == {"c0": 2 / 3, "c1": 2 / 3}
+    assert (result.pixel_accuracy, result.pixels) == (4 / 6, 6)
+    scores.reset()
+    scores.update(torch.full_like(truth, NO_CLASS), truth)
+    assert (scores.result().miou, scores.result().pixel_accuracy) == (0.0, 0.0)

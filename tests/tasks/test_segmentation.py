@@ -35,6 +35,15 @@ def test_class_map_is_argmax():
     assert torch.equal(class_map(logits), logits.argmax(1))
 
 
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_class_map_has_no_class_where_the_logits_are_not_finite(value):
+    logits = torch.zeros(1, 3, 2, 2)
+    logits[0, 1, 0, 0] = value
+    logits[0, 0, 1, 1] = -float("inf")  # A class that is ruled out.
+    assert class_map(logits).tolist() == [[[255, 0], [0, 1]]]
+    assert (class_map(torch.full((1, 3, 2, 2), -float("inf"))) == 255).all()
+
+
 def test_an_image_is_scored_the_same_in_any_company(task):
     batch = evaluation_batch([(40, 60), (64, 48), (33, 35)], [True, True, True])
     with torch.no_grad():

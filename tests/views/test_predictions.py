@@ -26,6 +26,18 @@ def test_a_mask() -> None:
     assert repr(found) == "<SegmentationPrediction of an image: ant 80%, cat 20%>"
 
 
+def test_no_prediction(tmp_path: Path) -> None:
+    """A NaN is neither the first class nor the background."""
+    found = ClassificationPrediction(IMAGE, None, NAMES, torch.full((3,), torch.nan))
+    assert (found.label, found.name, found.top(2)) == (-1, "no prediction", [])
+    assert repr(found) == "<ClassificationPrediction of an image: no prediction>"
+    found.save(tmp_path / "class.png")
+    mask = torch.tensor([[255, 255, 255, 2, 255]] * 4, dtype=torch.uint8)
+    some = SegmentationPrediction(IMAGE, None, NAMES, mask, PALETTE)
+    assert repr(some) == "<SegmentationPrediction of an image: no prediction 80%, cat 20%>"
+    some.save(tmp_path / "mask.png")
+
+
 def test_boxes() -> None:
     boxes = torch.tensor([[0.0, 0, 2, 2], [1, 1, 3, 4]])
     some = DetectionPrediction(

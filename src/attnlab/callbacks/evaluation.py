@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import Any
 
@@ -69,8 +70,10 @@ def monitored(
         return None
     better = min if getattr(checkpoint, "mode", "max") == "min" else max
     # The checkpoint callback gets this value only later.
-    known = (value, getattr(checkpoint, "best_model_score", None), best)
-    return name, float(value), better(float(score) for score in known if score is not None)
+    scores = (value, getattr(checkpoint, "best_model_score", None), best)
+    # A NaN is never better, and never worse, than any number: it would stay the best.
+    known = [float(score) for score in scores if score is not None and math.isfinite(score)]
+    return name, float(value), better(known, default=math.nan)
 
 
 def shown(path: str | Path, folder: str | Path = ".") -> str:

@@ -38,7 +38,8 @@ class ClassificationScores(Metric):
     batch size nor on the number of processes.
 
     Among equal logits the lower class index ranks first, so a network with constant logits scores at chance
-    level. An image with NaN logits has no prediction and counts as wrong.
+    level. An image whose highest logit is not finite (NaN, or plus infinity) has no prediction and counts as
+    wrong; see `without_prediction`.
 
     Args:
         class_names: Name of each class, in the order of its index.
@@ -65,7 +66,7 @@ class ClassificationScores(Metric):
             label: int64 (B,), each in 0..K-1.
         """
         classes = len(self.class_names)
-        broken = logits.isnan().any(1)
+        broken = without_prediction(logits)
         prediction = torch.where(broken, classes, logits.argmax(1))
         cells = torch.bincount(label * (classes + 1) + prediction, minlength=self.counts.numel())
         self.counts += cells.reshape(self.counts.shape)
@@ -85,6 +86,14 @@ class ClassificationScores(Metric):
         """
         counts, top5_hits = self.compute()
         return result_from_counts(counts, int(top5_hits), self.class_names)
+
+
+def without_prediction(scores: Tensor) -> Tensor:
+    """The images whose highest score is not finite, so that no class is the likeliest: (B, K) -> bool (B,).
+
+    Those with a NaN or plus infinity, that is; minus infinity is the score of a class that is ruled out.
+    """
+    return ~scores.amax(1).isfinite()
 
 
 def result_from_counts(counts: Tensor, top5_hits: int, class_names: list[str]) -> ClassificationResult:

@@ -8,6 +8,9 @@ import torch
 from torch import Tensor
 from torchmetrics.classification import MulticlassConfusionMatrix
 
+NO_CLASS = 255
+"""In a class map, a pixel without a prediction."""
+
 
 @dataclass(frozen=True)
 class SegmentationResult:
@@ -36,6 +39,8 @@ class SegmentationScores(MulticlassConfusionMatrix):
     K memory for any image size and number. Integer sums do not depend on order, hence neither on batch size
     nor on the number of processes.
 
+    A pixel of no class (`NO_CLASS`) is missed for its true class, and wrong in the pixel accuracy.
+
     IoU follows the Pascal VOC definition (Everingham et al., IJCV 2015, section 4.2):
     ``TP / (TP + FP + FN)`` with the counts taken over all images together.
 
@@ -47,8 +52,18 @@ class SegmentationScores(MulticlassConfusionMatrix):
     def __init__(self, class_names: list[str], ignore_index: int = 255) -> None:
         # validate_args would check every value in each step; the data module has checked the masks, and
         # argmax stays in range.
-        super().__init__(num_classes=len(class_names), ignore_index=ignore_index, validate_args=False)
+        # The class after the last is that of pixels without a prediction.
+        super().__init__(num_classes=len(class_names) + 1, ignore_index=ignore_index, validate_args=False)
         self.class_names = list(class_names)
+
+    def update(self, preds: Tensor, target: Tensor) -> None:
+        """Score class maps.
+
+        Args:
+            preds: Integers of any shape, each in 0..K-1 or `NO_CLASS`.
+            target: Integers of the same shape, each in 0..K-1 or ``ignore_index``.
+        """
+        super().update(preds.clamp(max=len(self.class_names)), target)
 
     def result(self) -> SegmentationResult:
         """Scores over everything seen so far, on all processes together.
@@ -59,10 +74,14 @@ class SegmentationScores(MulticlassConfusionMatrix):
 
 
 def result_from_matrix(matrix: Tensor, class_names: list[str]) -> SegmentationResult:
-    """Scores from a confusion matrix, int64 (K, K), whose rows are true classes and columns predictions."""
-    counts = matrix.to("cpu", torch.int64)
+    """Scores from a confusion matrix, int64 (K, K), whose rows are true classes and columns predictions.
+
+    The matrix of `SegmentationScores` is (K + 1, K + 1): its last column counts pixels without a prediction,
+    its last row is 0.
+    """
+    counts = matrix.to("cpu", torch.int64)[: len(class_names)]
     hits = counts.diagonal()
-    union = counts.sum(0) + counts.sum(1) - hits
+    union = counts.sum(0)[: len(class_names)] + counts.sum(1) - hits
     total = int(counts.sum())
     iou = {name: int(h) / int(u) for name, h, u in zip(class_names, hits, union, strict=True) if u > 0}
     return SegmentationResult(

@@ -3,15 +3,25 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 
+from lightning.pytorch.trainer.states import TrainerFn
+from lightning.pytorch.utilities import rank_zero_warn
 from torch import Tensor
 from torchmetrics import MeanMetric
 
 from attnlab import checkpoints
 from attnlab.errors import AttnlabError
-from attnlab.tasks.finite import FiniteLoss
+from attnlab.tasks.finite import (
+    REMEDY,
+    FiniteLoss,
+    MeanLoss,
+    OutputWatch,
+    refuse_to_load,
+    refuse_to_save,
+    said_of_outputs,
+)
 from attnlab.tasks.identity import refuse_another_network
 from attnlab.tasks.network import NetworkModule
 from attnlab.views import View
@@ -34,6 +44,7 @@ class BaseTask(NetworkModule):
 
     Attributes:
         results: The last scores of ``"val"`` and ``"test"``.
+        outputs: Notes images whose output is not finite; see `note_outputs`.
         has_eval_loss: Whether `evaluate` also updates a loss.
         class_metric: The name under which per-class figures are logged, ``STAGE_NAME/class``, and the stages
             in which they are.
@@ -56,6 +67,8 @@ class BaseTask(NetworkModule):
         super().__init__(own, **options)
         self.results: dict[str, Any] = {}
         self.finite = FiniteLoss()
+        self.outputs = OutputWatch()
+        self._without_output: dict[str, str] = {}
         self.configure_losses()
         self.configure_metrics()
 
@@ -66,6 +79,7 @@ class BaseTask(NetworkModule):
             AttnlabError: The trainer's data module is for another task.
         """
         self.refuse_other_data(getattr(self.trainer, "datamodule", None))
+        self.finite.processes = self.trainer.world_size
         super().setup(stage)
 
     def refuse_other_data(self, data: Any) -> None:
@@ -90,7 +104,7 @@ class BaseTask(NetworkModule):
     def configure_metrics(self) -> None:
         """Set up the metrics and the mean loss of validation and test."""
         self.val_scores, self.test_scores = self.make_scores(), self.make_scores()
-        self.val_loss, self.test_loss = MeanMetric(), MeanMetric()
+        self.val_loss, self.test_loss = MeanLoss(), MeanLoss()
 
     @abstractmethod
     def make_scores(self) -> Any:
@@ -137,6 +151,8 @@ class BaseTask(NetworkModule):
         if result is None:
             return []
         rows = self.headline(stage, result)
+        if stage in self._without_output:
+            rows.append(("images without output", self._without_output[stage]))
         absent = getattr(result, "absent", [])
         if absent:
             more = ", …" if len(absent) > LISTED_CLASSES else ""
@@ -182,10 +198,46 @@ class BaseTask(NetworkModule):
         """Log the scores of the test set."""
         self._log_scores("test", self.test_scores, self.test_loss)
 
+    def on_predict_epoch_end(self) -> None:
+        """Warn of images whose output is not finite."""
+        self._warn_of_outputs("images", "their predictions are left empty")
+
+    def note_outputs(self, broken: Tensor | Sequence[bool], batch: Mapping[str, Any]) -> None:
+        """Note whose output is not finite, for a warning at the end of the stage.
+
+        Args:
+            broken: bool (B,), True where it is not.
+            batch: The batch; images that are not counted are left out.
+        """
+        counted = batch["counted"].tolist()
+        names = batch.get("path") or batch.get("name") or [str(k) for k in range(len(counted))]
+        of_all = zip(names, counted, strict=True)
+        self.outputs.note(broken, [str(name) if counts else None for name, counts in of_all])
+
+    def _warn_of_outputs(self, what: str, then: str) -> str | None:
+        """Warn, on the first process; must be called on every one. Returns their number as text, if any."""
+        broken, images = self.outputs.result(together=self.trainer.world_size > 1)
+        if not broken:
+            return None
+        said = said_of_outputs(broken, images, what, then)
+        # In half precision, BatchNorm statistics that are still on their way may overflow an evaluation.
+        half = str(self.trainer.precision).startswith("16")
+        if len(broken) == images and self._in_training() and not half:
+            raise AttnlabError(f"{said} Training has diverged. {REMEDY}")
+        rank_zero_warn(said)
+        return f"{len(broken)} of {images} (NaN or infinite)"
+
+    def _in_training(self) -> bool:
+        return self.trainer.state.fn == TrainerFn.FITTING and not self.trainer.sanity_checking
+
     def _log_scores(self, stage: str, scores: Any, loss: MeanMetric) -> None:
         result = scores.result()
+        broken = self._warn_of_outputs(f"'{stage}' images", "where it is, it is right for no class")
         if not self.trainer.sanity_checking:
             self.results[stage] = result
+            self._without_output.pop(stage, None)
+            if broken is not None:
+                self._without_output[stage] = broken
         values = {f"{stage}/{name}": value for name, value in self.figures(result).items()}
         if self.has_eval_loss:
             values = {f"{stage}/loss": float(loss.compute()), **values}
@@ -199,8 +251,13 @@ class BaseTask(NetworkModule):
         loss.reset()
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Record the task's class in the checkpoint; never save after a non-finite loss."""
+        """Record the task's class in the checkpoint; never save after NaN in the loss or the weights.
+
+        Raises:
+            AttnlabError: They are not.
+        """
         self.finite.look_back()
+        refuse_to_save(self, checkpoint.get("state_dict", {}))
         cls = type(self)
         # Lightning looks for this in `BaseTask.load_from_checkpoint`.
         checkpoint["hyper_parameters"] |= {
@@ -209,8 +266,9 @@ class BaseTask(NetworkModule):
         }
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Reject a checkpoint of another network, and say what differs."""
+        """Reject a checkpoint of another network, and say what differs; or one that holds NaNs."""
         refuse_another_network(self, checkpoint)
+        refuse_to_load(self, checkpoint.get("state_dict", {}))
 
 
 def names_of(num_classes: int | None, class_names: list[str] | None) -> list[str]:

@@ -11,6 +11,7 @@ from torchmetrics import MeanMetric
 
 from attnlab.errors import AttnlabError
 from attnlab.metrics import ClassificationResult, ClassificationScores
+from attnlab.metrics.classification import without_prediction
 from attnlab.models import build_classifier
 from attnlab.tasks.base import BaseTask, names_of
 from attnlab.tasks.mixing import BatchMixing, MixingConfig
@@ -116,11 +117,14 @@ class ClassificationTask(BaseTask):
             label = batch["label"][counted]
             scores.update(logits[counted], label)
             loss.update(F.cross_entropy(logits[counted], label), len(label))
+        self.note_outputs(without_prediction(logits), batch)
         return {"logits": logits}
 
     def predict_step(self, batch: dict[str, Any], batch_idx: int) -> Tensor:
-        """Softmax probabilities (B, K)."""
-        return self(batch["image"]).float().softmax(1)
+        """Softmax probabilities (B, K); NaN for an image whose logits are not finite."""
+        probabilities = self(batch["image"]).float().softmax(1)
+        self.note_outputs(without_prediction(probabilities), batch)
+        return probabilities
 
     def figures(self, result: ClassificationResult) -> dict[str, float]:
         """``top1``, and ``top5`` where there are at least five classes."""

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import is_dataclass
 from typing import Any
 
 import torch
@@ -13,6 +16,9 @@ from attnlab.metrics import DetectionResult, DetectionScores
 from attnlab.models import build_detector
 from attnlab.tasks.base import BaseTask, names_of
 from attnlab.views import DetectionView
+
+# The parts of the detectors that make classes and boxes of features; each detector has one or two.
+HEADS = ("head", "decoder", "rpn.head", "roi_heads.box_predictor")
 
 
 class DetectionTask(BaseTask):
@@ -140,8 +146,36 @@ class DetectionTask(BaseTask):
         counted = batch["counted"].tolist()
         if not any(counted):
             return [None] * len(counted)
-        found = iter(self([image for image, counts in zip(batch["image"], counted, strict=True) if counts]))
-        return [next(found) if counts else None for counts in counted]
+        images = [image for image, counts in zip(batch["image"], counted, strict=True) if counts]
+        with self._heads_watched(len(images)) as flags:
+            found = [_finite_only(one) for one in self(images)]
+        # Detectors drop what is NaN, so that a broken output would look like an empty image.
+        broken = torch.stack([*flags, torch.stack([lost for _, lost in found])]).any(0)
+        found_or_not, broken_or_not = iter([one for one, _ in found]), iter(broken)
+        no = broken.new_zeros(())
+        self.note_outputs(torch.stack([next(broken_or_not) if counts else no for counts in counted]), batch)
+        return [next(found_or_not) if counts else None for counts in counted]
+
+    @contextmanager
+    def _heads_watched(self, images: int) -> Iterator[list[Tensor]]:
+        """A list that gets, for every output of a head, the images in which it is not finite: bool (B,)."""
+        flags: list[Tensor] = []
+
+        def look(module: nn.Module, inputs: Any, output: Any) -> None:
+            for tensor in _tensors(output):
+                if tensor.is_floating_point():
+                    by_image = tensor.dim() > 2 and len(tensor) == images
+                    rows = tensor.flatten(1) if by_image else tensor.reshape(1, -1)
+                    # A head of the proposals of all images does not say whose an output is.
+                    flags.append((~rows.isfinite()).any(1).expand(images))
+
+        modules = dict(self.network.named_modules())
+        hooks = [modules[name].register_forward_hook(look) for name in HEADS if name in modules]
+        try:
+            yield flags
+        finally:
+            for hook in hooks:
+                hook.remove()
 
     def figures(self, result: DetectionResult) -> dict[str, float]:
         """COCO's metrics by name, Pascal VOC's as ``VOC_AP50`` and ``VOC_AP50_11point``.
@@ -175,6 +209,25 @@ class DetectionTask(BaseTask):
             (f"{stage} AR small, medium, large", _figures(coco, "ARs", "ARm", "ARl")),
             (f"{stage} VOC AP50", f"{voc['AP50']:.4f}; 11-point {voc['AP50_11point']:.4f}"),
         ]
+
+
+def _finite_only(found: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], Tensor]:
+    """An image's detections with finite box and score, and whether there were others, a bool tensor."""
+    finite = found["boxes"].isfinite().all(1) & found["scores"].isfinite()
+    return {name: values[finite] for name, values in found.items()}, ~finite.all()
+
+
+def _tensors(output: Any) -> Iterator[Tensor]:
+    """The tensors in nested dicts, lists, tuples and dataclasses."""
+    if isinstance(output, Tensor):
+        yield output
+    elif isinstance(output, Mapping):
+        output = list(output.values())
+    elif is_dataclass(output):
+        output = list(vars(output).values())
+    if isinstance(output, list | tuple):
+        for each in output:
+            yield from _tensors(each)
 
 
 def _figures(values: dict[str, float], *names: str) -> str:

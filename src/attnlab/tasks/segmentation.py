@@ -10,7 +10,7 @@ from torch.nn import functional as F
 from torchmetrics import MeanMetric
 
 from attnlab.errors import AttnlabError
-from attnlab.metrics import SegmentationResult, SegmentationScores
+from attnlab.metrics import NO_CLASS, SegmentationResult, SegmentationScores
 from attnlab.models import Segmenter, build_segmenter
 from attnlab.tasks.base import BaseTask, names_of
 from attnlab.tasks.losses import SegmentationLoss, SegmentationLossConfig
@@ -111,8 +111,8 @@ class SegmentationTask(BaseTask):
         kernels chosen by batch size may differ in the last bit.
 
         Returns:
-            ``predictions``: class maps, uint8 (H, W) at each mask's size; None for an image that is not
-            counted.
+            ``predictions``: class maps, uint8 (H, W) at each mask's size, 255 where the logits are not
+            finite; None for an image that is not counted.
         """
         predictions: list[Tensor | None] = []
         for index, counted in enumerate(batch["counted"].tolist()):
@@ -127,6 +127,7 @@ class SegmentationTask(BaseTask):
             scores.update(prediction, mask)
             loss.update(self.criterion(logits, mask)["loss"], scored)
             predictions.append(prediction[0].to(torch.uint8))
+        self._note_maps(predictions, batch)
         return {"predictions": predictions}
 
     def _logits(self, batch: dict[str, Any], index: int, size: tuple[int, int]) -> Tensor:
@@ -138,13 +139,23 @@ class SegmentationTask(BaseTask):
         return logits
 
     def predict_step(self, batch: dict[str, Any], batch_idx: int) -> list[Tensor | None]:
-        """Class maps, uint8 (H, W) at each image's own size; None for an image that is not counted."""
-        return [
+        """Class maps, uint8 (H, W) at each image's own size, 255 where the logits are not finite.
+
+        None for an image that is not counted.
+        """
+        maps = [
             class_map(self._logits(batch, i, tuple(batch["original_size"][i].tolist())))[0].to(torch.uint8)
             if counted
             else None
             for i, counted in enumerate(batch["counted"].tolist())
         ]
+        self._note_maps(maps, batch)
+        return maps
+
+    def _note_maps(self, maps: list[Tensor | None], batch: dict[str, Any]) -> None:
+        no = torch.tensor(False, device=self.device)
+        broken = [no if one is None else (one == NO_CLASS).any() for one in maps]
+        self.note_outputs(torch.stack(broken), batch)
 
     def figures(self, result: SegmentationResult) -> dict[str, float]:
         """``mIoU``, ``pixel_accuracy``, and ``classes_present``, the number of classes in the mean."""
@@ -170,6 +181,8 @@ class SegmentationTask(BaseTask):
 def class_map(logits: Tensor) -> Tensor:
     """The most likely class of each pixel: (B, K, H, W) -> int64 (B, H, W).
 
-    Same as ``argmax(1)``, whose CPU kernel takes eight times as long along this dimension.
+    `NO_CLASS`, 255, where the highest logit is not finite: with a NaN or plus infinity, no class is likelier.
+    Elsewhere the same as ``argmax(1)``, whose CPU kernel takes eight times as long along this dimension.
     """
-    return logits.max(1).indices
+    highest, classes = logits.max(1)
+    return classes.masked_fill_(~highest.isfinite(), NO_CLASS)

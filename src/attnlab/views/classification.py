@@ -17,6 +17,7 @@ from attnlab.drawing.cards import CaptionLine, Card, path_line, sheet
 from attnlab.drawing.confusion import confusion_picture
 from attnlab.drawing.figures import RIGHT, WRONG
 from attnlab.drawing.pixels import Pixels, denormalise, percent, thumbnail
+from attnlab.metrics.classification import without_prediction
 from attnlab.views import base
 from attnlab.views.predictions import ClassificationPrediction, Prediction
 
@@ -33,7 +34,7 @@ class Seen:
         index: Position in the data set.
         name: File name.
         truth: True class.
-        guess: Predicted class; -1 if the network's output was NaN.
+        guess: Predicted class; -1 if the network's output was not finite.
         truth_share: Probability of the true class, in 0..1.
         guess_share: Probability of the predicted class, in 0..1.
         badness: Minus the logarithm of ``truth_share``, infinite for NaN; then minus the index, so that among
@@ -89,8 +90,8 @@ class Kept:
         """Add one batch: logits (B, K), and ``image``, ``label``, ``counted``, ``index``, ``name``."""
         logits, label = logits.detach().float(), batch["label"]
         log_shares = logits.log_softmax(1)
-        # As in the scores: an image with NaN logits has no prediction and is wrong.
-        guesses = torch.where(logits.isnan().any(1), -1, logits.argmax(1))
+        # As in the scores: an image whose highest logit is not finite has no prediction and is wrong.
+        guesses = torch.where(without_prediction(logits), -1, logits.argmax(1))
         own = log_shares.gather(1, label[:, None])[:, 0]
         # One transfer from the device for all.
         figures = torch.stack([own, log_shares.amax(1), guesses.float(), label.float()]).tolist()
@@ -262,6 +263,8 @@ class ClassificationWriter(base.Writer):
         assert isinstance(prediction, ClassificationPrediction)
         ranked, path = prediction.ranked(self.top), str(prediction.path)
         cells = [cell for c, p in ranked for cell in (data.class_names[c], data.class_folders[c], f"{p:.6g}")]
+        if not ranked:
+            cells = [""] * (3 * min(self.top, len(data.class_names)))
         card = None
         if self.draws(index):
             lines = (*prediction.lines(CAPTIONED)[: self.top], path_line(Path(path).name))

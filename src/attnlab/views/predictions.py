@@ -19,6 +19,7 @@ from attnlab.errors import AttnlabError
 # Longest side of a drawing with boxes, in pixels: smaller images are enlarged, larger ones shrunk.
 SMALLEST, LARGEST = 480, 1600
 CARD = 256
+NOTHING = "no prediction"
 
 
 # No eq: tensors have no single truth value. No repr: they are too long to print.
@@ -70,23 +71,25 @@ class ClassificationPrediction(Prediction):
     """The class of an image.
 
     Attributes:
-        probabilities: float32 (K,), sum 1.
+        probabilities: float32 (K,), sum 1; NaN if the network's output was not finite.
     """
 
     probabilities: Tensor
 
     @property
     def label(self) -> int:
-        """The likeliest class; the first among equals."""
-        return int(self.probabilities.argmax())
+        """The likeliest class; the first among equals; -1 if the network's output was not finite."""
+        return int(self.probabilities.argmax()) if self.probabilities.isfinite().all() else -1
 
     @property
     def name(self) -> str:
-        """The likeliest class's name."""
-        return self.class_names[self.label]
+        """The likeliest class's name; ``no prediction`` if the network's output was not finite."""
+        return self.class_names[self.label] if self.label >= 0 else NOTHING
 
     def ranked(self, count: int) -> list[tuple[int, float]]:
-        """Class and probability of the likeliest classes, in descending order."""
+        """Class and probability of the likeliest classes, in descending order; empty without a prediction."""
+        if self.label < 0:
+            return []
         # Stable, so that among equal probabilities the lower class comes first, as in the scores.
         values, classes = self.probabilities.sort(descending=True, stable=True)
         return list(zip(classes[:count].tolist(), values[:count].tolist(), strict=True))
@@ -100,11 +103,11 @@ class ClassificationPrediction(Prediction):
         return [
             CaptionLine(name, percent(value), GREY if rank else INK)
             for rank, (name, value) in enumerate(self.top(count))
-        ]
+        ] or [CaptionLine(NOTHING, "NaN", INK)]
 
     def says(self) -> str:
         """The three likeliest classes."""
-        return ", ".join(f"{name} {percent(share)}" for name, share in self.top(3))
+        return ", ".join(f"{name} {percent(share)}" for name, share in self.top(3)) or NOTHING
 
     def drawn(self) -> Pixels:
         """The image above its three likeliest classes."""
@@ -116,7 +119,7 @@ class SegmentationPrediction(Prediction):
     """The class of every pixel.
 
     Attributes:
-        mask: uint8 (H, W), the image's own size.
+        mask: uint8 (H, W), the image's own size; 255 where the network's output was not finite.
         palette: RGB colour, 0..255, of each class.
     """
 
@@ -127,7 +130,8 @@ class SegmentationPrediction(Prediction):
         """The five largest classes, as shares of the image."""
         shares = self.mask.flatten().bincount() / self.mask.numel()
         found = [k for k in shares.argsort(descending=True).tolist() if shares[k] > 0]
-        return ", ".join(f"{self.class_names[k]} {percent(float(shares[k]))}" for k in found[:5])
+        names = [*self.class_names, *[NOTHING] * (256 - len(self.class_names))]
+        return ", ".join(f"{names[k]} {percent(float(shares[k]))}" for k in found[:5])
 
     def drawn(self) -> Pixels:
         """The classes over the image, with a legend."""
