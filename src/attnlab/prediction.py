@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tempfile
+import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from importlib import import_module
@@ -21,6 +22,7 @@ from attnlab.data.folders import find_images
 from attnlab.data.images import read_image
 from attnlab.errors import AttnlabError
 from attnlab.tasks import BaseTask
+from attnlab.tasks.finite import said_of_outputs
 from attnlab.views.predictions import Prediction
 
 Picture = str | Path | Image.Image | np.ndarray[Any, Any] | Tensor
@@ -81,7 +83,12 @@ class Loaded:
         with _as_files(given) as files:
             found = self._predict([path for path, _ in files])
             results = [
-                self._result(found[str(path)], read_image(path), path if own else None) for path, own in files
+                self._result(
+                    found[str(path)],
+                    read_image(path, max_pixels=self.data.max_pixels),
+                    path if own else None,
+                )
+                for path, own in files
             ]
         return results[0] if single else results
 
@@ -90,6 +97,7 @@ class Loaded:
         self.data.predict_images = list(dict.fromkeys(map(str, paths)))
         self.data.datasets.pop("predict", None)
         self.data.setup("predict")
+        self.task.outputs.reset()
         training = self.task.training
         found: dict[str, Any] = {}
         try:
@@ -102,6 +110,11 @@ class Loaded:
                     found |= zip(map(str, batch["path"]), output, strict=True)
         finally:
             self.task.train(training)
+        broken, images = self.task.outputs.result()
+        if broken:
+            warnings.warn(
+                said_of_outputs(broken, images, "images", "their predictions are left empty"), stacklevel=3
+            )
         return found
 
     def _result(self, found: Any, image: Tensor, path: Path | None) -> Prediction:

@@ -16,6 +16,7 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 
 from attnlab.data.checks import CHECKS, find_bad_files, summary
 from attnlab.data.folders import find_images
+from attnlab.data.headers import MAX_PIXELS
 from attnlab.data.sampling import EvalSampler, TrainSampler, run_seed
 from attnlab.errors import AttnlabError
 
@@ -56,6 +57,8 @@ class DataModule(LightningDataModule):
             leaves them out with a warning.
         predict_images: Images to predict on: files, folders (searched recursively) or patterns such as
             ``"shots/*.jpg"``; any image format, mode and size.
+        max_pixels: The most pixels that an image or a mask may have. One that states more is not decoded: it
+            would take up to 20 bytes of memory per pixel.
         mean: Channel means to subtract (RGB, for images in 0..1). Default: ImageNet's.
         std: Channel standard deviations to divide by (RGB, for images in 0..1).
 
@@ -78,11 +81,13 @@ class DataModule(LightningDataModule):
         check: Check = "quick",
         on_bad_image: Literal["error", "skip"] = "error",
         predict_images: str | list[str] | None = None,
+        max_pixels: int = MAX_PIXELS,
         mean: Triple = IMAGENET_MEAN,
         std: Triple = IMAGENET_STD,
     ) -> None:
         super().__init__()
         numbers = {"batch_size": batch_size, "eval_batch_size": eval_batch_size, "num_workers": num_workers}
+        numbers["max_pixels"] = max_pixels
         for name, value in numbers.items():
             least = 0 if name == "num_workers" else 1
             if value < least:
@@ -102,6 +107,7 @@ class DataModule(LightningDataModule):
         self.check: Check = check
         self.on_bad_image = on_bad_image
         self.predict_images = predict_images
+        self.max_pixels = max_pixels
         self.mean = (mean[0], mean[1], mean[2])
         self.std = (std[0], std[1], std[2])
         self.datasets: dict[str, Dataset[Any]] = {}
@@ -245,7 +251,8 @@ class DataModule(LightningDataModule):
         """Problems of image files, by position, found as ``check`` says; see `find_bad_files`."""
         if self.check == "none":
             return {}
-        return find_bad_files([Path(path) for path in paths], self.check, least_size, self.root)
+        files = [Path(path) for path in paths]
+        return find_bad_files(files, self.check, least_size, self.root, self.max_pixels)
 
     def dataset(self, split: str) -> Dataset[Any]:
         """The data set of a split.

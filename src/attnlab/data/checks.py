@@ -9,10 +9,10 @@ from pathlib import Path
 from typing import Literal, TypeVar
 
 import torch.distributed as dist
-from PIL import Image
 
 from attnlab.data.check_memory import CheckMemory
-from attnlab.data.images import FILE_HINT, JPEG_SIGNATURE, read_image
+from attnlab.data.headers import FILE_HINT, JPEG_SIGNATURE, MAX_PIXELS, PNG_SIGNATURE, stated_size
+from attnlab.data.images import read_image
 from attnlab.data.progress import Steps
 from attnlab.data.transforms import too_small
 from attnlab.errors import AttnlabError
@@ -24,7 +24,6 @@ MANY_FILES = 20_000
 """With more files than this, a progress bar is shown."""
 
 _JOB = 64
-_PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
 _PNG_END = b"IEND\xaeB`\x82"
 _JPEG_END = b"\xff\xd9"
 # Cameras and editors leave a few bytes after an image's end.
@@ -38,8 +37,11 @@ def find_bad_files(
     depth: Literal["quick", "full"],
     least_size: int | None = None,
     root: str | Path | None = None,
+    max_pixels: int = MAX_PIXELS,
 ) -> dict[int, str]:
     """Find unusable image files: the problem, by position in ``paths``; see `look_at_all`.
+
+    At any depth the headers are read, and nothing that states more pixels than ``max_pixels`` is decoded.
 
     ``"full"`` decodes every file, which takes as long as an epoch's loading without training. Intact ones are
     remembered (`CheckMemory`).
@@ -52,8 +54,9 @@ def find_bad_files(
     Args:
         paths: The files.
         depth: How thoroughly to check.
-        least_size: Smallest height and width in pixels, if any; the headers are then read, too.
+        least_size: Smallest height and width in pixels, if any.
         root: The data set's folder, under which results are remembered; None remembers nothing.
+        max_pixels: The most pixels that an image may have.
     """
 
     def look(position: int) -> str | None:
@@ -62,18 +65,21 @@ def find_bad_files(
             size = size_of(path)
         except AttnlabError as error:
             return str(error).removesuffix(FILE_HINT).rstrip()
-        if size is not None and least_size is not None and min(size) < least_size:
+        if least_size is not None and min(size) < least_size:
             return f"The image '{path}': {too_small(*size, least_size)}"
         return None
 
-    def size_of(path: Path) -> tuple[int, int] | None:
-        """Height and width of an intact image; None if not needed."""
+    def size_of(path: Path) -> tuple[int, int]:
+        """Height and width of an intact image."""
+        # Before what is remembered: the limit may have changed.
+        size = size_within(path, max_pixels)
         if depth == "full":
-            height, width = memory.found([path], lambda: "{} {}".format(*_decoded_size(path))).split()
+            height, width = memory.found([path], lambda: "{} {}".format(*decoded(path))).split()
             return int(height), int(width)
-        if not _looks_whole(path):
-            return _decoded_size(path)
-        return None if least_size is None else _stated_size(path)
+        return size if size is not None and _looks_whole(path) else decoded(path)
+
+    def decoded(path: Path) -> tuple[int, int]:
+        return _decoded_size(path, max_pixels)
 
     title = f"Checking {len(paths)} files" if len(paths) > MANY_FILES else None
     with CheckMemory(root if depth == "full" else None) as memory:
@@ -126,9 +132,28 @@ def summary(problems: Sequence[str], total: int, what: str, shown: int = 5) -> s
     return "\n".join(lines)
 
 
-def _decoded_size(path: Path) -> tuple[int, int]:
+def size_within(path: Path, max_pixels: int, what: str = "image") -> tuple[int, int] | None:
+    """Height and width in an image's header; None if it cannot be read, for decoding to say why.
+
+    Args:
+        path: The file.
+        max_pixels: The limit.
+        what: ``"image"`` or ``"mask"``, for the message.
+
+    Raises:
+        AttnlabError: It has more pixels than the limit.
+    """
+    try:
+        return stated_size(path, max_pixels, what)
+    except AttnlabError:
+        raise
+    except Exception:  # Pillow raises errors of any kind on damaged data.
+        return None
+
+
+def _decoded_size(path: Path, max_pixels: int) -> tuple[int, int]:
     """Height and width of an image, decoded in full."""
-    height, width = read_image(path).shape[-2:]
+    height, width = read_image(path, max_pixels=max_pixels).shape[-2:]
     if not _looks_whole(path) and _filled_up(path):
         raise AttnlabError(f"The image '{path}' is truncated and padded with zeros.")
     return height, width
@@ -138,7 +163,7 @@ def _looks_whole(path: Path) -> bool:
     """Whether a file starts and ends like a JPEG or PNG; False if it cannot be read."""
     try:
         with open(path, "rb", buffering=0) as file:  # noqa: PTH123 (half the time of Path.open)
-            start = file.read(len(_PNG_SIGNATURE))
+            start = file.read(len(PNG_SIGNATURE))
             size = os.fstat(file.fileno()).st_size
             file.seek(max(0, size - _TAIL))
             tail = file.read(_TAIL)
@@ -146,7 +171,7 @@ def _looks_whole(path: Path) -> bool:
         return False
     if start.startswith(JPEG_SIGNATURE):
         return _JPEG_END in tail
-    return start == _PNG_SIGNATURE and _PNG_END in tail
+    return start == PNG_SIGNATURE and _PNG_END in tail
 
 
 def _filled_up(path: Path) -> bool:
@@ -156,12 +181,3 @@ def _filled_up(path: Path) -> bool:
     return (
         data.startswith(JPEG_SIGNATURE) and len(data) - len(body) >= _TAIL and _JPEG_END not in body[-_TAIL:]
     )
-
-
-def _stated_size(path: Path) -> tuple[int, int]:
-    """Height and width in an image's header."""
-    try:
-        with Image.open(path) as picture:
-            return picture.height, picture.width
-    except Exception as error:  # Decoders raise errors of any kind on damaged data.
-        raise AttnlabError(f"Cannot read the header of the image '{path}': {error}.") from error

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from torch.utils.data import Dataset, default_collate
 from torchvision import tv_tensors
 
+from attnlab.data.headers import MAX_PIXELS
 from attnlab.data.images import read_image
 from attnlab.data.sampling import SampleKey, seeded
 from attnlab.errors import AttnlabError
@@ -63,14 +64,20 @@ class PredictSet(SampleSet):
         paths: The files.
         transforms: Applied in turn to the image (tv_tensors.Image).
         with_original: Also return the image as read, as ``original``.
+        max_pixels: The most pixels that an image may have.
     """
 
     def __init__(
-        self, paths: Sequence[Path], transforms: Sequence[nn.Module] = (), with_original: bool = False
+        self,
+        paths: Sequence[Path],
+        transforms: Sequence[nn.Module] = (),
+        with_original: bool = False,
+        max_pixels: int = MAX_PIXELS,
     ) -> None:
         self.paths = PackedStrings(str(path) for path in paths)
         self.transforms = list(transforms)
         self.with_original = with_original
+        self.max_pixels = max_pixels
 
     def __len__(self) -> int:
         return len(self.paths)
@@ -78,7 +85,7 @@ class PredictSet(SampleSet):
     def sample(self, key: SampleKey) -> dict[str, Any]:
         """An image and its path."""
         path = self.paths[key.index]
-        original = read_image(path)
+        original = read_image(path, max_pixels=self.max_pixels)
         sample = {"image": seen(original, self.transforms, key.index, path), "path": path}
         return {**sample, "original": original} if self.with_original else sample
 

@@ -167,11 +167,11 @@ class ClassificationDataModule(DataModule):
     def make_dataset(self, split: str, items: Sequence[Any]) -> Dataset[Any]:
         """The data set for training (at least two distinguishable classes), evaluation or prediction."""
         if split == "predict":
-            return PredictSet(items, self.eval_transforms)
+            return PredictSet(items, self.eval_transforms, max_pixels=self.max_pixels)
         if split == "train":
             self._look_at_classes(items)
-            return TrainSet(items, self.train_transforms, run_seed())
-        return EvalSet(items, self.eval_transforms)
+            return TrainSet(items, self.train_transforms, run_seed(), self.max_pixels)
+        return EvalSet(items, self.eval_transforms, self.max_pixels)
 
     def collate(self, split: str) -> Callable[[list[Any]], Any]:
         """Stack samples of one size."""

@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from attnlab.data.headers import MAX_PIXELS
 from attnlab.data.images import read_image
 from attnlab.data.sampling import SampleKey
 from attnlab.data.sets import PackedStrings, SampleSet, changed, marks, seen, stacked
@@ -38,13 +39,20 @@ class EvalSet(SampleSet):
     Args:
         items: The files.
         transforms: Applied in turn to the image (tv_tensors.Image).
+        max_pixels: The most pixels that an image may have.
     """
 
-    def __init__(self, items: Sequence[ImageAndLabel], transforms: Sequence[nn.Module]) -> None:
+    def __init__(
+        self,
+        items: Sequence[ImageAndLabel],
+        transforms: Sequence[nn.Module],
+        max_pixels: int = MAX_PIXELS,
+    ) -> None:
         self.names = PackedStrings(item.name for item in items)
         self.paths = PackedStrings(str(item.path) for item in items)
         self.labels = np.array([item.label for item in items], np.int64)
         self.transforms = list(transforms)
+        self.max_pixels = max_pixels
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -56,7 +64,7 @@ class EvalSet(SampleSet):
 
     def image(self, key: SampleKey, path: str) -> Tensor:
         """The image after the transforms."""
-        return seen(read_image(path), self.transforms, key.index, path)
+        return seen(read_image(path, max_pixels=self.max_pixels), self.transforms, key.index, path)
 
 
 class TrainSet(EvalSet):
@@ -66,15 +74,22 @@ class TrainSet(EvalSet):
         items: The files.
         transforms: Applied in turn to the image (tv_tensors.Image).
         seed: The run's seed. A sample's random numbers depend only on it, the epoch and the index.
+        max_pixels: The most pixels that an image may have.
     """
 
-    def __init__(self, items: Sequence[ImageAndLabel], transforms: Sequence[nn.Module], seed: int) -> None:
-        super().__init__(items, transforms)
+    def __init__(
+        self,
+        items: Sequence[ImageAndLabel],
+        transforms: Sequence[nn.Module],
+        seed: int,
+        max_pixels: int = MAX_PIXELS,
+    ) -> None:
+        super().__init__(items, transforms, max_pixels)
         self.seed = seed
 
     def image(self, key: SampleKey, path: str) -> Tensor:
         """The image after the transforms, with the key's random numbers."""
-        image, transforms = read_image(path), self.transforms
+        image, transforms = read_image(path, max_pixels=self.max_pixels), self.transforms
         stream = (self.seed, key.epoch, key.index)
         if transforms and isinstance(transforms[0], RandomResizedCropFlip):
             # The default recipe, which is this transform alone, needs no seeding of three libraries.

@@ -21,6 +21,7 @@ from attnlab.data.base import STAGE_SPLITS, Check, DataModule
 from attnlab.data.detection.items import DetectionItems, find_wrong_sizes
 from attnlab.data.detection.mosaic import MosaicMixup
 from attnlab.data.detection.sets import EvalSet, TrainSet, collate
+from attnlab.data.headers import MAX_PIXELS
 from attnlab.data.names import absent_classes
 from attnlab.data.sampling import AspectGroupedSampler, run_seed
 from attnlab.data.sets import PredictSet
@@ -61,6 +62,8 @@ class DetectionDataModule(DataModule):
             ``skip`` leaves them out with a warning.
         predict_images: Images to predict on: files, folders (searched recursively) or patterns such as
             ``"shots/*.jpg"``; any image format, mode and size.
+        max_pixels: The most pixels that an image may have. One that states more is not decoded: it would take
+            up to 20 bytes of memory per pixel.
     """
 
     task = "detection"
@@ -84,8 +87,18 @@ class DetectionDataModule(DataModule):
         check: Check = "quick",
         on_bad_image: Literal["error", "skip"] = "error",
         predict_images: str | list[str] | None = None,
+        max_pixels: int = MAX_PIXELS,
     ) -> None:
-        super().__init__(root, batch_size, eval_batch_size, num_workers, check, on_bad_image, predict_images)
+        super().__init__(
+            root,
+            batch_size,
+            eval_batch_size,
+            num_workers,
+            check,
+            on_bad_image,
+            predict_images,
+            max_pixels,
+        )
         shares = {"flip": flip, "mosaic": mosaic, "mixup": mixup, "strong_share": strong_share}
         for name, value in shares.items():
             if value is not None and not 0 <= value <= 1:
@@ -208,7 +221,7 @@ class DetectionDataModule(DataModule):
         self._count_dropped(items)
         found = {**self.bad_files(items.paths), **items.problems}
         if self.check == "full":
-            found = {**find_wrong_sizes(items), **found}
+            found = {**find_wrong_sizes(items, self.max_pixels), **found}
         return dict(sorted(found.items()))
 
     def _count_dropped(self, items: DetectionItems) -> None:
@@ -238,11 +251,12 @@ class DetectionDataModule(DataModule):
     def make_dataset(self, split: str, items: Any) -> Dataset[Any]:
         """The data set for training, evaluation or prediction."""
         if split == "predict":
-            return PredictSet(items)
+            return PredictSet(items, max_pixels=self.max_pixels)
         if split == "train":
             kept = self._to_train_on(items)
-            return TrainSet(kept, self.train_transforms, run_seed(), self.mixing, self._strong_epochs())
-        return EvalSet(items)
+            mixing, epochs = self.mixing, self._strong_epochs()
+            return TrainSet(kept, self.train_transforms, run_seed(), mixing, epochs, self.max_pixels)
+        return EvalSet(items, self.max_pixels)
 
     def collate(self, split: str) -> Callable[[list[Any]], Any]:
         """Keep images and boxes in lists."""

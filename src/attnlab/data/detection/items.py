@@ -9,10 +9,10 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-from PIL import Image
 from torch import Tensor
 
 from attnlab.data.checks import look_at_all
+from attnlab.data.headers import MAX_PIXELS, stated_size
 from attnlab.data.images import read_image
 from attnlab.data.sets import PackedStrings
 from attnlab.errors import AttnlabError
@@ -166,13 +166,13 @@ class DetectionItems:
         columns = {name: getattr(self, name)[keep] for name in OF_OBJECTS}
         return replace(self, ends=before[self.ends], **columns)
 
-    def read(self, index: int) -> Tensor:
+    def read(self, index: int, max_pixels: int = MAX_PIXELS) -> Tensor:
         """Decode an image, (3, h, w) uint8, as stored, ignoring its EXIF orientation as boxes do.
 
         Raises:
-            AttnlabError: It cannot be read, or its size differs from the annotation's.
+            AttnlabError: It cannot be read, is too large, or its size differs from the annotation's.
         """
-        image = read_image(self.paths[index], exif=False)
+        image = read_image(self.paths[index], exif=False, max_pixels=max_pixels)
         mismatch = size_mismatch(self.paths[index], image.shape[-2:], self.sizes[index])
         if mismatch:
             raise AttnlabError(f"{mismatch} Correct the annotation, or remove the image from its list.")
@@ -189,15 +189,14 @@ def size_mismatch(path: str, found: Sequence[int], stated: Sequence[int]) -> str
     )
 
 
-def find_wrong_sizes(items: DetectionItems) -> dict[int, str]:
+def find_wrong_sizes(items: DetectionItems, max_pixels: int = MAX_PIXELS) -> dict[int, str]:
     """Images whose size differs from their annotation's, by position."""
 
     def look(position: int) -> str | None:
         path = items.paths[position]
         try:
-            with Image.open(path) as picture:
-                return size_mismatch(path, (picture.height, picture.width), items.sizes[position].tolist())
-        except Exception:  # Files that cannot be opened are reported by the file check.
+            return size_mismatch(path, stated_size(path, max_pixels), items.sizes[position].tolist())
+        except Exception:  # Files that are too large or cannot be opened are reported by the file check.
             return None
 
     return look_at_all(len(items), look)

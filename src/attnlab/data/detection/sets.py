@@ -19,6 +19,7 @@ from torchvision import tv_tensors
 from torchvision.transforms import v2
 
 from attnlab.data.detection.items import OF_OBJECTS, DetectionItems
+from attnlab.data.headers import MAX_PIXELS
 from attnlab.data.sampling import SampleKey, seeded
 from attnlab.data.sets import marks
 from attnlab.errors import AttnlabError
@@ -56,6 +57,7 @@ class TrainSet(Dataset[dict[str, Any]]):
         seed: The run's seed. A sample's random numbers depend only on it, the epoch and the index.
         mixing: Makes one sample from several, before the transforms.
         strong_epochs: The number of epochs, from the first, in which ``mixing`` is used; None means all.
+        max_pixels: The most pixels that an image may have.
     """
 
     def __init__(
@@ -65,12 +67,14 @@ class TrainSet(Dataset[dict[str, Any]]):
         seed: int,
         mixing: Mixing | None = None,
         strong_epochs: int | None = None,
+        max_pixels: int = MAX_PIXELS,
     ) -> None:
         self.items = items
         self.transforms = list(transforms)
         self.seed = seed
         self.mixing = mixing
         self.strong_epochs = strong_epochs
+        self.max_pixels = max_pixels
 
     def __len__(self) -> int:
         return len(self.items)
@@ -78,7 +82,8 @@ class TrainSet(Dataset[dict[str, Any]]):
     def load(self, index: int) -> DetectionSample:
         """An image and its objects as stored."""
         objects = self.items.objects(index)
-        return DetectionSample(self.items.read(index), self.items.boxes[objects], self.items.labels[objects])
+        image = self.items.read(index, self.max_pixels)
+        return DetectionSample(image, self.items.boxes[objects], self.items.labels[objects])
 
     def __getitem__(self, key: int | SampleKey) -> dict[str, Any]:
         return self.__getitems__([key])[0]
@@ -131,17 +136,20 @@ class EvalSet(Dataset[dict[str, Any]]):
 
     Args:
         items: The images; without annotations, targets hold only ``image_id``.
+        max_pixels: The most pixels that an image may have.
     """
 
-    def __init__(self, items: DetectionItems) -> None:
+    def __init__(self, items: DetectionItems, max_pixels: int = MAX_PIXELS) -> None:
         self.items = items
+        self.max_pixels = max_pixels
 
     def __len__(self) -> int:
         return len(self.items)
 
     def __getitem__(self, key: int | SampleKey) -> dict[str, Any]:
         key = SampleKey.of(key)
-        return _answer(self.items, key, self.items.read(key.index), self.target(key.index))
+        image = self.items.read(key.index, self.max_pixels)
+        return _answer(self.items, key, image, self.target(key.index))
 
     def target(self, index: int) -> dict[str, np.ndarray]:
         """The annotation of an image, without decoding it."""

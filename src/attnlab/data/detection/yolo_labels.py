@@ -7,8 +7,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from PIL import ExifTags, Image
+from PIL import ExifTags
 
+from attnlab.data.headers import opened
 from attnlab.data.text_files import read_text
 from attnlab.errors import AttnlabError
 
@@ -94,7 +95,8 @@ def look_up_labels(image: Path, file: Path | None, expected: LabelFormat) -> YOL
 def _header(image: Path) -> tuple[tuple[int, int], int]:
     """Height and width in an image's header, and its EXIF orientation."""
     try:
-        with Image.open(image) as picture:
+        # Whether it is too large is said by the check of the files.
+        with image.open("rb") as file, opened(file, image, "image", math.inf) as picture:
             return (picture.height, picture.width), picture.getexif().get(ExifTags.Base.Orientation, 1)
     except FileNotFoundError as error:
         raise AttnlabError(f"The image '{image}' does not exist.") from error

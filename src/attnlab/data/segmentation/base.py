@@ -20,6 +20,7 @@ from attnlab.data.segmentation.mask_values import Look, MaskCensus, look_at_pair
 from attnlab.data.segmentation.sets import (
     EvalSet,
     ImageAndMask,
+    IndexMaskReader,
     MaskReader,
     TrainSet,
     collate_padded,
@@ -92,6 +93,8 @@ class SegmentationDataModule(DataModule):
         depth: Check = ("full" if check else "none") if isinstance(check, bool) else check
         super().__init__(root, batch_size, eval_batch_size, check=depth, **options)
         check_names(class_names, "data.class_names")
+        if type(self).read_mask is read_mask:
+            self.read_mask = IndexMaskReader(self.max_pixels)
         if eval_transforms is not None and eval_size is not None:
             raise AttnlabError(
                 "data.eval_size and data.eval_transforms are both set, but the latter replaces the former. "
@@ -139,7 +142,9 @@ class SegmentationDataModule(DataModule):
             found = self.bad_files([item.mask for item in items])
             return dict(sorted((found | self.bad_files(self.paths(items))).items()))
         new = [item for item in items if item not in self._looks]
-        looks = look_at_pairs(new, self.num_classes, self.ignore_index, self.read_mask, self.root)
+        looks = look_at_pairs(
+            new, self.num_classes, self.ignore_index, self.read_mask, self.root, self.max_pixels
+        )
         self._looks.update(zip(new, looks, strict=True))
         looks = [self._looks[item] for item in items]
         # Before problems of files: some binary masks may be 255 everywhere.
@@ -149,11 +154,11 @@ class SegmentationDataModule(DataModule):
     def make_dataset(self, split: str, items: list[Any]) -> Dataset[Any]:
         """The data set for training (at least two classes), evaluation or prediction."""
         if split == "predict":
-            return PredictSet(items, self.eval_transforms, with_original=True)
+            return PredictSet(items, self.eval_transforms, True, self.max_pixels)
         if split == "train":
             self._look_at_values(items)
-            return TrainSet(items, self.train_transforms, self.read_mask, run_seed())
-        return EvalSet(items, self.eval_transforms, self.read_mask)
+            return TrainSet(items, self.train_transforms, self.read_mask, run_seed(), self.max_pixels)
+        return EvalSet(items, self.eval_transforms, self.read_mask, self.max_pixels)
 
     def collate(self, split: str) -> Callable[[list[Any]], Any]:
         """Stack training samples; pad evaluation samples."""

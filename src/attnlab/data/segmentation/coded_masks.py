@@ -16,6 +16,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from attnlab.data.headers import MAX_PIXELS, opened
 from attnlab.data.images import content
 from attnlab.data.names import listed
 from attnlab.data.text_files import read_text
@@ -46,11 +47,13 @@ class CodedMaskReader:
             ``"binary"``: black and white, however stored. ``"colours"``: colours, also of a palette.
         classes: Class index, or 255 for "ignore", by pixel code. A colour's code is 0xRRGGBB.
         unlisted: What to do about other codes: reject the mask, or ignore the pixels.
+        max_pixels: The most pixels that a mask may have.
     """
 
     stored: Literal["index", "binary", "colours"]
     classes: tuple[tuple[int, int], ...]
     unlisted: Literal["error", "ignore"] = "error"
+    max_pixels: int = MAX_PIXELS
 
     def __call__(self, path: Path) -> Tensor:
         """Read a mask.
@@ -59,8 +62,8 @@ class CodedMaskReader:
             (H, W) uint8, class indices, and 255 for ignored pixels.
 
         Raises:
-            AttnlabError: The file is missing, damaged, a JPEG, of another kind, or holds a code without a
-                class.
+            AttnlabError: The file is missing, damaged, too large, a JPEG, of another kind, or holds a code
+                without a class.
         """
         codes = self._codes(path)
         few = codes.dtype == np.uint8
@@ -85,7 +88,7 @@ class CodedMaskReader:
         return np.where(known[places] == codes, classes[places], np.int16(-1))
 
     def _codes(self, path: Path) -> np.ndarray:
-        with content(path, "mask") as data, Image.open(BytesIO(data)) as picture:
+        with content(path, "mask") as data, opened(BytesIO(data), path, "mask", self.max_pixels) as picture:
             return self._codes_of(picture, path)
 
     def _codes_of(self, picture: Image.Image, path: Path) -> np.ndarray:

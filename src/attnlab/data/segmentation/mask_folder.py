@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -117,7 +118,8 @@ class MaskFolderDataModule(SegmentationDataModule):
         self._table_to_keep = table if isinstance(colours, str) else None
         if table is not None:
             self.palette = [list(table[name]) for name in self.class_names]
-        self.read_mask = _reader(self.class_names, binary, label_map, ignore, table, unlisted)
+        reader = _reader(self.class_names, binary, label_map, ignore, table, unlisted)
+        self.read_mask = replace(reader, max_pixels=self.max_pixels)
 
     def remembered(self) -> dict[str, Any]:
         """The classes and colours read from a file, so that a checkpoint suffices for prediction."""

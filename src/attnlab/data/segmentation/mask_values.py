@@ -10,8 +10,9 @@ from typing import NamedTuple
 import torch
 
 from attnlab.data.check_memory import CheckMemory
-from attnlab.data.checks import look_at_all
-from attnlab.data.images import FILE_HINT, read_image, read_mask
+from attnlab.data.checks import look_at_all, size_within
+from attnlab.data.headers import FILE_HINT, MAX_PIXELS
+from attnlab.data.images import read_image, read_mask
 from attnlab.data.names import absent_classes, listed
 from attnlab.data.segmentation.sets import ImageAndMask, MaskReader
 from attnlab.errors import AttnlabError
@@ -36,7 +37,12 @@ class Look(NamedTuple):
 
 
 def look_at_pairs(
-    items: Sequence[ImageAndMask], num_classes: int, ignore_index: int, reader: MaskReader, root: str | Path
+    items: Sequence[ImageAndMask],
+    num_classes: int,
+    ignore_index: int,
+    reader: MaskReader,
+    root: str | Path,
+    max_pixels: int = MAX_PIXELS,
 ) -> list[Look]:
     """Decode every image and mask, compare their sizes, and count the masks' values.
 
@@ -47,7 +53,10 @@ def look_at_pairs(
     def look(position: int) -> Look:
         item = items[position]
         try:
-            found = memory.found((item.image, item.mask), lambda: _counted(item, reader))
+            # Before what is remembered: the limit may have changed.
+            size_within(item.image, max_pixels)
+            size_within(item.mask, max_pixels, "mask")
+            found = memory.found((item.image, item.mask), lambda: _counted(item, reader, max_pixels))
         except AttnlabError as error:
             return Look(str(error).removesuffix(FILE_HINT).rstrip(), {})
         pairs = (pair.split(":") for pair in found.split())
@@ -58,19 +67,19 @@ def look_at_pairs(
         return list(look_at_all(len(items), look).values())
 
 
-def _counted(item: ImageAndMask, reader: MaskReader) -> str:
+def _counted(item: ImageAndMask, reader: MaskReader, max_pixels: int) -> str:
     """The mask's values with their number of pixels, as stored by `CheckMemory`: ``0:112 15:8``.
 
     Raises:
         AttnlabError: A file cannot be read, or the sizes differ.
     """
-    size = read_image(item.image, exif=False).shape[-2:]
+    size = read_image(item.image, exif=False, max_pixels=max_pixels).shape[-2:]
     mask = reader(item.mask)
     if mask.shape == size:
         return " ".join(f"{value}:{count}" for value, count in values_of(mask).items())
     by = [f"{width} x {height}" for height, width in (mask.shape, size)]
     text = f"The mask '{item.mask}' is {by[0]} pixels, but its image '{item.image}' is {by[1]}."
-    if read_image(item.image).shape[-2:] == mask.shape:
+    if read_image(item.image, max_pixels=max_pixels).shape[-2:] == mask.shape:
         text += (
             " They would match with the image's EXIF orientation applied, which is ignored for images with "
             "masks: store it upright, without this entry."

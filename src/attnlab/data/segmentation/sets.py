@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -11,6 +12,7 @@ from torch import Tensor, nn
 from torch.utils.data import default_collate
 from torchvision import tv_tensors
 
+from attnlab.data.headers import MAX_PIXELS
 from attnlab.data.images import read_image, read_mask
 from attnlab.data.sampling import SampleKey, seeded
 from attnlab.data.sets import SampleSet, marks, seen, stacked
@@ -18,6 +20,21 @@ from attnlab.errors import AttnlabError
 
 MaskReader = Callable[[Path], Tensor]
 """Reads a mask file as class indices, (H, W) uint8; must be picklable for loader workers."""
+
+
+@dataclass(frozen=True)
+class IndexMaskReader:
+    """Reads index masks; see `read_mask`.
+
+    Args:
+        max_pixels: The most pixels that a mask may have.
+    """
+
+    max_pixels: int = MAX_PIXELS
+
+    def __call__(self, path: Path) -> Tensor:
+        """The class indices, (H, W) uint8; raises what `read_mask` does."""
+        return read_mask(path, self.max_pixels)
 
 
 class ImageAndMask(NamedTuple):
@@ -41,14 +58,20 @@ class EvalSet(SampleSet):
         items: The files.
         transforms: Applied in turn to the image (tv_tensors.Image).
         reader: Reads the masks.
+        max_pixels: The most pixels that an image may have.
     """
 
     def __init__(
-        self, items: Sequence[ImageAndMask], transforms: Sequence[nn.Module], reader: MaskReader = read_mask
+        self,
+        items: Sequence[ImageAndMask],
+        transforms: Sequence[nn.Module],
+        reader: MaskReader = read_mask,
+        max_pixels: int = MAX_PIXELS,
     ) -> None:
         self.items = items
         self.transforms = transforms
         self.reader = reader
+        self.max_pixels = max_pixels
 
     def __len__(self) -> int:
         return len(self.items)
@@ -56,7 +79,8 @@ class EvalSet(SampleSet):
     def sample(self, key: SampleKey) -> dict[str, Any]:
         """An image, its mask and their name."""
         item = self.items[key.index]
-        image, mask = self.pair(key, read_image(item.image, exif=False), self.reader(item.mask))
+        image = read_image(item.image, exif=False, max_pixels=self.max_pixels)
+        image, mask = self.pair(key, image, self.reader(item.mask))
         return {"image": image, "mask": mask, "name": item.name}
 
     def pair(self, key: SampleKey, image: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
@@ -72,12 +96,18 @@ class TrainSet(EvalSet):
         transforms: Applied in turn to a dict of ``image`` (tv_tensors.Image) and ``mask`` (tv_tensors.Mask).
         reader: Reads the masks.
         seed: The run's seed. A sample's random numbers depend only on it, the epoch and the index.
+        max_pixels: The most pixels that an image may have.
     """
 
     def __init__(
-        self, items: Sequence[ImageAndMask], transforms: Sequence[nn.Module], reader: MaskReader, seed: int
+        self,
+        items: Sequence[ImageAndMask],
+        transforms: Sequence[nn.Module],
+        reader: MaskReader,
+        seed: int,
+        max_pixels: int = MAX_PIXELS,
     ) -> None:
-        super().__init__(items, transforms, reader)
+        super().__init__(items, transforms, reader, max_pixels)
         self.seed = seed
 
     def pair(self, key: SampleKey, image: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:

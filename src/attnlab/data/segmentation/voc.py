@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
 
-from PIL import Image
-
 from attnlab.data.download import download_voc, how_to_get_voc, refuse_idle_mirror
+from attnlab.data.headers import opened
 from attnlab.data.names import listed
 from attnlab.data.segmentation.base import SegmentationDataModule
 from attnlab.data.segmentation.mask_values import MaskCensus, sampled_values
@@ -186,7 +186,7 @@ def _has_vocs_colours(mask: Path) -> bool | None:
     """Whether a mask's first colours are VOC's; None if it cannot be read."""
     colours = [channel for colour in colour_map(len(VOC_CLASSES)) for channel in colour]
     try:
-        with Image.open(mask) as picture:
+        with mask.open("rb") as file, opened(file, mask, "mask", math.inf) as picture:
             palette = picture.getpalette() if picture.mode == "P" else None
     except Exception:  # Files that cannot be opened are reported by the file check.
         return None
