@@ -35,9 +35,9 @@ def decoded(monkeypatch) -> list[str]:
     names: list[str] = []
     read = checks.read_image
 
-    def note(path, exif=True):
+    def note(path, **options):
         names.append(Path(path).name)
-        return read(path, exif)
+        return read(path, **options)
 
     monkeypatch.setattr(checks, "read_image", note)
     monkeypatch.setattr(mask_values, "read_image", note)

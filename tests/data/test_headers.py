@@ -280,5 +280,5 @@ class TestChecksums:
         ):
             read_image(path)
         path.write_bytes(whole[: whole.index(b"IEND")])
-        with pytest.raises(AttnlabError, match=r"a\.png' is cut short\. Get the file again"):
+        with pytest.raises(AttnlabError, match=r"a\.png' is truncated\. Get the file again"):
             read_image(path)

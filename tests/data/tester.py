@@ -339,7 +339,8 @@ class DataModuleTester:
 
     def test_what_quick_cannot_see_full_finds(self):
         path = paths_of(self.make().items("val"))[0]
-        with spoilt(path, b"\xff\xd8\xff" + bytes(500) + b"\xff\xd9"):
+        # The header of a JPEG of 64 x 64 pixels, and none of them.
+        with spoilt(path, b"\xff\xd8\xff\xc0\0\x11\x08\0\x40\0\x40\x03" + bytes(500) + b"\xff\xd9"):
             if not self.reads_headers:
                 self.make(check="quick").setup("validate")
             with pytest.raises(AttnlabError, match=rf"(?s)'val' images.*{path.name}"):

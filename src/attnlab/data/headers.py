@@ -210,7 +210,7 @@ def refuse_wrong_checksums(data: bytes, path: str | Path, what: str) -> None:
         end = position + 8 + _number(data, position, 4)
         kind, checksum = data[position + 4 : position + 8], data[end : end + 4]
         if len(checksum) < 4:
-            raise AttnlabError(f"The {what} '{path}' is cut short. {FILE_HINT}")
+            raise AttnlabError(f"The {what} '{path}' is truncated. {FILE_HINT}")
         if zlib.crc32(view[position + 4 : end]) != _number(checksum, 0, 4):
             which = kind.decode("ascii", "replace")
             raise AttnlabError(

@@ -291,7 +291,9 @@ class TestInDataSet:
         decoded = []
         read = DetectionItems.read
         monkeypatch.setattr(
-            DetectionItems, "read", lambda self, index: decoded.append(index) or read(self, index)
+            DetectionItems,
+            "read",
+            lambda self, index, *more: decoded.append(index) or read(self, index, *more),
         )
         make().__getitems__([SampleKey(k) for k in range(6)])
         assert sorted(decoded) == sorted(set(decoded))

@@ -173,9 +173,9 @@ class DetectionDataModuleTester(DataModuleTester):
         data.setup("fit")
         read: list[str] = []
 
-        def count(path, exif=True):
+        def count(path, **options):
             read.append(str(path))
-            return decode(path, exif)
+            return decode(path, **options)
 
         decode = detection_items.read_image
         monkeypatch.setattr(detection_items, "read_image", count)
