@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 import torch
+from lightning.pytorch import LightningModule, Trainer
+from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.trainer.states import TrainerFn
+from torch.utils.data import DataLoader
 
 from attnlab.callbacks.evaluation import EvaluationCallback, monitored, shown
 
@@ -31,6 +35,50 @@ def trainer_of(monitor: str | None, mode: str, known: float | None, **metrics: f
 )
 def test_the_best_is_that_of_the_checkpoints_direction(mode, known, before, best):
     assert monitored(trainer_of("score", mode, known, score=0.5), before) == ("score", 0.5, best)
+
+
+@pytest.mark.parametrize("mode", ["max", "min"])
+def test_a_score_that_is_no_number_is_never_the_best(mode):
+    """It compares as false with any, so that the first of two would stay."""
+    nan, inf = float("nan"), float("-inf" if mode == "max" else "inf")
+    assert monitored(trainer_of("score", mode, nan, score=0.5), nan) == ("score", 0.5, 0.5)
+    # What ModelCheckpoint makes of a NaN is infinite.
+    _, value, best = monitored(trainer_of("score", mode, inf, score=nan), 0.25)
+    assert (math.isnan(value), best) == (True, 0.25)
+    assert math.isnan(monitored(trainer_of("score", mode, inf, score=nan))[2])
+
+
+class Scores(LightningModule):
+    """Logs a score an epoch."""
+
+    def __init__(self, scores):
+        super().__init__()
+        self.scores, self.weight = scores, torch.nn.Parameter(torch.zeros(1))
+
+    def training_step(self, batch, batch_idx):
+        return self.weight.sum()
+
+    def on_train_epoch_end(self):
+        self.log("score", self.scores[self.current_epoch])
+
+    def configure_optimizers(self):
+        return torch.optim.SGD(self.parameters(), 0.1)
+
+
+def test_checkpoints_get_over_a_score_that_is_no_number(tmp_path):
+    """As Lightning has it today: a later number replaces the NaN, and a later NaN no number."""
+    best = ModelCheckpoint(tmp_path, filename="best-{epoch}", monitor="score", mode="max")
+    trainer = Trainer(
+        max_epochs=4,
+        accelerator="cpu",
+        logger=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        callbacks=[best],
+    )
+    trainer.fit(Scores([float("nan"), 0.25, float("nan"), 0.125]), DataLoader([0], num_workers=0))
+    assert best.best_model_score == 0.25
+    assert best.best_model_path.endswith("best-epoch=1.ckpt")
 
 
 def test_without_checkpoints_the_tasks_own_score_counts():
