@@ -144,6 +144,26 @@ def test_a_module_called_in_both_layouts_is_an_error() -> None:
         attach(BothWays(), "eca", at="act")
 
 
+class Resizes(Mixed):
+    """Short side 64, long side at most 80, as detectors do."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.frozen = Norm()
+        self.stem.append(self.frozen)
+
+    def forward(self, x: Tensor) -> Tensor:
+        scale = min(64 / min(x.shape[2:]), 80 / max(x.shape[2:]))
+        size = [round(side * scale / 16) * 16 for side in x.shape[2:]]
+        return super().forward(nn.functional.interpolate(x, size))
+
+
+@pytest.mark.parametrize("size", [(64, 64), (60, 80)], ids=str)
+def test_a_network_that_resizes_is_told_by_its_modules(size: tuple[int, int]) -> None:
+    sites = attach(Resizes(), "eca", at=["stem.2", "body"], example=torch.zeros(1, 3, *size))
+    assert [(site.channels, site.axis) for site in sites] == [(8, 1), (8, 3)]
+
+
 def test_a_map_of_one_position_has_its_channels_where_it_is_not_one() -> None:
     first, last = nn.Unflatten(1, (8, 1, 1)), nn.Unflatten(1, (1, 1, 8))
     network = nn.Sequential(first, nn.GELU(), nn.Flatten(), last, nn.Sigmoid())

@@ -65,13 +65,25 @@ def find_layouts(observation: Observation, stretched: Callable[[Fraction, Fracti
 
 
 def _calls_of(observation: Observation, run: Callable[[Fraction], Observation]) -> Sequence[Call]:
-    """The same calls on a larger image, by the first stretch that the network takes; empty if by none."""
+    """The same calls on a larger image, by the first stretch that the network takes; empty if by none.
+
+    A detector may shrink a long image, so that both sides of its maps change: then sizes tell nothing. That
+    shows at the first map whose layout the module says.
+    """
     names = [call.name for call in observation.calls]
+    known = (i for i, call in enumerate(observation.calls) if _kind(call.module) and is_map(call.output))
+    first = next(known, None)
     for by in STRETCHES:
         calls = run(by).calls
-        if [call.name for call in calls] == names:
+        if [call.name for call in calls] == names and (first is None or _follows(observation, calls, first)):
             return calls
     return []
+
+
+def _follows(observation: Observation, calls: Sequence[Call], index: int) -> bool:
+    """Whether at most one side of this call's map is another on the larger image."""
+    shape, other = observation.calls[index].output, calls[index].output
+    return is_map(shape) and is_map(other) and len(_changes(shape, other)) <= 1
 
 
 def _axis(
