@@ -61,6 +61,16 @@ def test_what_can_come_is_waited_for(task, callback):
     CHECK.check(trainer_of(callback), task)
 
 
+def test_without_validation_there_is_no_best_and_nothing_to_wait_for(task):
+    """A recipe may name its monitor; a callback that decides by it cannot do without."""
+    unscored = trainer_of(best("val/loss", "min"), best(filename="{epoch}-{val/mIoU:.2f}"))
+    unscored.limit_val_batches = 0
+    CHECK.check(unscored, task)
+    unscored.callbacks = [EarlyStopping("val/mIoU", mode="max")]
+    with pytest.raises(AttnlabError, match="means no validation"):
+        CHECK.check(unscored, task)
+
+
 @pytest.mark.parametrize("name", ["val/miou", "val_iou/see", "test/mIoU", "mIoU", "valid/loss"])
 def test_what_cannot_is_refused(task, name):
     for callback in (best(name), EarlyStopping(name), best(filename=f"{{{name}:.2f}}")):

@@ -175,19 +175,6 @@ class TestReproducibility:
         assert not all(torch.equal(first[key], other[key]) for key in first)
 
 
-def test_last_is_the_last_epoch_whether_it_was_the_best_or_not(run, small, tmp_path):
-    """The training collapses after one epoch, so the best stays where it was."""
-    more = ["--trainer.max_epochs=3", "--model.schedule=step", "--model.schedule.milestones=[0.34]"]
-    assert run("fit", *small, *more, "--model.schedule.gamma=1e6").status == 0
-    folder = checkpoint(tmp_path).parent
-    assert sorted(path.name for path in folder.iterdir()) == ["best.ckpt", "last.ckpt"]
-    epochs = {
-        name: torch.load(folder / f"{name}.ckpt", weights_only=True)["epoch"] for name in ("best", "last")
-    }
-    assert epochs["last"] == 2
-    assert epochs["best"] < 2
-
-
 class TestScores:
     def test_do_not_depend_on_the_batch_size(self, run, trained, small):
         trained()

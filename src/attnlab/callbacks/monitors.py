@@ -28,13 +28,13 @@ class Wanted:
         where: The option or the callback that names it.
         name: The score's name.
         mode: ``min`` or ``max``; None if it is only read.
-        default: Whether it is the task's own choice.
+        own: Whether it is for `BestCheckpoint`, which saves nothing in a run without validation.
     """
 
     where: str
     name: str
     mode: str | None = None
-    default: bool = False
+    own: bool = False
 
 
 class MonitorCheck(Callback):
@@ -55,7 +55,7 @@ class MonitorCheck(Callback):
         """
         for wanted in _all_wanted(trainer, task):
             _refuse_the_worst(wanted, task)
-            if trainer.limit_val_batches == 0 and wanted.name.startswith("val") and not wanted.default:
+            if trainer.limit_val_batches == 0 and wanted.name.startswith("val") and not wanted.own:
                 raise AttnlabError(
                     f"{wanted.where} is {wanted.name}, but --trainer.limit_val_batches 0 means no validation."
                 )
@@ -92,11 +92,12 @@ def _all_wanted(trainer: Trainer, task: LightningModule) -> Iterator[Wanted]:
         own = isinstance(callback, BestCheckpoint)
         # The user says of an EarlyStopping that is not strict that its score may be missing.
         if isinstance(name, str) and name not in COUNTERS and getattr(callback, "strict", True):
-            default = own and name == getattr(task, "monitor", None)
             where = "--checkpoint.monitor" if own else f"The monitor of {type(callback).__name__}"
-            yield Wanted(where, name, mode, default)
+            yield Wanted(where, name, mode, own)
         if isinstance(callback, BestCheckpoint):
-            yield from (Wanted("A field of --checkpoint.filename", field) for field in callback.fields)
+            yield from (
+                Wanted("A field of --checkpoint.filename", field, own=True) for field in callback.fields
+            )
 
 
 def _names(trainer: Trainer, task: BaseTask) -> set[str] | None:
