@@ -46,6 +46,8 @@ def work(order: dict[str, Any], rank: int) -> int:
     return 0
 
 
+# A shell's background job ignores it, and so would the children.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 for line in sys.stdin:
     order = json.loads(line)
     children = []

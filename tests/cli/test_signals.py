@@ -69,15 +69,19 @@ def test_two_processes_that_are_told_to_stop(launch, number):
 def test_an_evaluation_that_is_told_to_stop(launch, tmp_path, command):
     """It is long, one image a step; ``predict`` did not stop at all."""
     many = ["--data.num_val=3000", "--data.eval_batch_size=1", "--random_weights=true"]
-    first, awaited = [], "shots_are_there"
     if command == "predict":
         launch(1, "validate", *TINY, "--data.num_val=300", "--random_weights=true")
-        (tmp_path / awaited).touch()
-        drawn = next((tmp_path / "data").rglob("val")).parent
-        first, awaited = [f"--data.predict_images={drawn}"], "predictions/*"
-    else:
-        awaited = "data/shapes/*/scenes.json"
-    text = "\n".join(launch(1, command, *TINY, *many, *first, signal=(signal.SIGTERM, awaited), status=143))
+        many.append(f"--data.predict_images={next((tmp_path / 'data').rglob('val')).parent}")
+    (tmp_path / "noting.py").write_text(
+        "from pathlib import Path\n"
+        "from lightning.pytorch import Callback\n"
+        "class Noting(Callback):\n"
+        "    def on_test_batch_end(self, *args):\n"
+        "        Path('at_work').touch()\n"
+        "    on_validation_batch_end = on_predict_batch_end = on_test_batch_end\n"
+    )
+    many.append("--trainer.callbacks=noting.Noting")
+    text = "\n".join(launch(1, command, *TINY, *many, signal=(signal.SIGTERM, "at_work"), status=143))
     assert "Traceback" not in text
 
 
@@ -145,7 +149,7 @@ def test_more_processes_than_the_trainer_knows_of(run, monkeypatch, launcher, co
 
 @pytest.mark.slow
 def test_torchrun_itself(tmp_path):
-    words = ["--nproc_per_node=2", "--master_port=0", str(MAIN), "fit", *TINY, "--trainer.max_epochs=1"]
+    words = ["--standalone", "--nproc_per_node=2", str(MAIN), "fit", *TINY, "--trainer.max_epochs=1"]
     for more, fine in ((["--trainer.devices=1"], False), (["--trainer.devices=2"], True)):
         done = subprocess.run(
             [sys.executable, "-m", "torch.distributed.run", *words, "--data.batch_size=2", *more],
