@@ -79,13 +79,14 @@ Launch = Callable[..., list[str]]
 def launch(forking: subprocess.Popen[str], tmp_path: Path) -> Launch:
     """Run ``main.py`` with these arguments in processes of their own; returns what each has said.
 
-    A signal is a number, and a pattern of files: it is sent when there is one.
+    A signal is a number, and a pattern of files: it is sent when there is one; with "group" as a third, to
+    the loaders' workers, too.
     """
 
     def call(
         processes: int,
         *words: object,
-        signal: tuple[int, str] | None = None,
+        signal: tuple[int, str] | tuple[int, str, str] | None = None,
         status: int = 0,
         environment: dict[str, str] | None = None,
     ) -> list[str]:

@@ -2,7 +2,7 @@
 
 Orders come as lines of JSON, and a list of exit statuses goes out for each. The processes of one command find
 each other as those of a launcher do, by LOCAL_RANK and a port. An order may have an environment, and a signal
-that its processes get when a file is there.
+that its processes get when a file is there, or their groups, with their loaders' workers.
 """
 
 import json
@@ -28,6 +28,7 @@ LONGEST = 300
 def work(order: dict[str, Any], rank: int) -> int:
     """Run the order's command; what it says goes into a file of its own."""
     signal.alarm(LONGEST)
+    os.setpgid(0, 0)
     os.chdir(order["folder"])
     log = os.open(f"{order['log']}{rank}", os.O_WRONLY | os.O_CREAT)
     os.dup2(log, 1)
@@ -59,9 +60,9 @@ for line in sys.stdin:
             os._exit(status)
         children.append(child)
     if order["signal"] is not None:
-        number, awaited = order["signal"]
+        number, awaited, *group = order["signal"]
         while not any(Path(order["folder"]).glob(awaited)):
             time.sleep(0.01)
         for child in children:
-            os.kill(child, number)
+            (os.killpg if group else os.kill)(child, number)
     print(json.dumps([os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) for child in children]), flush=True)

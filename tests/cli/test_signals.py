@@ -54,6 +54,16 @@ def test_before_an_epoch_is_done(launch):
     assert "Traceback" not in text
 
 
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_with_its_loaders_workers(launch, number):
+    """As from a terminal, or from ``timeout``, which signal the whole group."""
+    words = ["fit", *TINY, "--trainer.max_epochs=500"]
+    status = {signal.SIGTERM: 143, signal.SIGINT: 130}[number]
+    text = "\n".join(launch(1, *words, signal=(number, LAST, "group"), status=status))
+    assert text.count("To resume from") == 1
+    assert "Traceback" not in text
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_two_processes_that_are_told_to_stop(launch, number):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import multiprocessing
+import os
 import signal
 import subprocess
 import threading
@@ -19,6 +21,21 @@ from lightning.pytorch.utilities.exceptions import SIGTERMException
 
 from attnlab import launchers, runs
 from attnlab.callbacks.checkpoint_io import LastCheckpoint
+
+
+def _end_workers() -> None:
+    """End the loaders' workers before this process leaves them.
+
+    One that waits for it to fetch a batch prints a traceback when nobody comes, and one that a signal to the
+    whole group ended first is an error to PyTorch.
+    """
+    if hasattr(signal, "SIGCHLD"):
+        signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+    workers = multiprocessing.active_children()
+    for worker in workers:
+        worker.terminate()
+    for worker in workers:
+        worker.join(timeout=5)
 
 
 class Signals(Callback):
@@ -39,14 +56,17 @@ class Signals(Callback):
         self.job = launchers.slurm_job() if slurm is None or slurm.auto_requeue else None
         self.warning = getattr(signal, "SIGUSR1", None) if slurm is None else slurm.requeue_signal
         self._trainer: Trainer | None = None
+        self._process = os.getpid()
         self._ended = self._warned = self._requeued = False
 
     def _listen(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Take the place of Lightning's handlers, which it puts back at the end."""
-        self._trainer = trainer
+        self._trainer, self._process = trainer, os.getpid()
         if threading.current_thread() is not threading.main_thread():
             return
         signal.signal(signal.SIGTERM, self._end)
+        if signal.getsignal(signal.SIGINT) is signal.default_int_handler:  # Ignored in a shell's background.
+            signal.signal(signal.SIGINT, self._interrupt)
         if self.job is not None and self.warning is not None and trainer.state.fn == TrainerFn.FITTING:
             signal.signal(self.warning, self._warn)
 
@@ -68,12 +88,20 @@ class Signals(Callback):
 
     def _end(self, signum: int, frame: FrameType | None) -> None:
         """End as at Ctrl-C: at once, so that no process waits for another that is gone."""
+        if os.getpid() != self._process:  # A worker that was just forked.
+            os._exit(0)
         signal.signal(signum, signal.SIG_IGN)
         self._ended = True
+        _end_workers()
         launcher = self._trainer.strategy.launcher if self._trainer is not None else None
         if launcher is not None:
             launcher.kill(signal.Signals(signum))
         raise SIGTERMException(128 + signum)
+
+    def _interrupt(self, signum: int, frame: FrameType | None) -> None:
+        if os.getpid() == self._process:
+            _end_workers()
+        signal.default_int_handler(signum, frame)
 
     def on_train_batch_end(self, trainer: Trainer, *_: Any) -> None:
         """Save and requeue, if any process was warned."""
