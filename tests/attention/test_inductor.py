@@ -1,4 +1,4 @@
-"""Every module under torch.compile with its own compiler: minutes, so in the slow part."""
+"""Every module under torch.compile with its own compiler: minutes, so for a night."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import torch
 from attnlab.attention import build_attention, list_attentions
 
 pytestmark = [
-    pytest.mark.slow,
+    pytest.mark.nightly,
     pytest.mark.skipif(shutil.which("g++") is None, reason="inductor needs a C++ compiler: g++"),
 ]
 

@@ -193,7 +193,7 @@ class TestRepeatability:
         assert all(torch.equal(first[key], second[key]) for key in first)
         assert not all(torch.equal(first[key], other[key]) for key in first)
 
-    @pytest.mark.parametrize("processes", [2, pytest.param(4, marks=pytest.mark.slow)])
+    @pytest.mark.parametrize("processes", [2, pytest.param(4, marks=pytest.mark.nightly)])
     def test_scores_are_those_of_one_process(self, run, launch, trained, small, tmp_path, processes):
         """18 images over two and four processes: uneven shares, and fillers that do not count."""
         trained()
@@ -306,18 +306,18 @@ class TestRealWeights:
         ("attention", "low", "high"),
         [
             (["--model.attention=ela_l", "--model.attention.mode=rezero", *FIRST], 0.819, 0.834),
-            pytest.param([], 0.769, 0.779, marks=pytest.mark.slow),
+            pytest.param([], 0.769, 0.779, marks=pytest.mark.nightly),
             pytest.param(
                 ["--model.attention=ela_l", "--model.attention.mode=rezero"],
                 0.769,
                 0.779,
-                marks=pytest.mark.slow,
+                marks=pytest.mark.nightly,
             ),
             pytest.param(
                 ["--model.attention=ela_l", "--model.attention.mode=replace"],
                 0.0,
                 0.3,
-                marks=pytest.mark.slow,
+                marks=pytest.mark.nightly,
             ),
         ],
         ids=["first", "none", "rezero", "replace"],

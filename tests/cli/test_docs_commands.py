@@ -173,7 +173,7 @@ def counting_only(command: str) -> list[str]:
 
 @pytest.mark.parametrize(
     "command",
-    [pytest.param(c, marks=[pytest.mark.slow] * any(word in c for word in SLOW)) for c in OWN],
+    [pytest.param(c, marks=[pytest.mark.nightly] * any(word in c for word in SLOW)) for c in OWN],
 )
 def test_an_own_command_runs(command: str, run: Command, words: Words) -> None:
     outcome = run(*words(command), *counting_only(command))

@@ -73,7 +73,7 @@ def differing(one: Path, other: Path) -> list[str]:
     return [part for part in parts if not same(first.get(part), second.get(part))]
 
 
-@pytest.mark.parametrize("workers", [pytest.param(0, marks=pytest.mark.slow), 2])
+@pytest.mark.parametrize("workers", [pytest.param(0, marks=pytest.mark.nightly), 2])
 @pytest.mark.parametrize("task", TASKS)
 def test_resumed_from_an_epochs_end_and_from_within_one(run: Command, tmp_path, caplog, task, workers):
     """With workers, the first epoch after it once had the order and augmentation of epoch 0."""
@@ -91,7 +91,7 @@ def test_resumed_from_an_epochs_end_and_from_within_one(run: Command, tmp_path, 
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("workers", [0, 2])
+@pytest.mark.parametrize("workers", [pytest.param(0, marks=pytest.mark.nightly), 2])
 def test_with_loaders_that_are_made_anew(run: Command, tmp_path, workers):
     reloading = [*given("classification", tmp_path, workers), "--trainer.reload_dataloaders_every_n_epochs=1"]
     assert run("fit", *reloading).status == 0
@@ -113,7 +113,7 @@ def test_one_of_an_epochs_last_step_says_what_is_left_out(run: Command, tmp_path
     assert same(*weights)
 
 
-@pytest.mark.parametrize("workers", [0, 2])
+@pytest.mark.parametrize("workers", [pytest.param(0, marks=pytest.mark.nightly), 2])
 @pytest.mark.parametrize("task", TASKS)
 @pytest.mark.slow
 def test_interrupted_and_resumed_in_its_folder(run: Command, tmp_path, monkeypatch, task, workers):

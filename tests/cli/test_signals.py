@@ -158,17 +158,18 @@ def test_more_processes_than_the_trainer_knows_of(run, monkeypatch, launcher, co
 
 
 @pytest.mark.slow
-def test_torchrun_itself(tmp_path):
+@pytest.mark.parametrize(("devices", "fine"), [(1, False), pytest.param(2, True, marks=pytest.mark.nightly)])
+def test_torchrun_itself(tmp_path, devices, fine):
     words = ["--standalone", "--nproc_per_node=2", str(MAIN), "fit", *TINY, "--trainer.max_epochs=1"]
-    for more, fine in ((["--trainer.devices=1"], False), (["--trainer.devices=2"], True)):
-        done = subprocess.run(
-            [sys.executable, "-m", "torch.distributed.run", *words, "--data.batch_size=2", *more],
-            cwd=tmp_path,
-            capture_output=True,
-            text=True,
-            env={**os.environ, "OMP_NUM_THREADS": "1"},
-            timeout=300,
-        )
-        assert (done.returncode == 0) == fine, done.stderr[-3000:]
-        assert ("torchrun started 2 processes" in done.stderr) != fine
-        assert checkpoint(tmp_path).is_file() == fine
+    more = ["--data.batch_size=2", f"--trainer.devices={devices}"]
+    done = subprocess.run(
+        [sys.executable, "-m", "torch.distributed.run", *words, *more],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+        timeout=300,
+    )
+    assert (done.returncode == 0) == fine, done.stderr[-3000:]
+    assert ("torchrun started 2 processes" in done.stderr) != fine
+    assert checkpoint(tmp_path).is_file() == fine

@@ -215,7 +215,12 @@ class TestLimit:
         assert pillows == Image.MAX_IMAGE_PIXELS
 
     @pytest.mark.parametrize(
-        "context", ["fork", *(pytest.param(c, marks=pytest.mark.slow) for c in ("spawn", "forkserver"))]
+        "context",
+        [
+            "fork",
+            pytest.param("spawn", marks=pytest.mark.slow),
+            pytest.param("forkserver", marks=pytest.mark.nightly),
+        ],
     )
     def test_it_reaches_workers(self, tmp_path, context):
         path = tmp_path / "a.png"

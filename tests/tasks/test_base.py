@@ -253,7 +253,10 @@ def test_own_attention_that_flattens_its_map_trains_by_default(kind, drawn, tmp_
         )
 
 
-@pytest.mark.slow
+@pytest.mark.parametrize(
+    "kind",
+    [pytest.param(k, marks=pytest.mark.slow if k == "segmentation" else pytest.mark.nightly) for k in TASKS],
+)
 def test_compiling_keeps_the_keys_and_the_numbers(kind, drawn, tmp_path):
     data = data_of(kind, drawn)
     plain, compiled = task_of(kind, data), task_of(kind, data, compile=True)

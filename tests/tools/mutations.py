@@ -244,7 +244,15 @@ def run_tests(source: Path, tests: Sequence[str]) -> bool:
         "OMP_NUM_THREADS": "1",
         "CUDA_VISIBLE_DEVICES": "",
     }
-    options = ["-o", "addopts=", "--import-mode=importlib", "-m", "not slow", "-p", "no:cacheprovider"]
+    options = [
+        "-o",
+        "addopts=",
+        "--import-mode=importlib",
+        "-m",
+        "not slow and not nightly",
+        "-p",
+        "no:cacheprovider",
+    ]
     command = [
         sys.executable,
         "-B",

@@ -12,7 +12,7 @@ import pytest
 KILLS = Path(__file__).with_name("kills.py")
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_a_setting_that_is_killed_twice():
     done = subprocess.run(
         [sys.executable, str(KILLS), "--kills", "2", "classification-w2-p1"],
