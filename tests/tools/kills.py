@@ -125,15 +125,8 @@ class Setting(NamedTuple):
         callbacks = [text for text in (callback, IN_EPOCHS if within_epochs else "") if text]
         spread = ["--trainer.devices=2", "--trainer.strategy=ddp"] if self.processes > 1 else []
         return [
-            *(
-                "fit",
-                *options,
-                *DATA,
-                *RUN,
-                *spread,
-                f"--data.root={data}",
-                f"--data.num_workers={self.workers}",
-            ),
+            *("fit", *options, *DATA, *RUN, *spread),
+            *(f"--data.root={data}", f"--data.num_workers={self.workers}"),
             *(f"--data.batch_size={4 // self.processes}", f"--trainer.logger.save_dir={logs}"),
             f"--trainer.callbacks=[{','.join(callbacks)}]",
         ]
@@ -230,7 +223,11 @@ def resume_from(logs: Path) -> list[str]:
     within = step is not None and steps(step) % STEPS > 0
     if step is not None and within and (last is None or steps(step) > steps(last)):
         return [f"--ckpt_path={step}"]
-    return [] if last is None else ["--ckpt_path=last"]
+    if last is None:
+        return []
+    # A run from a path that has no last.ckpt yet is the newest, and `last` would be its own.
+    newest = max(logs.glob("version_*"), key=lambda run: int(run.name.removeprefix("version_")))
+    return ["--ckpt_path=last" if last.is_relative_to(newest) else f"--ckpt_path={last}"]
 
 
 def steps(path: Path) -> int:
@@ -348,8 +345,8 @@ def try_out(setting: Setting, kills: int, folder: Path, seed: int) -> Outcome:
         while True:
             more = resume_from(logs)
             resumes += bool(more)
-            if any(STEP in word for word in more):
-                within, by_path = within + 1, True
+            within += any(STEP in word for word in more)
+            by_path |= any("/" in word for word in more)
             more = [word.replace(f"{folder}/", "") for word in more]
             run = Run(setting, [*words, *more], folder)
             if left == 0:
